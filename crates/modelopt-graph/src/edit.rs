@@ -1,0 +1,341 @@
+//! The few ways in which a [`Model`] changes. Every one keeps producers and uses in step.
+
+use crate::model::{Constant, Names};
+use crate::{
+    Attribute, Graph, GraphId, Model, Node, NodeId, Operator, Origin, Owner, Producer, Type, Use,
+    Value, ValueId, ValueInfo,
+};
+
+/// Where a node goes.
+#[derive(Clone, Copy, Debug)]
+pub enum Place {
+    /// Before all nodes of a graph.
+    Front(GraphId),
+    /// After all nodes of a graph.
+    Back(GraphId),
+    /// Right before a node, in its graph.
+    Before(NodeId),
+    /// Right after a node, in its graph.
+    After(NodeId),
+}
+
+/// What a new node consists of.
+#[derive(Clone, Debug)]
+pub struct NewNode {
+    /// Name.
+    pub name: String,
+    /// Operator.
+    pub op: Operator,
+    /// Inputs.
+    pub inputs: Vec<Option<ValueId>>,
+    /// Outputs; values that nothing else produces.
+    pub outputs: Vec<Option<ValueId>>,
+    /// Attributes.
+    pub attributes: Vec<Attribute>,
+    /// The loader's note.
+    pub origin: Origin,
+}
+
+impl Model {
+    /// Adds an empty graph. The caller puts it into an attribute of the owner.
+    pub fn add_graph(&mut self, owner: Owner) -> GraphId {
+        let id = GraphId::at(self.graphs.len());
+        self.graphs.push(Graph {
+            name: String::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            declared: Vec::new(),
+            origin: Origin::NONE,
+            initializers: Vec::new(),
+            owner,
+            first: None,
+            last: None,
+        });
+        id
+    }
+
+    /// Adds a value that nothing produces yet.
+    pub fn add_value(&mut self, name: impl Into<String>) -> ValueId {
+        let id = ValueId::at(self.values.len());
+        let name = name.into();
+        if let Some(names) = &mut self.names {
+            *names.count.entry(name.clone()).or_default() += 1;
+        }
+        self.values.push(Value {
+            name,
+            producer: Producer::None,
+            uses: indexmap::IndexSet::new(),
+            constant: None,
+            ty: None,
+        });
+        id
+    }
+
+    /// Makes a value an input of a graph, after those it has.
+    pub fn add_input(&mut self, graph: GraphId, info: ValueInfo) {
+        let value = info.value;
+        self.values[value.index()].producer = Producer::Input(graph);
+        if let Some(declared) = &info.ty {
+            self.values[value.index()].ty = Some(declared.ty.clone());
+        }
+        self.graphs[graph.index()].inputs.push(info);
+    }
+
+    /// Makes a value an output of a graph, after those it has.
+    pub fn add_output(&mut self, graph: GraphId, info: ValueInfo) {
+        let index = self.graph(graph).outputs.len() as u32;
+        let value = &mut self.values[info.value.index()];
+        value.uses.insert(Use::Output(graph, index));
+        if let (None, Some(declared)) = (&value.ty, &info.ty) {
+            value.ty = Some(declared.ty.clone());
+        }
+        self.graphs[graph.index()].outputs.push(info);
+    }
+
+    /// Makes a value an initializer of a graph, or, where it is an input already, its default.
+    pub fn set_constant(&mut self, graph: GraphId, value: ValueId, constant: Constant) {
+        let entry = &mut self.values[value.index()];
+        entry.constant = Some(constant);
+        if !matches!(entry.producer, Producer::Input(_)) {
+            entry.producer = Producer::Initializer(graph);
+        }
+        self.graphs[graph.index()].initializers.push(value);
+    }
+
+    /// Takes the constants away from values that are initializers; afterwards nothing produces
+    /// them, or, where they are inputs, they have no default. One pass over each graph concerned.
+    pub fn clear_constants(&mut self, values: &[ValueId]) {
+        let mut graphs = Vec::new();
+        for &value in values {
+            let entry = &mut self.values[value.index()];
+            entry.constant = None;
+            match entry.producer {
+                Producer::Initializer(graph) => {
+                    entry.producer = Producer::None;
+                    graphs.push(graph);
+                }
+                Producer::Input(graph) => graphs.push(graph),
+                _ => {}
+            }
+        }
+        graphs.sort_unstable();
+        graphs.dedup();
+        for graph in graphs {
+            let values = &self.values;
+            self.graphs[graph.index()]
+                .initializers
+                .retain(|value| values[value.index()].constant.is_some());
+        }
+    }
+
+    /// Turns inputs of the main graph that have a constant default into plain initializers.
+    pub fn freeze_defaulted_inputs(&mut self) -> usize {
+        let main = self.main();
+        let values = &mut self.values;
+        let inputs = &mut self.graphs[main.index()].inputs;
+        let before = inputs.len();
+        inputs.retain(|info| {
+            let value = &mut values[info.value.index()];
+            let frozen = value.constant.is_some();
+            if frozen {
+                value.producer = Producer::Initializer(main);
+            }
+            !frozen
+        });
+        before - inputs.len()
+    }
+
+    /// Says what is known of a value's type.
+    pub fn set_type(&mut self, value: ValueId, ty: Option<Type>) {
+        self.values[value.index()].ty = ty;
+    }
+
+    /// Adds a node.
+    pub fn insert(&mut self, node: NewNode, place: Place) -> NodeId {
+        let id = NodeId::at(self.nodes.len());
+        let (graph, previous, next) = match place {
+            Place::Front(graph) => (graph, None, self.graph(graph).first),
+            Place::Back(graph) => (graph, self.graph(graph).last, None),
+            Place::Before(at) => (self.node(at).graph, self.node(at).previous, Some(at)),
+            Place::After(at) => (self.node(at).graph, Some(at), self.node(at).next),
+        };
+        for (index, input) in node.inputs.iter().enumerate() {
+            if let Some(value) = input {
+                self.values[value.index()].uses.insert(Use::Node(id, index as u32));
+            }
+        }
+        for (index, output) in node.outputs.iter().enumerate() {
+            if let Some(value) = output {
+                self.values[value.index()].producer = Producer::Node(id, index as u32);
+            }
+        }
+        for body in node.attributes.iter().flat_map(Attribute::graphs) {
+            self.graphs[body.index()].owner = Owner::Node(id);
+        }
+        if let Some(names) = &mut self.names {
+            *names.count.entry(node.name.clone()).or_default() += 1;
+        }
+        self.nodes.push(Node {
+            name: node.name,
+            op: node.op,
+            attributes: node.attributes,
+            origin: node.origin,
+            graph,
+            inputs: node.inputs,
+            outputs: node.outputs,
+            previous,
+            next,
+            removed: false,
+        });
+        match previous {
+            Some(previous) => self.nodes[previous.index()].next = Some(id),
+            None => self.graphs[graph.index()].first = Some(id),
+        }
+        match next {
+            Some(next) => self.nodes[next.index()].previous = Some(id),
+            None => self.graphs[graph.index()].last = Some(id),
+        }
+        id
+    }
+
+    /// Removes a node, and everything in its nested graphs. Its outputs stay, produced by
+    /// nothing, so that another node can take them over.
+    pub fn remove(&mut self, id: NodeId) {
+        for inner in self.node(id).bodies().collect::<Vec<_>>() {
+            for node in self.nodes_of(inner).collect::<Vec<_>>() {
+                self.remove(node);
+            }
+            for index in 0..self.graph(inner).outputs.len() {
+                let value = self.graph(inner).outputs[index].value;
+                self.values[value.index()].uses.swap_remove(&Use::Output(inner, index as u32));
+            }
+        }
+        let node = &mut self.nodes[id.index()];
+        node.removed = true;
+        let (graph, previous, next) = (node.graph, node.previous.take(), node.next.take());
+        let inputs = std::mem::take(&mut node.inputs);
+        let outputs = std::mem::take(&mut node.outputs);
+        for (index, input) in inputs.into_iter().enumerate() {
+            if let Some(value) = input {
+                self.values[value.index()].uses.swap_remove(&Use::Node(id, index as u32));
+            }
+        }
+        for value in outputs.into_iter().flatten() {
+            let producer = &mut self.values[value.index()].producer;
+            // Another node may have taken the value over already.
+            if matches!(*producer, Producer::Node(node, _) if node == id) {
+                *producer = Producer::None;
+            }
+        }
+        match previous {
+            Some(previous) => self.nodes[previous.index()].next = next,
+            None => self.graphs[graph.index()].first = next,
+        }
+        match next {
+            Some(next) => self.nodes[next.index()].previous = previous,
+            None => self.graphs[graph.index()].last = previous,
+        }
+    }
+
+    /// Moves a node, with its nested graphs, to another place in the same graph.
+    pub fn move_node(&mut self, id: NodeId, before: NodeId) {
+        if id == before || self.node(id).next == Some(before) {
+            return;
+        }
+        let (graph, previous, next) = {
+            let node = self.node(id);
+            (node.graph, node.previous, node.next)
+        };
+        match previous {
+            Some(previous) => self.nodes[previous.index()].next = next,
+            None => self.graphs[graph.index()].first = next,
+        }
+        match next {
+            Some(next) => self.nodes[next.index()].previous = previous,
+            None => self.graphs[graph.index()].last = previous,
+        }
+        let ahead = self.node(before).previous;
+        self.nodes[before.index()].previous = Some(id);
+        let node = &mut self.nodes[id.index()];
+        node.previous = ahead;
+        node.next = Some(before);
+        match ahead {
+            Some(ahead) => self.nodes[ahead.index()].next = Some(id),
+            None => self.graphs[graph.index()].first = Some(id),
+        }
+    }
+
+    /// Lets a node read another value at one of its inputs.
+    pub fn set_input(&mut self, node: NodeId, index: usize, value: Option<ValueId>) {
+        let at = Use::Node(node, index as u32);
+        let inputs = &mut self.nodes[node.index()].inputs;
+        if inputs.len() <= index {
+            inputs.resize(index + 1, None);
+        }
+        let old = std::mem::replace(&mut inputs[index], value);
+        if let Some(old) = old {
+            self.values[old.index()].uses.swap_remove(&at);
+        }
+        if let Some(value) = value {
+            self.values[value.index()].uses.insert(at);
+        }
+    }
+
+    /// Lets all nodes that read `old` read `new`. Graph outputs keep `old`.
+    pub fn replace_reads(&mut self, old: ValueId, new: ValueId) {
+        if old == new {
+            return;
+        }
+        let (moved, kept): (Vec<Use>, Vec<Use>) =
+            std::mem::take(&mut self.values[old.index()].uses)
+                .into_iter()
+                .partition(|u| matches!(u, Use::Node(..)));
+        self.values[old.index()].uses = kept.into_iter().collect();
+        for &at in &moved {
+            if let Use::Node(node, index) = at {
+                self.nodes[node.index()].inputs[index as usize] = Some(new);
+            }
+        }
+        self.values[new.index()].uses.extend(moved);
+    }
+
+    /// Drops declarations of values that nothing produces and nothing uses any more, or that
+    /// became constants.
+    pub fn prune_declarations(&mut self, graph: GraphId, dead: impl Fn(&Value) -> bool) {
+        let values = &self.values;
+        self.graphs[graph.index()].declared.retain(|info| !dead(&values[info.value.index()]));
+    }
+
+    /// A name that no value and no node of the model has: `base`, or `base_1`, `base_2`, ….
+    pub fn fresh_name(&mut self, base: &str) -> String {
+        let names = self.names();
+        if !names.count.contains_key(base) {
+            return base.to_owned();
+        }
+        loop {
+            let number = names.tried.entry(base.to_owned()).or_default();
+            *number += 1;
+            let name = format!("{base}_{number}");
+            if !names.count.contains_key(&name) {
+                return name;
+            }
+        }
+    }
+
+    /// How many values have this name: more than one where scopes are siblings or shadow.
+    pub fn name_count(&mut self, name: &str) -> u32 {
+        self.names().count.get(name).copied().unwrap_or(0)
+    }
+
+    fn names(&mut self) -> &mut Names {
+        self.names.get_or_insert_with(|| {
+            let mut names = Names::default();
+            let values = self.values.iter().map(|value| &value.name);
+            let nodes = self.nodes.iter().map(|node| &node.name);
+            for name in values.chain(nodes) {
+                *names.count.entry(name.clone()).or_default() += 1;
+            }
+            names
+        })
+    }
+}

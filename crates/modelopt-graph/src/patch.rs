@@ -1,0 +1,231 @@
+//! A change to a model as data: what a rewrite proposes and [`Model::apply`] carries out.
+
+use std::sync::Arc;
+
+use crate::model::Constant;
+use crate::{
+    Attribute, AttributeValue, GraphId, Model, NewNode, NodeId, Operator, Origin, Place, Tensor,
+    ValueId,
+};
+
+/// An input of a node that a patch adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operand {
+    /// A value of the model.
+    Value(ValueId),
+    /// A value that the patch itself makes.
+    New(usize),
+    /// An optional input left out.
+    Missing,
+}
+
+impl From<ValueId> for Operand {
+    fn from(value: ValueId) -> Self {
+        Operand::Value(value)
+    }
+}
+
+/// A node that a patch adds.
+#[derive(Clone, Debug)]
+pub struct NodeDraft {
+    place: Place,
+    op: Operator,
+    name: String,
+    inputs: Vec<Operand>,
+    outputs: Vec<Operand>,
+    attributes: Vec<Attribute>,
+}
+
+/// A change to a model: nodes to remove, constants and nodes to add.
+///
+/// New nodes may take over outputs of removed nodes and the values of freed constants, so that
+/// everything that reads those values, in any graph, stays as it is.
+#[derive(Clone, Debug, Default)]
+pub struct Patch {
+    removed: Vec<NodeId>,
+    freed: Vec<ValueId>,
+    made: Vec<(String, Option<(GraphId, Arc<Tensor>)>)>,
+    nodes: Vec<NodeDraft>,
+}
+
+impl Patch {
+    /// A patch that changes nothing yet.
+    pub fn new() -> Self {
+        Patch::default()
+    }
+
+    /// Removes a node. Its outputs must be taken over or be unused.
+    pub fn remove(&mut self, node: NodeId) {
+        self.removed.push(node);
+    }
+
+    /// Takes the constant away from an initializer, so that a node can produce the value.
+    pub fn free(&mut self, initializer: ValueId) {
+        self.freed.push(initializer);
+    }
+
+    /// Adds an initializer; `name` is made unique.
+    pub fn constant(
+        &mut self,
+        graph: GraphId,
+        name: impl Into<String>,
+        tensor: Arc<Tensor>,
+    ) -> Operand {
+        self.made.push((name.into(), Some((graph, tensor))));
+        Operand::New(self.made.len() - 1)
+    }
+
+    /// Adds an `ai.onnx` node with one new output; `name` is made unique and serves for both.
+    pub fn node(
+        &mut self,
+        place: Place,
+        op: &str,
+        name: impl Into<String>,
+        inputs: &[Operand],
+        attributes: &[(&str, AttributeValue)],
+    ) -> Operand {
+        let [output] = self.node_with(place, op, name, inputs, attributes);
+        output
+    }
+
+    /// Adds an `ai.onnx` node with `N` new outputs.
+    pub fn node_with<const N: usize>(
+        &mut self,
+        place: Place,
+        op: &str,
+        name: impl Into<String>,
+        inputs: &[Operand],
+        attributes: &[(&str, AttributeValue)],
+    ) -> [Operand; N] {
+        let name = name.into();
+        let first = self.made.len();
+        for index in 0..N {
+            let name = if N == 1 { name.clone() } else { format!("{name}_{index}") };
+            self.made.push((name, None));
+        }
+        let outputs = std::array::from_fn(|index| Operand::New(first + index));
+        self.draft(place, op, name, inputs, outputs.to_vec(), attributes);
+        outputs
+    }
+
+    /// Adds an `ai.onnx` node that takes over an existing value as its only output.
+    pub fn node_into(
+        &mut self,
+        place: Place,
+        op: &str,
+        name: impl Into<String>,
+        inputs: &[Operand],
+        attributes: &[(&str, AttributeValue)],
+        output: ValueId,
+    ) {
+        self.draft(place, op, name.into(), inputs, vec![output.into()], attributes);
+    }
+
+    fn draft(
+        &mut self,
+        place: Place,
+        op: &str,
+        name: String,
+        inputs: &[Operand],
+        outputs: Vec<Operand>,
+        attributes: &[(&str, AttributeValue)],
+    ) {
+        self.nodes.push(NodeDraft {
+            place,
+            op: Operator::onnx(op),
+            name,
+            inputs: inputs.to_vec(),
+            outputs,
+            attributes: attributes
+                .iter()
+                .map(|(name, value)| Attribute::new(*name, value.clone()))
+                .collect(),
+        });
+    }
+}
+
+impl Model {
+    /// Carries out patches that touch different nodes. Returns the values each patch made, in
+    /// the order it made them.
+    pub fn apply(&mut self, patches: Vec<Patch>) -> Vec<Vec<ValueId>> {
+        let freed: Vec<ValueId> =
+            patches.iter().flat_map(|patch| patch.freed.iter().copied()).collect();
+        self.clear_constants(&freed);
+        patches.into_iter().map(|patch| self.apply_one(patch)).collect()
+    }
+
+    fn apply_one(&mut self, patch: Patch) -> Vec<ValueId> {
+        let mut made = Vec::with_capacity(patch.made.len());
+        for (name, constant) in patch.made {
+            let name = self.fresh_name(&name);
+            let value = self.add_value(name);
+            if let Some((graph, tensor)) = constant {
+                self.set_constant(graph, value, Constant::Dense(tensor));
+            }
+            made.push(value);
+        }
+        let value = |operand: &Operand| match *operand {
+            Operand::Value(value) => Some(value),
+            Operand::New(index) => made.get(index).copied(),
+            Operand::Missing => None,
+        };
+        for draft in patch.nodes {
+            let name = self.fresh_name(&draft.name);
+            self.insert(
+                NewNode {
+                    name,
+                    op: draft.op,
+                    inputs: draft.inputs.iter().map(value).collect(),
+                    outputs: draft.outputs.iter().map(value).collect(),
+                    attributes: draft.attributes,
+                    origin: Origin::NONE,
+                },
+                draft.place,
+            );
+        }
+        for node in patch.removed {
+            self.remove(node);
+        }
+        made
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::linear;
+    use crate::verify;
+
+    #[test]
+    fn a_new_node_takes_over_a_value() {
+        let (mut model, weight) = linear();
+        let mut patch = Patch::new();
+        patch.free(weight);
+        let main = model.main();
+        let half =
+            patch.constant(main, "W_half", Arc::new(Tensor::of(vec![2, 2], &[1f32; 4]).unwrap()));
+        let two = patch.constant(main, "two", Arc::new(Tensor::scalar(2f32)));
+        patch.node_into(Place::Front(main), "Mul", "W_mul", &[half, two], &[], weight);
+        model.apply(vec![patch]);
+        verify::check(&model).unwrap();
+        let ops: Vec<_> = model.walk().into_iter().map(|n| model.node(n).op.name.clone()).collect();
+        assert_eq!(ops, ["Mul", "MatMul"]);
+        assert_eq!(model.initializers_of(main).len(), 2);
+        assert_eq!(model.value(weight).name(), "W");
+    }
+
+    #[test]
+    fn a_replaced_node_leaves_no_trace() {
+        let (mut model, weight) = linear();
+        let old = model.walk()[0];
+        let (x, y) = (model.node(old).input(0).unwrap(), model.node(old).output(0).unwrap());
+        let mut patch = Patch::new();
+        patch.node_into(Place::Before(old), "Gemm", "gemm", &[x.into(), weight.into()], &[], y);
+        patch.remove(old);
+        model.apply(vec![patch]);
+        verify::check(&model).unwrap();
+        assert_eq!(model.value(weight).uses().len(), 1);
+        assert_eq!(model.walk().len(), 1);
+        assert_eq!(model.label(model.walk()[0]), "Gemm 'gemm'");
+    }
+}

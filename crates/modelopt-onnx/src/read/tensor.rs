@@ -1,0 +1,179 @@
+//! `TensorProto`, in whichever of its fields the elements stand.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use modelopt_graph::{DataType, Payload, Tensor, element_count};
+
+use super::{Reader, Result};
+use crate::error::ErrorKind;
+use crate::external::Location;
+use crate::field::tensor as f;
+use crate::origin::Extra;
+use crate::wire::{Record, Value, read_varint};
+
+const MESSAGE: &str = "TensorProto";
+
+/// A tensor's fields before they are put together.
+#[derive(Default)]
+struct Raw {
+    name: String,
+    dtype: i32,
+    shape: Vec<usize>,
+    raw_data: Option<Range<usize>>,
+    /// `float_data` and its siblings.
+    typed: Vec<Record>,
+    strings: Vec<Bytes>,
+    external: bool,
+    location: Location,
+    /// Records that only say where external data lies; dropped once it is found.
+    location_records: Vec<Record>,
+    extra: Extra,
+}
+
+impl Reader {
+    /// Reads a tensor and its name; `whose` stands in for the name in errors where it is empty.
+    pub(super) fn tensor(&mut self, range: Range<usize>, whose: &str) -> Result<(String, Tensor)> {
+        let mut raw = self.raw_tensor(range)?;
+        let label = if raw.name.is_empty() { whose.to_owned() } else { raw.name.clone() };
+        let wrong = |why: &str| ErrorKind::Tensor { name: label.clone(), why: why.to_owned() };
+        let dtype = DataType::from_number(raw.dtype);
+        let count = element_count(&raw.shape)
+            .ok_or_else(|| wrong("its shape has more elements than can be addressed"))?;
+        let payload = if raw.external {
+            let needed = dtype.byte_len(count);
+            Payload::Dense(self.external.resolve(&raw.location, &label, needed)?)
+        } else {
+            for record in std::mem::take(&mut raw.location_records) {
+                self.keep(&mut raw.extra, &record);
+            }
+            if raw.raw_data.is_some() && !raw.typed.is_empty() {
+                return Err(wrong("it has its elements twice, as raw_data and in a typed field"));
+            }
+            raw.extra.payload =
+                raw.typed.iter().map(|record| self.wire.share(record.span.clone())).collect();
+            if dtype == DataType::STRING {
+                Payload::Strings(raw.strings)
+            } else if let Some(data) = raw.raw_data {
+                Payload::Dense(self.wire.share(data))
+            } else if dtype.bits().is_none() && raw.typed.is_empty() {
+                Payload::Dense(Bytes::new())
+            } else {
+                Payload::Dense(self.typed_data(dtype, &raw.typed, &wrong)?)
+            }
+        };
+        let tensor = Tensor::new(dtype, raw.shape, payload)
+            .map_err(|error| ErrorKind::tensor(&label, &error))?;
+        Ok((raw.name, tensor.with_origin(raw.extra.into_origin())))
+    }
+
+    fn raw_tensor(&self, range: Range<usize>) -> Result<Raw> {
+        let mut raw = Raw::default();
+        for record in self.records(range, MESSAGE)? {
+            match (record.field, &record.value) {
+                (f::NAME, Value::Len(_)) => self.text(&record, &mut raw.name, &mut raw.extra)?,
+                (f::DATA_TYPE, Value::Varint(number)) => {
+                    raw.dtype = *number as i32;
+                    if raw.dtype == 0 {
+                        self.keep(&mut raw.extra, &record);
+                    }
+                }
+                (f::DIMS, _) => {
+                    for dim in self.varints(&record, MESSAGE)? {
+                        let dim = usize::try_from(dim as i64);
+                        let what = "a negative dimension";
+                        raw.shape.push(dim.map_err(|_| self.invalid(what, &record, MESSAGE))?);
+                    }
+                }
+                (f::RAW_DATA, Value::Len(content)) => {
+                    if content.is_empty() {
+                        self.keep(&mut raw.extra, &record);
+                    } else {
+                        raw.raw_data = Some(content.clone());
+                    }
+                }
+                (
+                    f::FLOAT_DATA | f::INT32_DATA | f::INT64_DATA | f::DOUBLE_DATA | f::UINT64_DATA,
+                    _,
+                ) => raw.typed.push(record),
+                (f::STRING_DATA, Value::Len(content)) => {
+                    raw.strings.push(self.wire.share(content.clone()));
+                }
+                (f::EXTERNAL_DATA, Value::Len(content)) => {
+                    let entry = self.metadata(content.clone())?;
+                    raw.location.set(&entry.key, entry.value);
+                    raw.location_records.push(record);
+                }
+                (f::DATA_LOCATION, Value::Varint(location)) => {
+                    raw.external = *location == 1;
+                    raw.location_records.push(record);
+                }
+                _ => self.keep(&mut raw.extra, &record),
+            }
+        }
+        Ok(raw)
+    }
+
+    /// The little-endian elements that typed fields hold; a range of the file where the wire
+    /// has them in that form.
+    fn typed_data(
+        &self,
+        dtype: DataType,
+        records: &[Record],
+        wrong: &dyn Fn(&str) -> ErrorKind,
+    ) -> Result<Bytes> {
+        let (field, width) = typed_field(dtype);
+        if records.iter().any(|record| record.field != field) {
+            return Err(wrong(&format!("its elements are not in the field for {dtype}")));
+        }
+        let fixed = matches!(field, f::FLOAT_DATA | f::DOUBLE_DATA);
+        if fixed
+            && let [record] = records
+            && let Some(content) = record.len()
+        {
+            return Ok(self.wire.share(content));
+        }
+        let mut bytes = Vec::new();
+        for record in records {
+            match &record.value {
+                Value::Fixed32(bits) if fixed => bytes.extend_from_slice(&bits.to_le_bytes()),
+                Value::Fixed64(bits) if fixed => bytes.extend_from_slice(&bits.to_le_bytes()),
+                Value::Len(content) if fixed => {
+                    bytes.extend_from_slice(self.wire.view(content.clone()));
+                }
+                _ if !fixed => {
+                    for number in self.varints(record, MESSAGE)? {
+                        let element = number.to_le_bytes();
+                        bytes.extend_from_slice(element.get(..width).unwrap_or_default());
+                    }
+                }
+                _ => return Err(wrong("its elements are of the wrong kind")),
+            }
+        }
+        Ok(bytes.into())
+    }
+}
+
+/// The typed field for elements of a type, and the bytes that one entry of it stands for.
+fn typed_field(dtype: DataType) -> (u32, usize) {
+    match dtype {
+        DataType::FLOAT | DataType::COMPLEX64 => (f::FLOAT_DATA, 4),
+        DataType::DOUBLE | DataType::COMPLEX128 => (f::DOUBLE_DATA, 8),
+        DataType::INT64 => (f::INT64_DATA, 8),
+        DataType::UINT64 => (f::UINT64_DATA, 8),
+        DataType::UINT32 => (f::UINT64_DATA, 4),
+        // Sub-byte types stand packed, one byte in each entry.
+        _ => (f::INT32_DATA, dtype.bits().map_or(1, |bits| (bits as usize).div_ceil(8))),
+    }
+}
+
+/// The numbers of a packed varint field; `None` when the last one is cut off.
+pub(super) fn unpack_varints(mut bytes: &[u8]) -> Option<Vec<u64>> {
+    let mut numbers = Vec::new();
+    while !bytes.is_empty() {
+        let (number, length) = read_varint(bytes)?;
+        numbers.push(number);
+        bytes = bytes.get(length..)?;
+    }
+    Some(numbers)
+}
