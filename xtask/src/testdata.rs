@@ -1,0 +1,134 @@
+//! Where the test material lies. `cargo xtask setup` makes it; the functions here panic
+//! where it is missing, so that a test fails rather than passes without having looked.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+
+/// The test models by name, from small to large.
+pub const MODELS: [&str; 7] =
+    ["cls", "silero_vad_16k_op15", "silero_vad", "magika", "det", "rec", "rxnmap"];
+
+const MISSING: &str = "run `cargo xtask setup` first";
+
+/// The folder of the workspace's `Cargo.toml`.
+///
+/// # Panics
+/// Never: this crate lies in the workspace.
+pub fn workspace_root() -> PathBuf {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().expect("xtask is a folder of the workspace").to_owned()
+}
+
+/// The build folder: `CARGO_TARGET_DIR`, from the workspace root where it is relative, or
+/// `target`.
+pub fn target_dir() -> PathBuf {
+    let chosen = env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty());
+    workspace_root().join(chosen.map_or_else(|| PathBuf::from("target"), PathBuf::from))
+}
+
+/// The folder of everything that set-up makes for tests.
+pub(crate) fn generated() -> PathBuf {
+    target_dir().join("testdata")
+}
+
+pub(crate) fn python_unchecked() -> PathBuf {
+    let inside = if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" };
+    target_dir().join("python").join(inside)
+}
+
+/// The Python interpreter of the environment with onnx and onnxruntime.
+///
+/// # Panics
+/// If set-up was not run.
+pub fn python() -> PathBuf {
+    existing(python_unchecked())
+}
+
+/// A test model's file; `name` is one of [`MODELS`].
+///
+/// # Panics
+/// If there is no such model or set-up was not run.
+pub fn model(name: &str) -> PathBuf {
+    existing(generated().join("models").join(format!("{}.onnx", stem(name))))
+}
+
+/// All test models with their names, from small to large.
+///
+/// # Panics
+/// If set-up was not run.
+pub fn models() -> Vec<(&'static str, PathBuf)> {
+    MODELS.iter().map(|&name| (name, model(name))).collect()
+}
+
+/// The folders of the ONNX node tests, sorted by name. Each holds `model.onnx` and
+/// `test_data_set_0` with `input_J.pb` and `output_J.pb`.
+///
+/// # Panics
+/// If set-up was not run.
+pub fn node_tests() -> Vec<PathBuf> {
+    let folder = existing(generated().join("nodes"));
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{MISSING}: {error}"));
+    let mut cases: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    cases.sort();
+    cases
+}
+
+/// The folder of a model's realistic samples, `NNN.npz`; for tuning and measuring.
+///
+/// # Panics
+/// If there are none for this model or set-up was not run.
+pub fn samples(name: &str) -> PathBuf {
+    existing(generated().join("samples").join(stem(name)).join("real"))
+}
+
+/// The folder of a model's held-out samples, `NNN.npz`; nothing may be tuned on them.
+///
+/// # Panics
+/// If there are none for this model or set-up was not run.
+pub fn heldout(name: &str) -> PathBuf {
+    existing(generated().join("samples").join(stem(name)).join("heldout"))
+}
+
+/// The `.npz` files of a folder of samples, sorted by name.
+///
+/// # Panics
+/// If the folder cannot be read.
+pub fn npz_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{error}"));
+    let paths = entries.flatten().map(|entry| entry.path());
+    let mut files: Vec<_> = paths.filter(|p| p.extension().is_some_and(|e| e == "npz")).collect();
+    files.sort();
+    files
+}
+
+/// A file or folder checked in under `testdata/`.
+///
+/// # Panics
+/// If it does not exist.
+pub fn fixture(relative: impl AsRef<Path>) -> PathBuf {
+    let path = workspace_root().join("testdata").join(relative);
+    assert!(path.exists(), "no fixture {}", path.display());
+    path
+}
+
+fn stem(name: &str) -> &str {
+    name.strip_suffix(".onnx").unwrap_or(name)
+}
+
+fn existing(path: PathBuf) -> PathBuf {
+    assert!(path.exists(), "{MISSING} ({} is missing)", path.display());
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::existing;
+
+    #[test]
+    #[should_panic(expected = "run `cargo xtask setup` first")]
+    fn missing_material_says_what_to_do() {
+        existing("no/such/file".into());
+    }
+}
