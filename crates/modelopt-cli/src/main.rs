@@ -1,1 +1,68 @@
-fn main() {}
+//! The `modelopt` program: arguments to settings, one library call, printing and exit code.
+
+mod args;
+mod commands;
+mod files;
+mod progress;
+mod show;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::Arguments;
+
+/// What a command that did not fail ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Done {
+    /// Done.
+    Ok,
+    /// The gate said no.
+    Refused,
+}
+
+/// A combination of arguments that cannot be meant.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    modelopt::runtime::silence_runtime_panics();
+    let json = arguments.common.json;
+    match commands::run(arguments) {
+        Ok(Done::Ok) => ExitCode::SUCCESS,
+        Ok(Done::Refused) => ExitCode::from(3),
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error, json);
+            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn report(error: &anyhow::Error, json: bool) {
+    let message = format!("{error:#}");
+    let hint = error.downcast_ref::<modelopt::Error>().and_then(modelopt::Error::hint);
+    if json {
+        let document = serde_json::json!({
+            "schema": "modelopt.error/1",
+            "error": message,
+            "hint": hint,
+        });
+        // Nothing is left to do if stdout is gone.
+        let _ = writeln!(std::io::stdout(), "{document:#}");
+    }
+    eprintln!("error: {message}");
+    if let Some(hint) = hint {
+        eprintln!("hint: {hint}");
+    }
+}
+
+/// `modelopt inspect … | head` is not an error.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}

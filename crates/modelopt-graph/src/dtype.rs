@@ -37,9 +37,8 @@ const TABLE: &[(i32, &str, Option<u32>)] = &[
     (24, "float8e8m0", Some(8)),
     (25, "uint2", Some(2)),
     (26, "int2", Some(2)),
-    // Six bits each, four to three bytes: no width that `byte_len` could use.
-    (27, "float6e2m3", None),
-    (28, "float6e3m2", None),
+    (27, "float6e2m3", Some(6)),
+    (28, "float6e3m2", Some(6)),
 ];
 
 macro_rules! named {
@@ -112,7 +111,8 @@ impl DataType {
         self.row().map(|row| row.1)
     }
 
-    /// Bits per element; `None` for strings and unknown types.
+    /// Bits per element; `None` for strings and unknown types. Types of six bits are packed
+    /// across bytes, four elements to three; those of two and four are not.
     pub fn bits(self) -> Option<u32> {
         self.row().and_then(|row| row.2)
     }
@@ -121,11 +121,8 @@ impl DataType {
     /// strings, unknown types, or on overflow.
     pub fn byte_len(self, elements: usize) -> Option<usize> {
         let bits = self.bits()? as usize;
-        if bits.is_multiple_of(8) {
-            elements.checked_mul(bits / 8)
-        } else {
-            Some(elements.div_ceil(8 / bits))
-        }
+        // Eight elements take as many bytes as one takes bits; all bits may be too many to count.
+        (elements / 8).checked_mul(bits)?.checked_add((elements % 8 * bits).div_ceil(8))
     }
 
     /// Whether this is one of float16, bfloat16, float32, float64.
@@ -170,6 +167,10 @@ mod tests {
     fn sub_byte_types_are_packed() {
         assert_eq!(DataType::INT4.byte_len(3), Some(2));
         assert_eq!(DataType::from_number(26).byte_len(5), Some(2));
+        assert_eq!(
+            [1, 3, 4, 5, 8].map(|n| DataType::from_number(27).byte_len(n)),
+            [1, 3, 3, 4, 6].map(Some)
+        );
         assert_eq!(DataType::DOUBLE.byte_len(usize::MAX), None);
         assert_eq!(DataType::STRING.byte_len(1), None);
     }

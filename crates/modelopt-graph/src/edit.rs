@@ -102,29 +102,22 @@ impl Model {
         self.graphs[graph.index()].initializers.push(value);
     }
 
-    /// Takes the constants away from values that are initializers; afterwards nothing produces
-    /// them, or, where they are inputs, they have no default. One pass over each graph concerned.
-    pub fn clear_constants(&mut self, values: &[ValueId]) {
-        let mut graphs = Vec::new();
-        for &value in values {
-            let entry = &mut self.values[value.index()];
-            entry.constant = None;
-            match entry.producer {
-                Producer::Initializer(graph) => {
-                    entry.producer = Producer::None;
-                    graphs.push(graph);
-                }
-                Producer::Input(graph) => graphs.push(graph),
-                _ => {}
-            }
+    /// Takes the constant away from an initializer; afterwards nothing produces the value, or,
+    /// where it is an input, it has no default. [`Model::compact`] drops it from its graph's list.
+    pub fn clear_constant(&mut self, value: ValueId) {
+        let entry = &mut self.values[value.index()];
+        entry.constant = None;
+        if matches!(entry.producer, Producer::Initializer(_)) {
+            entry.producer = Producer::None;
         }
-        graphs.sort_unstable();
-        graphs.dedup();
-        for graph in graphs {
-            let values = &self.values;
-            self.graphs[graph.index()]
-                .initializers
-                .retain(|value| values[value.index()].constant.is_some());
+    }
+
+    /// Drops from the lists of initializers those whose constant was cleared. One pass, to be
+    /// called after many changes.
+    pub fn compact(&mut self) {
+        let values = &self.values;
+        for graph in &mut self.graphs {
+            graph.initializers.retain(|value| values[value.index()].constant.is_some());
         }
     }
 
@@ -299,11 +292,18 @@ impl Model {
         self.values[new.index()].uses.extend(moved);
     }
 
-    /// Drops declarations of values that nothing produces and nothing uses any more, or that
-    /// became constants.
-    pub fn prune_declarations(&mut self, graph: GraphId, dead: impl Fn(&Value) -> bool) {
+    /// Drops declarations (`value_info`) that say nothing of use: of values that nothing produces
+    /// any more and of constants. Declarations that never named a value of the graph go too.
+    pub fn prune_declarations(&mut self) {
         let values = &self.values;
-        self.graphs[graph.index()].declared.retain(|info| !dead(&values[info.value.index()]));
+        for graph in &mut self.graphs {
+            graph.declared.retain(|info| {
+                matches!(
+                    values[info.value.index()].producer,
+                    Producer::Node(..) | Producer::Input(_)
+                )
+            });
+        }
     }
 
     /// A name that no value and no node of the model has: `base`, or `base_1`, `base_2`, ….
@@ -322,9 +322,11 @@ impl Model {
         }
     }
 
-    /// How many values have this name: more than one where scopes are siblings or shadow.
-    pub fn name_count(&mut self, name: &str) -> u32 {
-        self.names().count.get(name).copied().unwrap_or(0)
+    /// Whether no other value or node has the name of this value, so that it can be read from
+    /// any nested graph without being hidden there.
+    pub fn has_unique_name(&mut self, value: ValueId) -> bool {
+        let name = self.values[value.index()].name.clone();
+        self.names().count.get(&name).is_none_or(|&count| count <= 1)
     }
 
     fn names(&mut self) -> &mut Names {

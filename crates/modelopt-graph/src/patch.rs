@@ -44,6 +44,8 @@ pub struct NodeDraft {
 pub struct Patch {
     removed: Vec<NodeId>,
     freed: Vec<ValueId>,
+    settled: Vec<(ValueId, GraphId, Arc<Tensor>)>,
+    redirected: Vec<(ValueId, ValueId)>,
     made: Vec<(String, Option<(GraphId, Arc<Tensor>)>)>,
     nodes: Vec<NodeDraft>,
 }
@@ -64,6 +66,16 @@ impl Patch {
         self.freed.push(initializer);
     }
 
+    /// Makes a value whose node is removed an initializer under its own name.
+    pub fn settle(&mut self, value: ValueId, graph: GraphId, tensor: Arc<Tensor>) {
+        self.settled.push((value, graph, tensor));
+    }
+
+    /// Lets all nodes that read `old` read `new`.
+    pub fn redirect(&mut self, old: ValueId, new: ValueId) {
+        self.redirected.push((old, new));
+    }
+
     /// Adds an initializer; `name` is made unique.
     pub fn constant(
         &mut self,
@@ -76,6 +88,7 @@ impl Patch {
     }
 
     /// Adds an `ai.onnx` node with one new output; `name` is made unique and serves for both.
+    /// Nodes that one patch puts to the front of a graph come in the order they were added.
     pub fn node(
         &mut self,
         place: Place,
@@ -145,16 +158,12 @@ impl Patch {
 }
 
 impl Model {
-    /// Carries out patches that touch different nodes. Returns the values each patch made, in
-    /// the order it made them.
-    pub fn apply(&mut self, patches: Vec<Patch>) -> Vec<Vec<ValueId>> {
-        let freed: Vec<ValueId> =
-            patches.iter().flat_map(|patch| patch.freed.iter().copied()).collect();
-        self.clear_constants(&freed);
-        patches.into_iter().map(|patch| self.apply_one(patch)).collect()
-    }
-
-    fn apply_one(&mut self, patch: Patch) -> Vec<ValueId> {
+    /// Carries out a patch. Returns the values it made, in the order it made them. After a series
+    /// of patches, call [`Model::compact`].
+    pub fn apply(&mut self, patch: Patch) -> Vec<ValueId> {
+        for value in patch.freed {
+            self.clear_constant(value);
+        }
         let mut made = Vec::with_capacity(patch.made.len());
         for (name, constant) in patch.made {
             let name = self.fresh_name(&name);
@@ -169,9 +178,15 @@ impl Model {
             Operand::New(index) => made.get(index).copied(),
             Operand::Missing => None,
         };
+        // The last node that this patch put to the front of a graph: the next one goes after it.
+        let mut front: Option<(GraphId, NodeId)> = None;
         for draft in patch.nodes {
             let name = self.fresh_name(&draft.name);
-            self.insert(
+            let place = match (draft.place, front) {
+                (Place::Front(graph), Some((same, last))) if graph == same => Place::After(last),
+                (place, _) => place,
+            };
+            let node = self.insert(
                 NewNode {
                     name,
                     op: draft.op,
@@ -180,11 +195,20 @@ impl Model {
                     attributes: draft.attributes,
                     origin: Origin::NONE,
                 },
-                draft.place,
+                place,
             );
+            if let Place::Front(graph) = draft.place {
+                front = Some((graph, node));
+            }
+        }
+        for (old, new) in patch.redirected {
+            self.replace_reads(old, new);
         }
         for node in patch.removed {
             self.remove(node);
+        }
+        for (value, graph, tensor) in patch.settled {
+            self.set_constant(graph, value, Constant::Dense(tensor));
         }
         made
     }
@@ -206,7 +230,8 @@ mod tests {
             patch.constant(main, "W_half", Arc::new(Tensor::of(vec![2, 2], &[1f32; 4]).unwrap()));
         let two = patch.constant(main, "two", Arc::new(Tensor::scalar(2f32)));
         patch.node_into(Place::Front(main), "Mul", "W_mul", &[half, two], &[], weight);
-        model.apply(vec![patch]);
+        model.apply(patch);
+        model.compact();
         verify::check(&model).unwrap();
         let ops: Vec<_> = model.walk().into_iter().map(|n| model.node(n).op.name.clone()).collect();
         assert_eq!(ops, ["Mul", "MatMul"]);
@@ -222,7 +247,8 @@ mod tests {
         let mut patch = Patch::new();
         patch.node_into(Place::Before(old), "Gemm", "gemm", &[x.into(), weight.into()], &[], y);
         patch.remove(old);
-        model.apply(vec![patch]);
+        model.apply(patch);
+        model.compact();
         verify::check(&model).unwrap();
         assert_eq!(model.value(weight).uses().len(), 1);
         assert_eq!(model.walk().len(), 1);

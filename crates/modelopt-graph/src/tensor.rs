@@ -161,7 +161,7 @@ impl Tensor {
     /// Number of elements.
     pub fn len(&self) -> usize {
         // Checked when the tensor was made.
-        self.shape.iter().product()
+        element_count(&self.shape).unwrap_or(0)
     }
 
     /// Whether there are no elements.

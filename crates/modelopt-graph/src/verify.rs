@@ -374,7 +374,8 @@ mod tests {
     #[test]
     fn a_reader_of_nothing_is_found() {
         let (mut model, w) = linear();
-        model.clear_constants(&[w]);
+        model.clear_constant(w);
+        model.compact();
         assert_eq!(
             check(&model).unwrap_err().to_string(),
             "MatMul (unnamed, makes 'y') reads 'W', which nothing produces"

@@ -40,8 +40,8 @@ pub enum ErrorKind {
     /// A part that a model cannot be without is missing.
     #[error("not an ONNX model: it has no {0}")]
     Missing(&'static str),
-    /// The file has more parts than any real model.
-    #[error("the file has more than {0} parts, which is beyond any real model")]
+    /// The file has more parts than any real model of its size.
+    #[error("the file has more than {0} parts, which no real model of its size has")]
     TooManyParts(usize),
     /// A tensor contradicts itself.
     #[error("tensor '{name}': {why}")]

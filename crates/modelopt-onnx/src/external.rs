@@ -31,23 +31,30 @@ impl Location {
 
 /// The files with external data of one model.
 pub(crate) struct ExternalFiles {
-    /// The model's folder; `None` for a model that did not come from a file.
-    folder: Option<PathBuf>,
+    /// The folder of the model's path and, where that is a link, the one of the file itself:
+    /// download caches keep files elsewhere and link to them. None for a model that did not come
+    /// from a file.
+    folders: Vec<PathBuf>,
     mapped: HashMap<String, Bytes>,
 }
 
 impl ExternalFiles {
     pub(crate) fn beside(model: &Path) -> Self {
-        let folder = match model.parent() {
-            Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
-            Some(folder) => folder,
-            None => Path::new("."),
-        };
-        ExternalFiles { folder: Some(folder.to_owned()), mapped: HashMap::new() }
+        let mut folders = vec![folder_of(model).to_owned()];
+        if model.is_symlink() {
+            folders
+                .extend(fs_err::canonicalize(model).ok().map(|file| folder_of(&file).to_owned()));
+        }
+        ExternalFiles { folders, mapped: HashMap::new() }
     }
 
     pub(crate) fn none() -> Self {
-        ExternalFiles { folder: None, mapped: HashMap::new() }
+        ExternalFiles { folders: Vec::new(), mapped: HashMap::new() }
+    }
+
+    /// Size of all files that were used.
+    pub(crate) fn total_bytes(&self) -> u64 {
+        self.mapped.values().map(|file| file.len() as u64).sum()
     }
 
     /// The bytes at a location; `needed` is what shape and type ask for, where that is known.
@@ -72,15 +79,7 @@ impl ExternalFiles {
         };
         let offset = number(&location.offset, "offset")?.unwrap_or(0);
         let length = number(&location.length, "length")?.or(needed);
-        let file = match self.mapped.get(&location.file) {
-            Some(file) => file.clone(),
-            None => {
-                let path = self.contained(&location.file).map_err(wrong)?;
-                let file = map::map_file(&path).map_err(|error| wrong(error.to_string()))?;
-                self.mapped.insert(location.file.clone(), file.clone());
-                file
-            }
-        };
+        let file = self.map(&location.file).map_err(wrong)?;
         let length = length.unwrap_or_else(|| file.len().saturating_sub(offset));
         match offset.checked_add(length) {
             Some(end) if end <= file.len() => Ok(file.slice(offset..end)),
@@ -92,9 +91,18 @@ impl ExternalFiles {
         }
     }
 
-    /// The path of a file inside the folder, or why it may not be read.
+    fn map(&mut self, location: &str) -> Result<Bytes, String> {
+        if let Some(file) = self.mapped.get(location) {
+            return Ok(file.clone());
+        }
+        let path = self.contained(location)?;
+        let file = map::map_file(&path).map_err(|error| error.to_string())?;
+        self.mapped.insert(location.to_owned(), file.clone());
+        Ok(file)
+    }
+
+    /// The path of a file inside the folders, or why it may not be read.
     fn contained(&self, location: &str) -> Result<PathBuf, String> {
-        let folder = self.folder.as_ref().ok_or("the model was not read from a file")?;
         let relative = Path::new(location);
         if location.is_empty() {
             return Err("it names no file".to_owned());
@@ -106,16 +114,31 @@ impl ExternalFiles {
                 _ => return Err("an absolute path is not allowed".to_owned()),
             }
         }
-        let folder = fs_err::canonicalize(folder).map_err(|error| error.to_string())?;
-        let path =
-            fs_err::canonicalize(folder.join(relative)).map_err(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => "the file does not exist".to_owned(),
-                _ => error.to_string(),
-            })?;
-        if !path.starts_with(&folder) {
-            return Err("it is a link that leaves the model's folder".to_owned());
+        if self.folders.is_empty() {
+            return Err("the model was not read from a file".to_owned());
         }
-        Ok(path)
+        let folders = self.folders.iter().map(fs_err::canonicalize);
+        let folders: Vec<PathBuf> =
+            folders.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+        for folder in &folders {
+            match fs_err::canonicalize(folder.join(relative)) {
+                Ok(path) if folders.iter().any(|folder| path.starts_with(folder)) => {
+                    return Ok(path);
+                }
+                Ok(_) => return Err("it is a link that leaves the model's folder".to_owned()),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        Err("the file does not exist".to_owned())
+    }
+}
+
+/// The folder that a path is in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }
 
@@ -152,6 +175,34 @@ mod tests {
         #[cfg(unix)]
         assert!(resolve("link", "0", None).unwrap_err().contains("leaves"));
         assert!(resolve("absent", "0", None).unwrap_err().contains("does not exist"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_linked_model_finds_its_data_here_and_there() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        for folder in ["cache", "snapshot"] {
+            std::fs::create_dir(path(folder)).unwrap();
+        }
+        for (name, content) in [("cache/1", ""), ("cache/2", "linked"), ("cache/weights", "beside")]
+        {
+            std::fs::write(path(name), content).unwrap();
+        }
+        for (file, link) in [("../cache/1", "model.onnx"), ("../cache/2", "data")] {
+            std::os::unix::fs::symlink(file, path("snapshot").join(link)).unwrap();
+        }
+        let find = |name: &str, model: &str| {
+            let mut location = Location::default();
+            location.set("location", name.to_owned());
+            ExternalFiles::beside(&path(model)).resolve(&location, "w", None)
+        };
+        assert_eq!(find("data", "snapshot/model.onnx").unwrap(), "linked");
+        assert_eq!(find("weights", "snapshot/model.onnx").unwrap(), "beside");
+        // A model that is no link itself gains nothing by the links beside it.
+        std::fs::write(path("snapshot/own.onnx"), "").unwrap();
+        assert!(find("data", "snapshot/own.onnx").is_err());
+        assert!(find("weights", "snapshot/own.onnx").is_err());
     }
 
     #[test]

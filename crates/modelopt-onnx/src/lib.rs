@@ -37,6 +37,13 @@ pub fn load(path: &Path) -> Result<Model, Error> {
     read::read_model(bytes, external).map_err(|kind| kind.at(path))
 }
 
+/// Size of a model that was loaded from `path`, external data included, in bytes.
+pub fn stored_size(path: &Path, model: &Model) -> Result<u64, Error> {
+    let file = fs_err::metadata(path).map_err(|error| ErrorKind::Io(error).at(path))?;
+    let external = origin::Extra::of(&model.info.origin).map_or(0, |extra| extra.external);
+    Ok(file.len() + external)
+}
+
 /// Reads a model from memory, such as one that came through a pipe; `name` stands for the path
 /// in errors. Such a model cannot have external data.
 pub fn parse(bytes: Bytes, name: &Path) -> Result<Model, Error> {

@@ -11,12 +11,12 @@ use memmap2::Mmap;
 /// As with every mapped file, a program that truncates the file meanwhile takes the pages away;
 /// modelopt itself only ever replaces files by renaming.
 pub(crate) fn map_file(path: &Path) -> io::Result<Bytes> {
-    let file = fs_err::File::open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
+    // Before it is opened: opening a pipe waits for a writer.
+    if !fs_err::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
-    if metadata.len() == 0 {
+    let file = fs_err::File::open(path)?;
+    if file.metadata()?.len() == 0 {
         return Ok(Bytes::new());
     }
     #[allow(unsafe_code)]

@@ -11,6 +11,7 @@ mod types;
 pub(crate) use types::from_type;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -25,7 +26,10 @@ use crate::error::ErrorKind;
 use crate::external::ExternalFiles;
 use crate::field;
 use crate::origin::Extra;
-use crate::wire::{MAX_DEPTH, Record, Value, Wire};
+use crate::wire::{MAX_DEPTH, MAX_RANK, Record, Value, Wire};
+
+/// The IR version from which on a model must say which operator sets it uses.
+const OPSETS_SINCE: i64 = 3;
 
 type Result<T> = std::result::Result<T, ErrorKind>;
 
@@ -92,6 +96,13 @@ struct RawNode {
     extra: Extra,
 }
 
+/// What a first look at an attribute tells.
+struct Outline {
+    name: String,
+    /// The field that holds the value, if known.
+    kind: Option<u32>,
+}
+
 /// A graph before its names are resolved.
 #[derive(Default)]
 struct RawGraph {
@@ -109,9 +120,11 @@ impl Reader {
     fn model_message(&mut self, range: Range<usize>) -> Result<()> {
         let mut info = ModelInfo::default();
         let mut extra = Extra::default();
-        let mut graph = None;
+        // A singular message may come in pieces, which make one.
+        let mut graph = Vec::new();
         let mut functions = Vec::new();
-        for record in self.records(range, "ModelProto")? {
+        for record in self.wire.records(range, "ModelProto") {
+            let record = record?;
             match (record.field, &record.value) {
                 (field::model::IR_VERSION, Value::Varint(version)) => {
                     info.ir_version = *version as i64;
@@ -140,11 +153,7 @@ impl Reader {
                 (field::model::DOC_STRING, Value::Len(_)) => {
                     self.text(&record, &mut info.doc_string, &mut extra)?;
                 }
-                (field::model::GRAPH, Value::Len(content)) => {
-                    if graph.replace(content.clone()).is_some() {
-                        return Err(self.invalid("a second graph", &record, "ModelProto"));
-                    }
-                }
+                (field::model::GRAPH, Value::Len(content)) => graph.push(content.clone()),
                 (field::model::METADATA_PROPS, Value::Len(content)) => {
                     info.metadata.push(self.metadata(content.clone())?);
                 }
@@ -152,27 +161,38 @@ impl Reader {
                 _ => self.keep(&mut extra, &record),
             }
         }
-        let graph = graph.ok_or(ErrorKind::Missing("graph"))?;
-        info.origin = extra.into_origin();
+        if graph.is_empty() {
+            return Err(ErrorKind::Missing("graph"));
+        }
+        if info.opsets.is_empty() && info.ir_version >= OPSETS_SINCE {
+            return Err(ErrorKind::Missing("operator set version (opset_import)"));
+        }
         self.model.info = info;
         let main = self.model.main();
-        self.graph(graph, main, 1)?;
+        self.graph(&graph, main, 1)?;
         for function in functions {
             self.function(function)?;
         }
+        extra.external = self.external.total_bytes();
+        self.model.info.origin = extra.into_origin();
         Ok(())
     }
 
     fn opset(&self, range: Range<usize>) -> Result<OpsetImport> {
+        self.wire.count_object()?;
         let mut extra = Extra::default();
         let (mut domain, mut version) = (String::new(), 0);
-        for record in self.records(range, "OperatorSetIdProto")? {
+        for record in self.wire.records(range, "OperatorSetIdProto") {
+            let record = record?;
             match (record.field, &record.value) {
                 (field::opset::DOMAIN, Value::Len(_)) => {
                     self.text(&record, &mut domain, &mut extra)?;
                 }
-                (field::opset::VERSION, Value::Varint(number)) if *number != 0 => {
+                (field::opset::VERSION, Value::Varint(number)) => {
                     version = *number as i64;
+                    if version == 0 {
+                        self.keep(&mut extra, &record);
+                    }
                 }
                 _ => self.keep(&mut extra, &record),
             }
@@ -181,9 +201,11 @@ impl Reader {
     }
 
     fn metadata(&self, range: Range<usize>) -> Result<Metadata> {
+        self.wire.count_object()?;
         let mut extra = Extra::default();
         let (mut key, mut value) = (String::new(), String::new());
-        for record in self.records(range, "StringStringEntryProto")? {
+        for record in self.wire.records(range, "StringStringEntryProto") {
+            let record = record?;
             match (record.field, &record.value) {
                 (field::entry::KEY, Value::Len(_)) => self.text(&record, &mut key, &mut extra)?,
                 (field::entry::VALUE, Value::Len(_)) => {
@@ -196,6 +218,7 @@ impl Reader {
     }
 
     fn function(&mut self, range: Range<usize>) -> Result<()> {
+        self.wire.count_object()?;
         let body = self.model.add_graph(Owner::Function(self.model.functions.len()));
         let mut function = Function {
             domain: String::new(),
@@ -208,7 +231,8 @@ impl Reader {
         let mut extra = Extra::default();
         let mut raw = RawGraph::default();
         let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
-        for record in self.records(range, "FunctionProto")? {
+        for record in self.wire.records(range, "FunctionProto") {
+            let record = record?;
             match (record.field, &record.value) {
                 (field::function::NAME, Value::Len(_)) => {
                     self.text(&record, &mut function.name, &mut extra)?;
@@ -243,8 +267,8 @@ impl Reader {
             let info = ValueInfo { value, ty: None, origin: modelopt_graph::Origin::NONE };
             self.model.add_input(body, info);
         }
-        let nodes = self.define_nodes(&raw.nodes, body)?;
-        self.insert_nodes(nodes, body, 1)?;
+        self.define_results(&raw.nodes, body)?;
+        self.insert_nodes(raw.nodes, body, 1)?;
         for name in outputs {
             let value = self.lookup(&name, || "an output of a function".to_owned())?;
             let info = ValueInfo { value, ty: None, origin: modelopt_graph::Origin::NONE };
@@ -255,13 +279,19 @@ impl Reader {
         Ok(())
     }
 
-    fn graph(&mut self, range: Range<usize>, graph: GraphId, depth: usize) -> Result<()> {
+    /// Reads a graph from the pieces it came in, mostly one.
+    fn graph(&mut self, pieces: &[Range<usize>], graph: GraphId, depth: usize) -> Result<()> {
+        self.wire.count_object()?;
         if depth + 2 > MAX_DEPTH {
             let what = "graphs nested deeper than any real model nests them";
-            return Err(ErrorKind::Wire { what, offset: range.start, message: "GraphProto" });
+            let offset = pieces.first().map_or(0, |piece| piece.start);
+            return Err(ErrorKind::Wire { what, offset, message: "GraphProto" });
         }
-        let raw = self.raw_graph(range)?;
-        self.model.graph_mut(graph).name = raw.name;
+        let mut raw = RawGraph::default();
+        for piece in pieces {
+            self.raw_graph(piece.clone(), &mut raw)?;
+        }
+        self.model.graph_mut(graph).name.clone_from(&raw.name);
         self.model.graph_mut(graph).origin = raw.extra.into_origin();
         self.scopes.push(HashMap::new());
         for input in raw.inputs {
@@ -279,12 +309,11 @@ impl Reader {
             let value = self.initializer_value(name, graph)?;
             self.model.set_constant(graph, value, Constant::Sparse(Arc::new(tensor)));
         }
-        let nodes = self.define_nodes(&raw.nodes, graph)?;
-        self.insert_nodes(nodes, graph, depth)?;
+        self.define_results(&raw.nodes, graph)?;
+        self.insert_nodes(raw.nodes, graph, depth)?;
         for output in raw.outputs {
             let (name, ty, extra) = self.value_info(output)?;
-            let place = self.model.graph(graph).name.clone();
-            let value = self.lookup(&name, || format!("an output of graph '{place}'"))?;
+            let value = self.lookup(&name, || format!("an output of graph '{}'", raw.name))?;
             self.model.add_output(graph, ValueInfo { value, ty, origin: extra.into_origin() });
         }
         self.declared(raw.declared, graph)?;
@@ -292,9 +321,9 @@ impl Reader {
         Ok(())
     }
 
-    fn raw_graph(&self, range: Range<usize>) -> Result<RawGraph> {
-        let mut raw = RawGraph::default();
-        for record in self.records(range, "GraphProto")? {
+    fn raw_graph(&self, range: Range<usize>, raw: &mut RawGraph) -> Result<()> {
+        for record in self.wire.records(range, "GraphProto") {
+            let record = record?;
             match (record.field, &record.value) {
                 (field::graph::NAME, Value::Len(_)) => {
                     self.text(&record, &mut raw.name, &mut raw.extra)?;
@@ -314,7 +343,7 @@ impl Reader {
                 _ => self.keep(&mut raw.extra, &record),
             }
         }
-        Ok(raw)
+        Ok(())
     }
 
     fn declared(&mut self, infos: Vec<Range<usize>>, graph: GraphId) -> Result<()> {
@@ -333,15 +362,19 @@ impl Reader {
     }
 
     fn value_info(&self, range: Range<usize>) -> Result<(String, Option<DeclaredType>, Extra)> {
+        self.wire.count_object()?;
         let mut extra = Extra::default();
         let (mut name, mut ty) = (String::new(), None);
-        for record in self.records(range, "ValueInfoProto")? {
+        for record in self.wire.records(range, "ValueInfoProto") {
+            let record = record?;
             match (record.field, &record.value) {
                 (field::value_info::NAME, Value::Len(_)) => {
                     self.text(&record, &mut name, &mut extra)?;
                 }
                 (field::value_info::TYPE, Value::Len(content)) => {
-                    ty = Some(self.declared_type(content.clone())?);
+                    if ty.replace(self.declared_type(content.clone())?).is_some() {
+                        return Err(self.invalid("a second type", &record, "ValueInfoProto"));
+                    }
                 }
                 _ => self.keep(&mut extra, &record),
             }
@@ -349,22 +382,30 @@ impl Reader {
         Ok((name, ty, extra))
     }
 
-    fn define_nodes(&mut self, nodes: &[Range<usize>], graph: GraphId) -> Result<Vec<RawNode>> {
-        let mut raw = Vec::with_capacity(nodes.len());
-        for range in nodes {
-            let node = self.raw_node(range.clone())?;
-            for name in node.outputs.iter().filter(|name| !name.is_empty()) {
-                self.define(name.clone(), graph)?;
+    /// Makes the values that the nodes produce: a node may read what a later one makes, as long
+    /// as they can be sorted.
+    fn define_results(&mut self, nodes: &[Range<usize>], graph: GraphId) -> Result<()> {
+        for node in nodes {
+            for record in self.wire.records(node.clone(), "NodeProto") {
+                if let Record { field: field::node::OUTPUT, value: Value::Len(content), .. } =
+                    record?
+                    && !content.is_empty()
+                {
+                    let name = self.utf8(content, "NodeProto")?;
+                    self.define(name, graph)?;
+                }
             }
-            raw.push(node);
         }
-        Ok(raw)
+        Ok(())
     }
 
     fn raw_node(&self, range: Range<usize>) -> Result<RawNode> {
+        self.wire.count_object()?;
+        let offset = range.start;
         let mut node = RawNode::default();
         let extra = &mut node.extra;
-        for record in self.records(range, "NodeProto")? {
+        for record in self.wire.records(range, "NodeProto") {
+            let record = record?;
             match (record.field, &record.value) {
                 (field::node::INPUT, Value::Len(content)) => {
                     node.inputs.push(self.utf8(content.clone(), "NodeProto")?);
@@ -386,11 +427,21 @@ impl Reader {
                 _ => self.keep(extra, &record),
             }
         }
+        if node.op.is_empty() {
+            let what = "a node without operator";
+            return Err(ErrorKind::Wire { what, offset, message: "NodeProto" });
+        }
         Ok(node)
     }
 
-    fn insert_nodes(&mut self, nodes: Vec<RawNode>, graph: GraphId, depth: usize) -> Result<()> {
-        for raw in nodes {
+    fn insert_nodes(
+        &mut self,
+        nodes: Vec<Range<usize>>,
+        graph: GraphId,
+        depth: usize,
+    ) -> Result<()> {
+        for range in nodes {
+            let raw = self.raw_node(range)?;
             let reader = || {
                 let made = raw.outputs.first().map_or("", String::as_str);
                 format!("{} '{}' (makes '{made}')", raw.op, raw.name)
@@ -426,38 +477,66 @@ impl Reader {
     }
 
     fn attribute(&mut self, range: Range<usize>, depth: usize) -> Result<Attribute> {
-        let records = self.records(range, "AttributeProto")?;
-        let mut name = String::new();
+        self.wire.count_object()?;
+        let Outline { name, kind } = self.outline(range.clone())?;
         let mut extra = Extra::default();
-        for record in &records {
-            match record.field {
-                field::attribute::NAME => self.text(record, &mut name, &mut extra)?,
-                field::attribute::TYPE => extra.typed = true,
-                _ => {}
-            }
-        }
-        let kind = attribute_field(&records);
         let mut value = AttributeValue::Other;
-        for record in &records {
-            match record.field {
-                field::attribute::NAME => {}
-                field if Some(field) == kind => {
-                    if !self.attribute_value(record, &mut value, depth, &name)? {
-                        self.keep(&mut extra, record);
+        for record in self.wire.records(range.clone(), "AttributeProto") {
+            let record = record?;
+            match (record.field, &record.value) {
+                (field, _) if Some(field) == kind => {
+                    if !self.attribute_value(&record, &mut value, depth, &name)? {
+                        self.keep(&mut extra, &record);
                     }
                 }
-                field::attribute::TYPE
-                    if kind.is_some_and(|kind| kind != field::attribute::REF_ATTR_NAME) => {}
-                _ => self.keep(&mut extra, record),
+                (field::attribute::NAME, Value::Len(content)) if !content.is_empty() => {}
+                (field::attribute::TYPE, Value::Varint(_)) => extra.typed = true,
+                _ => self.keep(&mut extra, &record),
             }
         }
-        if matches!(value, AttributeValue::Other)
-            && let Some(kind) = kind
-        {
+        if let (AttributeValue::Other, Some(kind)) = (&value, kind) {
             // The type says what it is, but the value is absent: its default.
             value = default_value(kind);
         }
+        // Of these the saver knows no type to write.
+        if matches!(value, AttributeValue::Other | AttributeValue::Reference(_)) && extra.typed {
+            for record in self.wire.records(range, "AttributeProto") {
+                let record = record?;
+                if record.field == field::attribute::TYPE && record.varint().is_some() {
+                    self.keep(&mut extra, &record);
+                }
+            }
+        }
         Ok(Attribute { name, value, origin: extra.into_origin() })
+    }
+
+    /// A first look at an attribute: its name, and which field holds its value. That is a
+    /// reference, else what `type` says, else, for files older than `type`, the first value
+    /// field there is.
+    fn outline(&self, range: Range<usize>) -> Result<Outline> {
+        use field::attribute as f;
+        let mut name = String::new();
+        let (mut refers, mut ty, mut first) = (false, None, None);
+        for record in self.wire.records(range, "AttributeProto") {
+            let record = record?;
+            match (record.field, &record.value) {
+                (f::NAME, Value::Len(content)) => {
+                    name = self.utf8(content.clone(), "AttributeProto")?;
+                }
+                (f::REF_ATTR_NAME, Value::Len(content)) => refers |= !content.is_empty(),
+                (f::TYPE, Value::Varint(number)) => ty = Some(*number),
+                (field, _) if first.is_none() => {
+                    first = field::ATTRIBUTE_KINDS.iter().map(|kind| kind.1).find(|f| *f == field);
+                }
+                _ => {}
+            }
+        }
+        let kind = match ty {
+            _ if refers => Some(f::REF_ATTR_NAME),
+            Some(ty) => field::ATTRIBUTE_KINDS.iter().find(|kind| kind.0 == ty).map(|kind| kind.1),
+            None => first,
+        };
+        Ok(Outline { name, kind })
     }
 
     /// Takes one record of the value field; false where the record is present with a default
@@ -471,6 +550,9 @@ impl Reader {
     ) -> Result<bool> {
         use AttributeValue as V;
         let content = record.len().unwrap_or(0..0);
+        if let V::Tensor(_) | V::Graph(_) | V::SparseTensor(_) | V::Type(_) = value {
+            return Err(self.invalid("a second value", record, "AttributeProto"));
+        }
         match (record.field, &record.value) {
             (field::attribute::REF_ATTR_NAME, Value::Len(_)) => {
                 *value = V::Reference(self.utf8(content, "AttributeProto")?);
@@ -490,11 +572,11 @@ impl Reader {
                 return Ok(present);
             }
             (field::attribute::T, Value::Len(_)) => {
-                *value = V::Tensor(Arc::new(self.attribute_tensor(content, name)?));
+                *value = V::Tensor(Arc::new(self.named_tensor(content, name)?.1));
             }
             (field::attribute::G, Value::Len(_)) => {
                 let graph = self.model.add_graph(Owner::Model);
-                self.graph(content, graph, depth + 3)?;
+                self.graph(&[content], graph, depth + 3)?;
                 *value = V::Graph(graph);
             }
             (field::attribute::SPARSE_TENSOR, Value::Len(_)) => {
@@ -512,7 +594,10 @@ impl Reader {
             (field::attribute::FLOATS, Value::Fixed32(bits)) => {
                 extend!(value, Floats, [f32::from_bits(*bits)]);
             }
-            (field::attribute::INTS, Value::Len(_) | Value::Varint(_)) => {
+            (field::attribute::INTS, Value::Varint(number)) => {
+                extend!(value, Ints, [*number as i64]);
+            }
+            (field::attribute::INTS, Value::Len(_)) => {
                 let numbers = self.varints(record, "AttributeProto")?;
                 extend!(value, Ints, numbers.into_iter().map(|number| number as i64));
             }
@@ -521,12 +606,12 @@ impl Reader {
                 extend!(value, Strings, [bytes]);
             }
             (field::attribute::TENSORS, Value::Len(_)) => {
-                let tensor = Arc::new(self.attribute_tensor(content, name)?);
+                let tensor = Arc::new(self.named_tensor(content, name)?.1);
                 extend!(value, Tensors, [tensor]);
             }
             (field::attribute::GRAPHS, Value::Len(_)) => {
                 let graph = self.model.add_graph(Owner::Model);
-                self.graph(content, graph, depth + 3)?;
+                self.graph(&[content], graph, depth + 3)?;
                 extend!(value, Graphs, [graph]);
             }
             (field::attribute::SPARSE_TENSORS, Value::Len(_)) => {
@@ -542,47 +627,51 @@ impl Reader {
         Ok(true)
     }
 
-    fn attribute_tensor(
+    /// Reads a tensor whose name no graph knows, so that the tensor itself has to keep it.
+    fn named_tensor(
         &mut self,
         range: Range<usize>,
-        attribute: &str,
-    ) -> Result<modelopt_graph::Tensor> {
-        let (name, tensor) = self.tensor(range.clone(), attribute)?;
-        // An attribute's tensor may have a name of its own, which nothing reads.
+        whose: &str,
+    ) -> Result<(String, modelopt_graph::Tensor)> {
+        let (name, tensor) = self.tensor(range.clone(), whose)?;
+        if name.is_empty() {
+            return Ok((name, tensor));
+        }
         let mut extra = Extra::of(tensor.origin()).cloned().unwrap_or_default();
-        if !name.is_empty() {
-            for record in self.records(range, "TensorProto")? {
-                if record.field == field::tensor::NAME {
-                    self.keep(&mut extra, &record);
-                }
+        for record in self.wire.records(range, "TensorProto") {
+            let record = record?;
+            if record.field == field::tensor::NAME && record.len().is_some() {
+                self.keep(&mut extra, &record);
             }
         }
-        Ok(tensor.with_origin(extra.into_origin()))
+        Ok((name, tensor.with_origin(extra.into_origin())))
     }
 
     fn sparse_tensor(&mut self, range: Range<usize>) -> Result<(String, SparseTensor)> {
         let mut extra = Extra::default();
         let (mut values, mut indices, mut shape) = (None, None, Vec::new());
-        for record in self.records(range, "SparseTensorProto")? {
+        for record in self.wire.records(range, "SparseTensorProto") {
+            let record = record?;
             match (record.field, record.len()) {
-                (field::sparse_tensor::VALUES, Some(content)) => values = Some(content),
-                (field::sparse_tensor::INDICES, Some(content)) => indices = Some(content),
+                (field::sparse_tensor::VALUES, Some(content)) if values.is_none() => {
+                    values = Some(content);
+                }
+                (field::sparse_tensor::INDICES, Some(content)) if indices.is_none() => {
+                    indices = Some(content);
+                }
+                (field::sparse_tensor::VALUES | field::sparse_tensor::INDICES, Some(_)) => {
+                    return Err(self.invalid("a second value", &record, "SparseTensorProto"));
+                }
                 (field::sparse_tensor::DIMS, _) => {
-                    for dim in self.varints(&record, "SparseTensorProto")? {
-                        let dim = usize::try_from(dim as i64).map_err(|_| {
-                            self.invalid("a negative dimension", &record, "SparseTensorProto")
-                        })?;
-                        shape.push(dim);
-                    }
+                    self.dims(&record, &mut shape, "SparseTensorProto")?;
                 }
                 _ => self.keep(&mut extra, &record),
             }
         }
         let values = values.ok_or(ErrorKind::Missing("values in a sparse tensor"))?;
         let indices = indices.ok_or(ErrorKind::Missing("indices in a sparse tensor"))?;
-        let (name, _) = self.tensor(values.clone(), "values of a sparse tensor")?;
-        let values = self.attribute_tensor(values, "values of a sparse tensor")?;
-        let indices = self.attribute_tensor(indices, "indices of a sparse tensor")?;
+        let (name, values) = self.named_tensor(values, "values of a sparse tensor")?;
+        let (_, indices) = self.named_tensor(indices, "indices of a sparse tensor")?;
         Ok((name, SparseTensor { values, indices, shape, origin: extra.into_origin() }))
     }
 
@@ -593,15 +682,24 @@ impl Reader {
         }
     }
 
+    /// Makes a value. One without a name is in no scope: an empty name means that an input or
+    /// output is left out.
     fn define(&mut self, name: String, graph: GraphId) -> Result<ValueId> {
+        self.wire.count_object()?;
         let value = self.model.add_value(name.clone());
-        let path = self.model.graph(graph).name.clone();
-        if let Some(scope) = self.scopes.last_mut()
-            && scope.insert(name.clone(), value).is_some()
-        {
-            return Err(Problem::DuplicateName { name, graph: format!("graph '{path}'") }.into());
+        let Some(scope) = self.scopes.last_mut().filter(|_| !name.is_empty()) else {
+            return Ok(value);
+        };
+        match scope.entry(name) {
+            Entry::Vacant(entry) => {
+                entry.insert(value);
+                Ok(value)
+            }
+            Entry::Occupied(entry) => {
+                let graph = format!("graph '{}'", self.model.graph(graph).name);
+                Err(Problem::DuplicateName { name: entry.key().clone(), graph }.into())
+            }
         }
-        Ok(value)
     }
 
     fn lookup(&self, name: &str, reader: impl Fn() -> String) -> Result<ValueId> {
@@ -611,12 +709,20 @@ impl Reader {
             .ok_or_else(|| Problem::Dangling { reader: reader(), value: name.to_owned() }.into())
     }
 
-    fn records(&self, range: Range<usize>, message: &'static str) -> Result<Vec<Record>> {
-        self.wire.records(range, message).collect()
+    fn keep(&self, extra: &mut Extra, record: &Record) {
+        self.append(&mut extra.records, record);
     }
 
-    fn keep(&self, extra: &mut Extra, record: &Record) {
-        extra.records.push(self.wire.share(record.span.clone()));
+    /// Appends a record to a list; neighbours in the file become one range.
+    fn append(&self, records: &mut Vec<Bytes>, record: &Record) {
+        let bytes = self.wire.share(record.span.clone());
+        match records.last_mut() {
+            Some(last) if last.as_ptr_range().end == bytes.as_ptr() => {
+                let start = record.span.start - last.len();
+                *last = self.wire.share(start..record.span.end);
+            }
+            _ => records.push(bytes),
+        }
     }
 
     /// Takes a singular text field; one that is present but empty is kept verbatim.
@@ -635,6 +741,19 @@ impl Reader {
         text.map(str::to_owned).map_err(|_| ErrorKind::Wire { what, offset, message })
     }
 
+    /// Takes one record of dimensions, packed or not.
+    fn dims(&self, record: &Record, shape: &mut Vec<usize>, message: &'static str) -> Result<()> {
+        let too_many = || self.invalid("more dimensions than any runtime takes", record, message);
+        if record.len().is_some_and(|content| content.len() > 10 * MAX_RANK) {
+            return Err(too_many());
+        }
+        for dim in self.varints(record, message)? {
+            let dim = usize::try_from(dim as i64);
+            shape.push(dim.map_err(|_| self.invalid("a negative dimension", record, message))?);
+        }
+        if shape.len() > MAX_RANK { Err(too_many()) } else { Ok(()) }
+    }
+
     fn varints(&self, record: &Record, message: &'static str) -> Result<Vec<u64>> {
         match &record.value {
             Value::Varint(number) => Ok(vec![*number]),
@@ -647,26 +766,6 @@ impl Reader {
     #[allow(clippy::unused_self)] // Reads as one of the reader's verbs.
     fn invalid(&self, what: &'static str, record: &Record, message: &'static str) -> ErrorKind {
         ErrorKind::Wire { what, offset: record.span.start, message }
-    }
-}
-
-/// Which field holds an attribute's value: a reference, else what `type` says, else, for files
-/// older than `type`, the first value field there is.
-fn attribute_field(records: &[Record]) -> Option<u32> {
-    use field::attribute as f;
-    let refers = |record: &Record| {
-        record.field == f::REF_ATTR_NAME && record.len().is_some_and(|range| !range.is_empty())
-    };
-    if records.iter().any(refers) {
-        return Some(f::REF_ATTR_NAME);
-    }
-    let ty = records.iter().rev().find(|record| record.field == f::TYPE).and_then(Record::varint);
-    match ty {
-        Some(ty) => field::ATTRIBUTE_KINDS.iter().find(|kind| kind.0 == ty).map(|kind| kind.1),
-        None => records
-            .iter()
-            .map(|record| record.field)
-            .find(|field| field::ATTRIBUTE_KINDS.iter().any(|kind| kind.1 == *field)),
     }
 }
 

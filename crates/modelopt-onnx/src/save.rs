@@ -1,8 +1,10 @@
 //! Atomic saving: a temporary file beside the target, then a rename.
 
 use std::collections::HashMap;
-use std::fs::TryLockError;
-use std::io::{BufWriter, Write};
+use std::collections::hash_map::Entry;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,13 +13,15 @@ use modelopt_graph::{Constant, Model, Tensor};
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, ErrorKind};
-use crate::write::{self, ExternalRange, Inline, Placement, Rope};
+use crate::external::folder_of;
+use crate::map::map_file;
+use crate::write::{self, ExternalRange, Inline, Placement};
 
 /// What one file can hold: protobuf's limit.
 const ONE_FILE: u64 = i32::MAX as u64;
 
 /// External tensors start at multiples of this, so that runtimes can map them.
-const ALIGNMENT: u64 = 4096;
+const ALIGNMENT: usize = 4096;
 
 /// Initializers from this size on go to the external file, when there is one.
 const EXTERNAL_FROM: usize = 1024;
@@ -35,16 +39,15 @@ pub struct SaveOptions {
 /// A model written beside its target but not yet in its place.
 ///
 /// [`Staged::commit`] renames it into place; dropping it removes it. Killed at any moment, the
-/// target holds either the old file or the new one. A temporary file that a killed process left
-/// is removed by the next [`Staged::write`] for the same target.
+/// target holds either the old file or the new one. What a killed process left is removed when
+/// the same target is written next. Where the target is a link, the file it leads to is replaced.
 #[derive(Debug)]
 pub struct Staged {
     target: PathBuf,
     file: NamedTempFile,
     size: u64,
-    /// The external file, if this staging made it.
-    data: Option<PathBuf>,
-    committed: bool,
+    /// The external file, locked as long as no model in place says that it is needed.
+    data: Option<File>,
 }
 
 impl Staged {
@@ -64,70 +67,80 @@ impl Staged {
     }
 
     /// Puts the model in its place.
-    pub fn commit(mut self) -> Result<(), Error> {
-        let target = self.target.clone();
-        let at = |error: std::io::Error| ErrorKind::Io(error).at(&target);
-        // The lock that marks the file as in use must not outlive the rename.
-        self.file.as_file().unlock().map_err(at)?;
-        fs_err::rename(self.file.path(), &target).map_err(at)?;
-        self.committed = true;
-        sync_folder(&target).map_err(at)?;
-        remove_old_data(&target, self.data.as_deref());
+    pub fn commit(self) -> Result<(), Error> {
+        let renamed = fs_err::rename(self.file.path(), &self.target);
+        renamed.map_err(|error| ErrorKind::Io(error).at(&self.target))?;
+        sync_folder(&self.target);
         Ok(())
     }
 
     fn try_write(model: &Model, target: &Path, options: SaveOptions) -> Result<Self, ErrorKind> {
-        let folder = folder_of(target);
-        let name = target.file_name().ok_or(ErrorKind::Missing("file name to write to"))?;
-        let name = name.to_string_lossy().into_owned();
+        let target = writable(target)?;
+        let folder = folder_of(&target);
+        let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
         remove_stale(folder, &name);
         let mut rope = write::model(model, &Inline)?;
         let mut size = rope.len();
         let mut data = None;
         if options.external_data || size > ONE_FILE {
-            let layout = Layout::of(model);
+            let mut layout = Layout::of(model);
             if layout.size > 0 {
-                let (layout, made) = layout.write(folder, &name)?;
-                data = made;
+                data = Some(layout.write(folder, &name)?);
                 rope = write::model(model, &layout)?;
-                size = rope.len() + layout.size;
-            }
-            if rope.len() > ONE_FILE {
-                return Err(ErrorKind::TooLarge(rope.len()));
+                size = rope.len() + layout.size as u64;
             }
         }
-        let file = temporary(folder, &name)?;
         // From here on dropping the staging cleans up.
-        let staged = Staged { target: target.to_owned(), file, size, data, committed: false };
-        staged.file.as_file().lock()?;
-        write_rope(&rope, staged.file.as_file())?;
-        if let Ok(existing) = fs_err::metadata(target) {
+        let file = temporary(folder, &name)?;
+        let staged = Staged { target, file, size, data };
+        if rope.len() > ONE_FILE {
+            return Err(ErrorKind::TooLarge(rope.len()));
+        }
+        write_pieces(rope.parts(), staged.file.as_file())?;
+        if let Ok(existing) = fs_err::metadata(&staged.target) {
             staged.file.as_file().set_permissions(existing.permissions())?;
         }
         staged.file.as_file().sync_all()?;
+        if cfg!(windows) {
+            // There a lock like this keeps others from reading, too.
+            staged.file.as_file().unlock()?;
+            staged.file.as_file().lock_shared()?;
+        }
         Ok(staged)
     }
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if !self.committed
-            && let Some(data) = &self.data
-        {
-            // Best effort: what is left is found and removed by the next run.
-            let _ = fs_err::remove_file(data);
+        // The model in place now says whether the data is needed.
+        self.data = None;
+        remove_unused_data(&self.target);
+    }
+}
+
+/// The file to replace, behind any links.
+fn writable(target: &Path) -> io::Result<PathBuf> {
+    let refuse = |kind, why: &str| Err(io::Error::new(kind, why));
+    if target.file_name().is_none() {
+        return refuse(io::ErrorKind::InvalidInput, "the path has no file name");
+    }
+    match fs_err::metadata(target) {
+        Ok(metadata) if metadata.is_dir() => {
+            refuse(io::ErrorKind::IsADirectory, "it is a folder, not a file")
         }
+        Ok(metadata) if !metadata.is_file() => {
+            refuse(io::ErrorKind::InvalidInput, "it is not a regular file")
+        }
+        Ok(_) if target.is_symlink() => fs_err::canonicalize(target),
+        Err(_) if target.is_symlink() => {
+            refuse(io::ErrorKind::NotFound, "it is a link to a file that does not exist")
+        }
+        _ => Ok(target.to_owned()),
     }
 }
 
-fn folder_of(target: &Path) -> &Path {
-    match target.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
-
-fn temporary(folder: &Path, name: &str) -> std::io::Result<NamedTempFile> {
+/// A new temporary file, locked, so that no other process takes it for abandoned.
+fn temporary(folder: &Path, name: &str) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     let prefix = format!(".{name}.");
     builder.prefix(&prefix).suffix(TEMPORARY);
@@ -137,23 +150,32 @@ fn temporary(folder: &Path, name: &str) -> std::io::Result<NamedTempFile> {
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    builder.tempfile_in(folder)
+    loop {
+        let file = builder.tempfile_in(folder)?;
+        // Where files cannot be locked, others cannot either, and leave it alone.
+        let _ = file.as_file().lock();
+        // Another process may have removed it before it was locked.
+        if file.path().exists() {
+            return Ok(file);
+        }
+    }
 }
 
-fn write_rope(rope: &Rope, file: &std::fs::File) -> std::io::Result<()> {
+fn write_pieces<'a>(pieces: impl Iterator<Item = &'a [u8]>, file: &File) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(1 << 18, file);
-    for part in rope.parts() {
-        out.write_all(part)?;
+    for piece in pieces {
+        out.write_all(piece)?;
     }
     out.flush()
 }
 
-/// Makes a rename durable.
-fn sync_folder(target: &Path) -> std::io::Result<()> {
-    if cfg!(unix) {
-        std::fs::File::open(folder_of(target))?.sync_all()?;
+/// Makes a rename durable, where the system can; the rename is done in any case.
+fn sync_folder(target: &Path) {
+    if cfg!(unix)
+        && let Ok(folder) = File::open(folder_of(target))
+    {
+        let _ = folder.sync_all();
     }
-    Ok(())
 }
 
 /// Removes temporary files that killed processes left for this target. A file that a living
@@ -161,24 +183,38 @@ fn sync_folder(target: &Path) -> std::io::Result<()> {
 fn remove_stale(folder: &Path, name: &str) {
     let prefix = format!(".{name}.");
     for path in files_like(folder, |file| file.starts_with(&prefix) && file.ends_with(TEMPORARY)) {
-        let abandoned = match std::fs::File::open(&path).map(|file| file.try_lock()) {
-            Ok(Ok(())) => true,
-            Ok(Err(TryLockError::WouldBlock | TryLockError::Error(_))) | Err(_) => false,
-        };
-        if abandoned {
-            let _ = fs_err::remove_file(path);
-        }
+        remove_unless(&path, || false);
     }
 }
 
-/// Removes external files of earlier models at this target.
-fn remove_old_data(target: &Path, current: Option<&Path>) {
+/// Removes external files of earlier models at this target, and of models that never got there.
+/// One that a staging is going to need is locked.
+fn remove_unused_data(target: &Path) {
     let Some(name) = target.file_name() else { return };
     let name = name.to_string_lossy();
     for path in files_like(folder_of(target), |file| is_data_name(file, &name)) {
-        if current.is_none_or(|current| current.file_name() != path.file_name()) {
-            let _ = fs_err::remove_file(path);
-        }
+        // Asked while the file is locked: a commit unlocks its data after the rename.
+        remove_unless(&path, || path.file_name().is_none_or(|data| mentions(target, data)));
+    }
+}
+
+/// Removes a file that nobody has locked, unless it is `needed`. Best effort: what is left is
+/// found again by the next run.
+fn remove_unless(path: &Path, needed: impl Fn() -> bool) {
+    if let Ok(file) = File::open(path)
+        && file.try_lock().is_ok()
+        && !needed()
+    {
+        let _ = fs_err::remove_file(path);
+    }
+}
+
+/// Whether a model file has this text in it.
+fn mentions(model: &Path, text: &OsStr) -> bool {
+    let text = text.as_encoded_bytes();
+    match map_file(model) {
+        Ok(bytes) => bytes.windows(text.len()).any(|window| window == text),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
     }
 }
 
@@ -212,9 +248,9 @@ fn is_data_name(file: &str, model: &str) -> bool {
 struct Layout {
     file: String,
     /// Offset by the address of the payload: a shared tensor is written once.
-    offsets: HashMap<(usize, usize), u64>,
-    order: Vec<(u64, Bytes)>,
-    size: u64,
+    offsets: HashMap<(usize, usize), usize>,
+    order: Vec<(usize, Bytes)>,
+    size: usize,
 }
 
 impl Layout {
@@ -232,43 +268,67 @@ impl Layout {
 
     fn add(&mut self, tensor: &Arc<Tensor>) {
         if let Some(bytes) = tensor.bytes().filter(|bytes| bytes.len() >= EXTERNAL_FROM)
-            && let std::collections::hash_map::Entry::Vacant(entry) = self.offsets.entry(key(bytes))
+            && let Entry::Vacant(entry) = self.offsets.entry(key(bytes))
         {
             let offset = self.size.next_multiple_of(ALIGNMENT);
             entry.insert(offset);
             self.order.push((offset, bytes.clone()));
-            self.size = offset + bytes.len() as u64;
+            self.size = offset + bytes.len();
         }
     }
 
-    /// Writes the external file under its final name, which is new unless the very same data
-    /// is there already; returns its path in the former case.
-    fn write(mut self, folder: &Path, name: &str) -> Result<(Self, Option<PathBuf>), ErrorKind> {
-        let file = temporary(folder, name)?;
-        file.as_file().lock()?;
+    /// Makes sure that the external file is there, under the name that says what is in it.
+    /// Returns it locked.
+    fn write(&mut self, folder: &Path, name: &str) -> io::Result<File> {
         let mut digest = blake3::Hasher::new();
-        let mut out = BufWriter::with_capacity(1 << 18, file.as_file());
-        let mut at = 0;
-        for (offset, bytes) in &self.order {
-            let padding = vec![0; usize::try_from(offset - at).unwrap_or(0)];
-            for piece in [padding.as_slice(), bytes] {
-                digest.update_rayon(piece);
-                out.write_all(piece)?;
-            }
-            at = offset + bytes.len() as u64;
+        for piece in self.pieces() {
+            digest.update_rayon(piece);
         }
-        out.flush()?;
-        drop(out);
-        file.as_file().sync_all()?;
-        self.file = data_name(name, &digest.finalize());
+        let digest = digest.finalize();
+        self.file = data_name(name, &digest);
         let path = folder.join(&self.file);
-        if path.exists() {
-            return Ok((self, None));
+        let mut written = false;
+        loop {
+            if let Some(file) = hold(&path)?
+                && (written || hash_of(&path)? == digest)
+            {
+                return Ok(file);
+            }
+            let file = temporary(folder, name)?;
+            write_pieces(self.pieces(), file.as_file())?;
+            file.as_file().sync_all()?;
+            fs_err::rename(file.path(), &path)?;
+            written = true;
         }
-        file.as_file().unlock()?;
-        fs_err::rename(file.path(), &path)?;
-        Ok((self, Some(path)))
     }
+
+    /// The content of the file: tensors, and what is between them.
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        static PADDING: [u8; ALIGNMENT] = [0; ALIGNMENT];
+        let mut at = 0;
+        self.order.iter().flat_map(move |(offset, bytes)| {
+            let padding = PADDING.get(..offset - at).unwrap_or_default();
+            at = offset + bytes.len();
+            [padding, bytes]
+        })
+    }
+}
+
+/// Opens and locks a file together with others that need it. None where there is no such file.
+fn hold(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => {
+            let _ = file.lock_shared();
+            // Another process may have removed it before it was locked.
+            Ok(path.exists().then_some(file))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn hash_of(path: &Path) -> io::Result<blake3::Hash> {
+    Ok(blake3::Hasher::new().update_rayon(&map_file(path)?).finalize())
 }
 
 fn key(bytes: &Bytes) -> (usize, usize) {
@@ -279,6 +339,6 @@ impl Placement for Layout {
     fn external(&self, tensor: &Tensor) -> Option<ExternalRange<'_>> {
         let bytes = tensor.bytes()?;
         let offset = *self.offsets.get(&key(bytes))?;
-        Some(ExternalRange { file: &self.file, offset, length: bytes.len() as u64 })
+        Some(ExternalRange { file: &self.file, offset, length: bytes.len() })
     }
 }

@@ -3,7 +3,9 @@
 //! No ONNX message uses groups, so group records are refused: parsers that follow them can be
 //! made to overflow the stack (RUSTSEC-2024-0437).
 
+use std::cell::Cell;
 use std::ops::Range;
+use std::rc::Rc;
 
 use bytes::Bytes;
 
@@ -12,9 +14,23 @@ use crate::error::ErrorKind;
 /// Nesting beyond this many messages is refused; Python's protobuf has the same limit.
 pub(crate) const MAX_DEPTH: usize = 100;
 
-/// More length-delimited records than this are refused, so that a small file cannot blow up into
-/// gigabytes of small objects. A language model of 100,000 nodes has about a million.
-pub(crate) const MAX_PARTS: usize = 8_000_000;
+/// More length-delimited records than this are refused. A language model of 100,000 nodes has
+/// about a million.
+pub(crate) const MAX_PARTS: usize = 16_000_000;
+
+/// More nodes, values, attributes and the like than this are refused, whatever the file's size.
+const MAX_OBJECTS: usize = 4_000_000;
+
+/// So many objects any file may have.
+const FREE_OBJECTS: usize = 100_000;
+
+/// Beyond those, a file must have at least so many bytes for each, as a node with names has. Two
+/// bytes are enough to claim one and it takes some 500 in memory, so that a small file could
+/// otherwise blow up into gigabytes.
+const BYTES_PER_OBJECT: usize = 8;
+
+/// More dimensions than this, in one shape, occur in no model; runtimes stop at 8 to 64.
+pub(crate) const MAX_RANK: usize = 1024;
 
 /// The value of one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,15 +69,23 @@ impl Record {
     }
 }
 
-/// Walks the bytes of one file.
+/// Walks the bytes of one file. Clones count together.
+#[derive(Clone)]
 pub(crate) struct Wire {
     bytes: Bytes,
-    parts: std::cell::Cell<usize>,
+    parts: Rc<Cell<usize>>,
+    objects: Rc<Cell<usize>>,
 }
 
 impl Wire {
     pub(crate) fn new(bytes: Bytes) -> Self {
-        Wire { bytes, parts: std::cell::Cell::new(0) }
+        Wire { bytes, parts: Rc::default(), objects: Rc::default() }
+    }
+
+    /// Counts one part of the file that becomes an object of the model.
+    pub(crate) fn count_object(&self) -> Result<(), ErrorKind> {
+        let limit = (FREE_OBJECTS + self.bytes.len() / BYTES_PER_OBJECT).min(MAX_OBJECTS);
+        count(&self.objects, limit)
     }
 
     /// A shared view of part of the file.
@@ -79,20 +103,26 @@ impl Wire {
     }
 
     /// The records of the message that lies in `range`.
-    pub(crate) fn records(&self, range: Range<usize>, message: &'static str) -> Records<'_> {
-        Records { wire: self, at: range.start, end: range.end.min(self.bytes.len()), message }
+    pub(crate) fn records(&self, range: Range<usize>, message: &'static str) -> Records {
+        let end = range.end.min(self.bytes.len());
+        Records { wire: self.clone(), at: range.start, end, message }
     }
 }
 
+fn count(counter: &Cell<usize>, limit: usize) -> Result<(), ErrorKind> {
+    counter.set(counter.get() + 1);
+    if counter.get() > limit { Err(ErrorKind::TooManyParts(limit)) } else { Ok(()) }
+}
+
 /// Iterator over the records of a message; ends after the first error.
-pub(crate) struct Records<'a> {
-    wire: &'a Wire,
+pub(crate) struct Records {
+    wire: Wire,
     at: usize,
     end: usize,
     message: &'static str,
 }
 
-impl Records<'_> {
+impl Records {
     fn error(&self, what: &'static str, offset: usize) -> ErrorKind {
         ErrorKind::Wire { what, offset, message: self.message }
     }
@@ -127,11 +157,7 @@ impl Records<'_> {
             1 => Value::Fixed64(u64::from_le_bytes(self.fixed()?)),
             5 => Value::Fixed32(u32::from_le_bytes(self.fixed()?)),
             2 => {
-                let parts = self.wire.parts.get() + 1;
-                self.wire.parts.set(parts);
-                if parts > MAX_PARTS {
-                    return Err(ErrorKind::TooManyParts(MAX_PARTS));
-                }
+                count(&self.wire.parts, MAX_PARTS)?;
                 let length = self.varint()?;
                 let left = self.end - self.at;
                 let length = usize::try_from(length).ok().filter(|&length| length <= left);
@@ -148,7 +174,7 @@ impl Records<'_> {
     }
 }
 
-impl Iterator for Records<'_> {
+impl Iterator for Records {
     type Item = Result<Record, ErrorKind>;
 
     fn next(&mut self) -> Option<Self::Item> {

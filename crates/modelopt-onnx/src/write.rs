@@ -20,8 +20,8 @@ const SHARED_FROM: usize = 512;
 /// Where an external file holds a tensor.
 pub(crate) struct ExternalRange<'a> {
     pub(crate) file: &'a str,
-    pub(crate) offset: u64,
-    pub(crate) length: u64,
+    pub(crate) offset: usize,
+    pub(crate) length: usize,
 }
 
 /// Decides which initializers go to an external file.
@@ -146,10 +146,10 @@ impl Rope {
 pub(crate) fn model(model: &Model, placement: &dyn Placement) -> Result<Rope, ErrorKind> {
     let info = &model.info;
     let mut out = Rope::default();
+    out.extra(&info.origin);
     if info.ir_version != 0 {
         out.int(field::model::IR_VERSION, info.ir_version);
     }
-    out.extra(&info.origin);
     out.name(field::model::PRODUCER_NAME, &info.producer_name);
     out.name(field::model::PRODUCER_VERSION, &info.producer_version);
     out.name(field::model::DOMAIN, &info.domain);
@@ -202,7 +202,10 @@ impl Writer<'_> {
         for &value in self.model.initializers_of(id) {
             match self.model.value(value).constant() {
                 Some(Constant::Dense(tensor)) => {
-                    let mut message = self.tensor(tensor);
+                    let mut message = match self.placement.external(tensor) {
+                        Some(range) => external_tensor(tensor, &range),
+                        None => inline_tensor(tensor),
+                    };
                     message.name(field::tensor::NAME, self.model.value(value).name());
                     out.message(field::graph::INITIALIZER, message);
                 }
@@ -299,7 +302,7 @@ impl Writer<'_> {
                 f::S
             }
             V::Tensor(value) => {
-                out.message(f::T, self.tensor(value));
+                out.message(f::T, inline_tensor(value));
                 f::T
             }
             V::Graph(value) => {
@@ -315,20 +318,26 @@ impl Writer<'_> {
                 f::TP
             }
             V::Floats(values) => {
-                values.iter().for_each(|&value| out.float(f::FLOATS, value));
+                for &value in values {
+                    out.float(f::FLOATS, value);
+                }
                 f::FLOATS
             }
             V::Ints(values) => {
-                values.iter().for_each(|&value| out.int(f::INTS, value));
+                for &value in values {
+                    out.int(f::INTS, value);
+                }
                 f::INTS
             }
             V::Strings(values) => {
-                values.iter().for_each(|value| out.bytes(f::STRINGS, value));
+                for value in values {
+                    out.bytes(f::STRINGS, value);
+                }
                 f::STRINGS
             }
             V::Tensors(values) => {
                 for value in values {
-                    out.message(f::TENSORS, self.tensor(value));
+                    out.message(f::TENSORS, inline_tensor(value));
                 }
                 f::TENSORS
             }
@@ -373,26 +382,18 @@ impl Writer<'_> {
         }
         Ok(out)
     }
-
-    fn tensor(&self, tensor: &Tensor) -> Rope {
-        match self.placement.external(tensor) {
-            Some(range) => external_tensor(tensor, &range),
-            None => inline_tensor(tensor),
-        }
-    }
 }
 
 fn declared_type(declared: &DeclaredType) -> Result<Rope, ErrorKind> {
     let mut out = Rope::default();
-    match declared.origin.get::<TypeBytes>() {
-        Some(TypeBytes(bytes)) => out.small(bytes),
-        None => {
-            let bytes = from_type(&declared.ty).write_to_bytes().map_err(|_| {
-                let what = "a type that cannot be written";
-                ErrorKind::Wire { what, offset: 0, message: "TypeProto" }
-            })?;
-            out.small(&bytes);
-        }
+    if let Some(TypeBytes(bytes)) = declared.origin.get::<TypeBytes>() {
+        out.small(bytes);
+    } else {
+        let bytes = from_type(&declared.ty).write_to_bytes().map_err(|_| {
+            let what = "a type that cannot be written";
+            ErrorKind::Wire { what, offset: 0, message: "TypeProto" }
+        })?;
+        out.small(&bytes);
     }
     Ok(out)
 }

@@ -1,1 +1,54 @@
-//! TBD
+//! modelopt takes a trained ONNX model and hands back a smaller, faster one that is proven to
+//! still be the same model.
+//!
+//! - [`optimize`]: the whole way from one file to another: load, prepare, plan, rewrite, run
+//!   original and candidate side by side, judge, and emit only what passes.
+//! - [`transform`]: the same without files and without running anything: model in, model out.
+//! - [`compare`]: parity and size of any two models.
+//! - [`inspect`]: what is in a model, and what could be done with it.
+//!
+//! The library prints nothing, reads no environment, and keeps no state; progress comes through
+//! a callback, details through `tracing` events.
+
+mod blame;
+mod compare;
+mod config;
+mod error;
+mod inspect;
+mod optimize;
+mod run;
+mod transform;
+
+pub use blame::Culprit;
+pub use compare::{Compared, compare};
+pub use config::{Config, Enforcement, RuntimeChoice};
+pub use error::{Error, ErrorKind};
+pub use inspect::{Inspection, OperatorCount, Port, WeightBytes, inspect};
+pub use optimize::{Outcome, optimize};
+pub use run::Ran;
+pub use transform::{Transformed, transform};
+
+pub use modelopt_graph as graph;
+pub use modelopt_onnx as onnx;
+pub use modelopt_report as report;
+pub use modelopt_rewrite as rewrite;
+pub use modelopt_runtime as runtime;
+pub use modelopt_validate as validate;
+
+/// What [`optimize`] and [`compare`] are doing, for whoever waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Progress {
+    /// A step began.
+    Step(&'static str),
+    /// So many of so many parts of the current step are done.
+    Part {
+        /// Parts done.
+        done: usize,
+        /// Parts in all.
+        total: usize,
+    },
+}
+
+/// Version of this library.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

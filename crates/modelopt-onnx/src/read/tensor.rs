@@ -20,10 +20,12 @@ struct Raw {
     name: String,
     dtype: i32,
     shape: Vec<usize>,
-    raw_data: Option<Range<usize>>,
+    /// `raw_data`.
+    bytes: Option<Range<usize>>,
     /// `float_data` and its siblings.
     typed: Vec<Record>,
-    strings: Vec<Bytes>,
+    /// `string_data`.
+    strings: Vec<Record>,
     external: bool,
     location: Location,
     /// Records that only say where external data lies; dropped once it is found.
@@ -34,42 +36,70 @@ struct Raw {
 impl Reader {
     /// Reads a tensor and its name; `whose` stands in for the name in errors where it is empty.
     pub(super) fn tensor(&mut self, range: Range<usize>, whose: &str) -> Result<(String, Tensor)> {
+        self.wire.count_object()?;
         let mut raw = self.raw_tensor(range)?;
         let label = if raw.name.is_empty() { whose.to_owned() } else { raw.name.clone() };
         let wrong = |why: &str| ErrorKind::Tensor { name: label.clone(), why: why.to_owned() };
         let dtype = DataType::from_number(raw.dtype);
         let count = element_count(&raw.shape)
             .ok_or_else(|| wrong("its shape has more elements than can be addressed"))?;
+        let inside = raw.bytes.is_some() || !raw.typed.is_empty() || !raw.strings.is_empty();
         let payload = if raw.external {
+            if inside {
+                return Err(wrong("it has its elements twice, in the model and outside"));
+            }
             let needed = dtype.byte_len(count);
             Payload::Dense(self.external.resolve(&raw.location, &label, needed)?)
         } else {
             for record in std::mem::take(&mut raw.location_records) {
                 self.keep(&mut raw.extra, &record);
             }
-            if raw.raw_data.is_some() && !raw.typed.is_empty() {
-                return Err(wrong("it has its elements twice, as raw_data and in a typed field"));
-            }
-            raw.extra.payload =
-                raw.typed.iter().map(|record| self.wire.share(record.span.clone())).collect();
-            if dtype == DataType::STRING {
-                Payload::Strings(raw.strings)
-            } else if let Some(data) = raw.raw_data {
-                Payload::Dense(self.wire.share(data))
-            } else if dtype.bits().is_none() && raw.typed.is_empty() {
-                Payload::Dense(Bytes::new())
-            } else {
-                Payload::Dense(self.typed_data(dtype, &raw.typed, &wrong)?)
-            }
+            self.inside(&mut raw, dtype, &wrong)?
         };
         let tensor = Tensor::new(dtype, raw.shape, payload)
             .map_err(|error| ErrorKind::tensor(&label, &error))?;
         Ok((raw.name, tensor.with_origin(raw.extra.into_origin())))
     }
 
+    /// The elements in whichever field of the message they are.
+    fn inside(
+        &self,
+        raw: &mut Raw,
+        dtype: DataType,
+        wrong: &dyn Fn(&str) -> ErrorKind,
+    ) -> Result<Payload> {
+        if raw.bytes.is_some() && !raw.typed.is_empty() {
+            return Err(wrong("it has its elements twice, as raw_data and in a typed field"));
+        }
+        if dtype == DataType::STRING {
+            if raw.bytes.is_some() || !raw.typed.is_empty() {
+                return Err(wrong("it is of strings, but has numbers"));
+            }
+            let strings = raw.strings.iter().filter_map(Record::len);
+            return Ok(Payload::Strings(strings.map(|content| self.wire.share(content)).collect()));
+        }
+        for record in &raw.typed {
+            self.append(&mut raw.extra.payload, record);
+        }
+        if dtype.bits().is_none() {
+            // Elements of an unknown type may be in any field.
+            for record in &raw.strings {
+                self.append(&mut raw.extra.payload, record);
+            }
+        } else if !raw.strings.is_empty() {
+            return Err(wrong(&format!("it is of {dtype}, but has strings")));
+        }
+        Ok(Payload::Dense(match raw.bytes.take() {
+            Some(data) => self.wire.share(data),
+            None if dtype.bits().is_none() => Bytes::new(),
+            None => self.typed_data(dtype, &raw.typed, wrong)?,
+        }))
+    }
+
     fn raw_tensor(&self, range: Range<usize>) -> Result<Raw> {
         let mut raw = Raw::default();
-        for record in self.records(range, MESSAGE)? {
+        for record in self.wire.records(range, MESSAGE) {
+            let record = record?;
             match (record.field, &record.value) {
                 (f::NAME, Value::Len(_)) => self.text(&record, &mut raw.name, &mut raw.extra)?,
                 (f::DATA_TYPE, Value::Varint(number)) => {
@@ -78,27 +108,23 @@ impl Reader {
                         self.keep(&mut raw.extra, &record);
                     }
                 }
-                (f::DIMS, _) => {
-                    for dim in self.varints(&record, MESSAGE)? {
-                        let dim = usize::try_from(dim as i64);
-                        let what = "a negative dimension";
-                        raw.shape.push(dim.map_err(|_| self.invalid(what, &record, MESSAGE))?);
-                    }
-                }
+                (f::DIMS, _) => self.dims(&record, &mut raw.shape, MESSAGE)?,
                 (f::RAW_DATA, Value::Len(content)) => {
-                    if content.is_empty() {
+                    raw.bytes = Some(content.clone()).filter(|content| !content.is_empty());
+                    if raw.bytes.is_none() {
                         self.keep(&mut raw.extra, &record);
-                    } else {
-                        raw.raw_data = Some(content.clone());
                     }
                 }
                 (
                     f::FLOAT_DATA | f::INT32_DATA | f::INT64_DATA | f::DOUBLE_DATA | f::UINT64_DATA,
                     _,
-                ) => raw.typed.push(record),
-                (f::STRING_DATA, Value::Len(content)) => {
-                    raw.strings.push(self.wire.share(content.clone()));
+                ) => {
+                    // A packed list of nothing is as good as none.
+                    if record.len().is_none_or(|content| !content.is_empty()) {
+                        raw.typed.push(record);
+                    }
                 }
+                (f::STRING_DATA, Value::Len(_)) => raw.strings.push(record),
                 (f::EXTERNAL_DATA, Value::Len(content)) => {
                     let entry = self.metadata(content.clone())?;
                     raw.location.set(&entry.key, entry.value);
@@ -150,8 +176,24 @@ impl Reader {
                 _ => return Err(wrong("its elements are of the wrong kind")),
             }
         }
+        if dtype.bits() == Some(6) {
+            bytes = pack_six_bits(&bytes);
+        }
         Ok(bytes.into())
     }
+}
+
+/// Elements of six bits as raw data has them, four to three bytes; in a typed field each has an
+/// entry of its own.
+fn pack_six_bits(elements: &[u8]) -> Vec<u8> {
+    let mut packed = Vec::with_capacity(elements.len());
+    for four in elements.chunks(4) {
+        let bits =
+            four.iter().rev().fold(0u32, |bits, &element| bits << 6 | u32::from(element & 63));
+        let bytes = (6 * four.len()).div_ceil(8);
+        packed.extend_from_slice(bits.to_le_bytes().get(..bytes).unwrap_or_default());
+    }
+    packed
 }
 
 /// The typed field for elements of a type, and the bytes that one entry of it stands for.

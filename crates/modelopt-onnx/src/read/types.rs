@@ -8,6 +8,7 @@ use onnx_protobuf::{Message, TensorShapeProto, TypeProto, tensor_shape_proto, ty
 use super::{Reader, Result};
 use crate::error::ErrorKind;
 use crate::origin::TypeBytes;
+use crate::wire::MAX_RANK;
 
 /// Types nested deeper than this occur in no operator.
 const MAX_DEPTH: usize = 16;
@@ -41,6 +42,7 @@ impl Part {
 
 impl Reader {
     pub(super) fn declared_type(&self, range: Range<usize>) -> Result<DeclaredType> {
+        self.wire.count_object()?;
         self.scan(range.clone(), Part::Type, 0)?;
         let offset = range.start;
         let bytes = self.wire.share(range);
@@ -57,8 +59,15 @@ impl Reader {
             let what = "types nested deeper than any operator nests them";
             return Err(ErrorKind::Wire { what, offset: range.start, message: "TypeProto" });
         }
-        for record in self.records(range, "TypeProto")? {
+        let mut rank = 0;
+        for record in self.wire.records(range, "TypeProto") {
+            let record = record?;
             if let (Some(child), Some(content)) = (part.child(record.field), record.len()) {
+                rank += usize::from(matches!(child, Part::Dimension));
+                if rank > MAX_RANK {
+                    let what = "more dimensions than any runtime takes";
+                    return Err(self.invalid(what, &record, "TypeProto"));
+                }
                 self.scan(content, child, depth + 1)?;
             }
         }

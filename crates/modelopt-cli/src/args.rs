@@ -1,0 +1,258 @@
+//! The command line, as people read it in `--help`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use modelopt::rewrite::{Granularity, Scheme};
+
+/// Makes ONNX models smaller and faster, and proves that they still are the same model.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    propagate_version = true,
+    after_help = "Exit codes: 0 done; 1 error; 2 wrong usage; 3 the gate said no and nothing was written."
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Common {
+    /// Print one JSON document on stdout instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// No progress and no summary; errors and warnings only
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Settings file [default: modelopt.toml in the current folder, if there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Quantize a model, and write it only if it still agrees with the original
+    #[command(after_help = QUANTIZE_EXAMPLES)]
+    Quantize(Quantize),
+    /// Show what would be done to each weight layer, and why
+    Plan(Plan),
+    /// Run two models on the same inputs and judge how close they are
+    Compare(Compare),
+    /// Show what is in a model: inputs, outputs, operators, weights
+    Inspect(Inspect),
+    /// Print a completion script for a shell
+    Completions {
+        /// Shell
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages into a folder
+    Man {
+        /// Folder
+        folder: PathBuf,
+    },
+}
+
+const QUANTIZE_EXAMPLES: &str = "\
+Examples:
+  modelopt quantize model.onnx -o model.int8.onnx --samples inputs/
+  modelopt quantize model.onnx -o small.onnx --scheme int8-weights --min-sqnr 30
+  modelopt quantize model.onnx -o fast.onnx --exclude '/decoder/*' --explain
+  modelopt quantize model.onnx -o out.onnx --dim batch=1 --input sr=16000";
+
+#[derive(Args, Debug)]
+pub(crate) struct Quantize {
+    /// Model to quantize; - reads from stdin
+    pub(crate) input: PathBuf,
+    /// Where to write the result; - writes to stdout
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) planning: Planning,
+    #[command(flatten)]
+    pub(crate) running: Running,
+    #[command(flatten)]
+    pub(crate) gate: Gate,
+    /// Run and judge, but write the result whatever the verdict
+    #[arg(long, conflicts_with = "no_validate", help_heading = "Gate")]
+    pub(crate) no_gate: bool,
+    /// Run nothing and write the result unproven
+    #[arg(
+        long,
+        help_heading = "Gate",
+        conflicts_with_all = ["runtime", "samples", "dim", "input", "min_sqnr", "max_abs_error", "min_top1"]
+    )]
+    pub(crate) no_validate: bool,
+    /// Write large weights to an external file beside the model even if it is below 2 GB
+    #[arg(long)]
+    pub(crate) external_data: bool,
+    /// Also print the plan: each layer, what was done and why
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// Save the plan that was carried out, for --plan
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save_plan: Option<PathBuf>,
+    /// Write report.json and report.md into this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) report: Option<PathBuf>,
+}
+
+/// What decides about layers.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Plan")]
+pub(crate) struct Planning {
+    /// What to do wherever it is possible; elsewhere the next one down
+    ///
+    /// int8-dynamic: activations quantized at run time, integer matrix products, the other
+    /// weights stored as int8. int8-weights: all weights stored as int8, computed in float.
+    /// keep: nothing.
+    #[arg(long, value_parser = scheme, value_name = "SCHEME")]
+    pub(crate) scheme: Option<Scheme>,
+    /// Carry out this plan (from `modelopt plan --save`) instead of the default rules
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["scheme", "include", "exclude", "granularity", "reduce_range", "min_weight_bytes"]
+    )]
+    pub(crate) plan: Option<PathBuf>,
+    /// Change only layers that match: a layer's name, an operator, or a glob over either
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) include: Vec<String>,
+    /// Leave layers alone that match
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) exclude: Vec<String>,
+    /// One scale per output channel, or one per weight
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub(crate) granularity: Option<GranularityArgument>,
+    /// 7-bit weights, for x86 processors without VNNI, where 8-bit dynamic products can saturate
+    #[arg(long)]
+    pub(crate) reduce_range: bool,
+    /// Leave weights alone that are smaller than this
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) min_weight_bytes: Option<usize>,
+    /// Leave out a preparation step: sort, freeze-inputs, aliases, constants, fold, batchnorm, dead
+    #[arg(long, value_name = "NAME")]
+    pub(crate) skip_rewrite: Vec<String>,
+    /// Make inputs that have a default constants, so that callers can no longer override them
+    #[arg(long)]
+    pub(crate) freeze_inputs: bool,
+}
+
+fn scheme(text: &str) -> Result<Scheme, String> {
+    text.parse()
+}
+
+/// `Granularity` as an argument.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum GranularityArgument {
+    PerChannel,
+    PerTensor,
+}
+
+impl From<GranularityArgument> for Granularity {
+    fn from(argument: GranularityArgument) -> Self {
+        match argument {
+            GranularityArgument::PerChannel => Granularity::PerChannel,
+            GranularityArgument::PerTensor => Granularity::PerTensor,
+        }
+    }
+}
+
+/// Where and on what models run.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Validation")]
+pub(crate) struct Running {
+    /// Where to run: auto takes tract, or rten where tract cannot run the original
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub(crate) runtime: Option<RuntimeArgument>,
+    /// Threads for the runtime; 0 for all
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Real inputs: an .npz (keys are input names), a folder of them, a folder of NAME.npy, or a
+    /// folder with `test_data_set_*`; invented ones are used otherwise
+    #[arg(long, value_name = "PATH")]
+    pub(crate) samples: Option<PathBuf>,
+    /// Size of a symbolic dimension of invented inputs: NAME=SIZE, or INPUT.AXIS=SIZE
+    #[arg(long, value_name = "NAME=SIZE", conflicts_with = "samples")]
+    pub(crate) dim: Vec<String>,
+    /// Value of an invented input: NAME=VALUE, or NAME=VALUE,VALUE,…
+    #[arg(long, value_name = "NAME=VALUE", conflicts_with = "samples")]
+    pub(crate) input: Vec<String>,
+    /// Seed of invented inputs
+    #[arg(long, value_name = "N", conflicts_with = "samples")]
+    pub(crate) seed: Option<u64>,
+    /// How many samples to invent
+    #[arg(long, value_name = "N", conflicts_with = "samples")]
+    pub(crate) sample_count: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum RuntimeArgument {
+    Auto,
+    Tract,
+    Rten,
+}
+
+/// Limits; a figure exactly at its limit passes.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Gate")]
+pub(crate) struct Gate {
+    /// Lowest signal-to-quantization-noise ratio of any float output [default: 20]
+    #[arg(long, value_name = "DB", allow_negative_numbers = true)]
+    pub(crate) min_sqnr: Option<f64>,
+    /// Highest absolute error of any float output [default: none]
+    #[arg(long, value_name = "X")]
+    pub(crate) max_abs_error: Option<f64>,
+    /// Lowest share of rows whose best class is the original's, 0 to 1 [default: none]
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) min_top1: Option<f64>,
+    /// Lowest ratio of sizes, original to result [default: 1]
+    #[arg(long, value_name = "X")]
+    pub(crate) min_shrink: Option<f64>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Plan {
+    /// Model
+    pub(crate) input: PathBuf,
+    #[command(flatten)]
+    pub(crate) planning: Planning,
+    /// Save the plan as a file that `modelopt quantize --plan` takes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Compare {
+    /// The model to trust
+    pub(crate) original: PathBuf,
+    /// The model to judge
+    pub(crate) candidate: PathBuf,
+    #[command(flatten)]
+    pub(crate) running: Running,
+    #[command(flatten)]
+    pub(crate) gate: Gate,
+    /// Exit with 0 whatever the verdict
+    #[arg(long, help_heading = "Gate")]
+    pub(crate) no_gate: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Inspect {
+    /// Model
+    pub(crate) input: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

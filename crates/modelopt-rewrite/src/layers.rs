@@ -1,0 +1,304 @@
+//! The weight layers of a model: which nodes read constant float tensors, and in what role.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use modelopt_graph::{DataType, Model, NodeId, Producer, Tensor, Type, ValueId, schema};
+
+use crate::quantize::Channels;
+
+/// A node that reads weights.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// Node.
+    pub node: NodeId,
+    /// A name that no other layer of the model has: path of the graph, then the node's name or,
+    /// where that is empty or taken, the name of its first output.
+    pub name: String,
+    /// Weights it reads, by input.
+    pub weights: Vec<WeightUse>,
+}
+
+/// One weight as one node reads it.
+#[derive(Clone, Debug)]
+pub struct WeightUse {
+    /// Which input of the node.
+    pub input: usize,
+    /// The value that holds the constant.
+    pub value: ValueId,
+    /// The constant.
+    pub tensor: Arc<Tensor>,
+    /// What the node does with it.
+    pub role: Role,
+}
+
+/// What a node does with a weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The right side of a MatMul, `[.., K, N]`.
+    MatMulRight,
+    /// The left side of a MatMul, `[.., M, K]`.
+    MatMulLeft,
+    /// `B` of a Gemm, `[K, N]`, or `[N, K]` when transposed.
+    GemmB {
+        /// `transB`.
+        transposed: bool,
+    },
+    /// `A` of a Gemm, `[M, K]`, or `[K, M]` when transposed.
+    GemmA {
+        /// `transA`.
+        transposed: bool,
+    },
+    /// A Conv's filters, `[O, I / groups, ..]`.
+    ConvFilters,
+    /// A ConvTranspose's filters, `[I, O / groups, ..]`.
+    ConvTransposeFilters,
+    /// `W` or `R` of an LSTM, GRU or RNN, `[directions, gates * hidden, inputs]`.
+    Recurrent,
+    /// The table of a Gather.
+    GatherTable {
+        /// Axis along which it gathers.
+        axis: usize,
+    },
+    /// Any other input that takes part in float arithmetic.
+    Other,
+}
+
+/// Float operands of these operators steer rather than weigh: small, or needed exactly.
+const STEERING: &[&str] = &[
+    "BatchNormalization",
+    "Clip",
+    "CumSum",
+    "DequantizeLinear",
+    "Dropout",
+    "DynamicQuantizeLinear",
+    "EyeLike",
+    "If",
+    "Loop",
+    "NonMaxSuppression",
+    "OneHot",
+    "Pad",
+    "QuantizeLinear",
+    "Range",
+    "Resize",
+    "RoiAlign",
+    "MaxRoiPool",
+    "Scan",
+    "SequenceConstruct",
+    "SequenceInsert",
+    "Shape",
+    "Size",
+    "TopK",
+    "Upsample",
+    "NegativeLogLikelihoodLoss",
+    "SoftmaxCrossEntropyLoss",
+];
+
+/// Operators that compute on quantized numbers already.
+const QUANTIZED: &[&str] = &[
+    "QLinearConv",
+    "QLinearMatMul",
+    "ConvInteger",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul",
+    "DynamicQuantizeLSTM",
+    "MatMulNBits",
+    "MatMulBnb4",
+    "MatMulFpQ4",
+    "GatherBlockQuantized",
+    "QAttention",
+    "QGemm",
+    "QLinearAdd",
+    "QLinearMul",
+    "QLinearConcat",
+    "QLinearSigmoid",
+    "QLinearLeakyRelu",
+    "QLinearAveragePool",
+    "QLinearGlobalAveragePool",
+    "QLinearSoftmax",
+    "QLinearWhere",
+    "QLinearReduceMean",
+    "QEmbedLayerNormalization",
+    "QOrderedMatMul",
+    "QOrderedAttention",
+    "QOrderedGelu",
+    "QOrderedLayerNormalization",
+    "QOrderedLongformerAttention",
+    "QMoE",
+];
+
+/// Operators whose weight is the point of the node: always listed, however small the weight.
+const LAYERS: &[&str] =
+    &["MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "FusedMatMul", "FusedConv"];
+
+/// Whether the node computes on quantized numbers already.
+pub(crate) fn is_quantized_operator(model: &Model, node: NodeId) -> bool {
+    QUANTIZED.contains(&model.node(node).op.name.as_str())
+}
+
+/// Whether a value comes from quantized numbers: out of a `DequantizeLinear`, or out of a `Cast`
+/// from an 8-bit or smaller constant, behind any scaling.
+pub(crate) fn comes_quantized(model: &Model, value: ValueId) -> bool {
+    let mut current = model.resolve(value);
+    // Scaling and reshaping may stand in between; more steps than these are something else.
+    for _ in 0..6 {
+        let Some(producer) = model.producer_node(current) else { return false };
+        let node = model.node(producer);
+        match node.op.name.as_str() {
+            "DequantizeLinear" => return true,
+            "Cast" => {
+                let Some(input) = node.input(0) else { return false };
+                let bits = model.value(input).elem().and_then(DataType::bits);
+                let float = model.value(input).elem().is_some_and(DataType::is_float);
+                if !float && bits.is_some_and(|bits| bits <= 8) {
+                    return true;
+                }
+                current = input;
+            }
+            "Mul" | "Sub" | "Transpose" | "Reshape" | "Identity" | "Gather" | "Squeeze"
+            | "Unsqueeze" => {
+                let Some(input) = node.input(0) else { return false };
+                current = input;
+            }
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// All layers of the main graph and the graphs nested in it, in order.
+///
+/// A node is a layer if it reads a float constant of at least `min_bytes`, or if it is one of the
+/// operators that exist for their weight and has one of any size or an already quantized one.
+pub(crate) fn find(model: &Model, min_bytes: usize) -> Vec<Layer> {
+    let mut layers = Vec::new();
+    let mut names: HashMap<String, usize> = HashMap::new();
+    for id in model.walk() {
+        let weights = weights_of(model, id);
+        let node = model.node(id);
+        let is_layer = LAYERS.contains(&node.op.name.as_str());
+        let large = weights.iter().any(|weight| weight.tensor.byte_len() >= min_bytes);
+        let quantized = is_quantized_operator(model, id)
+            || (is_layer
+                && node.inputs().iter().skip(1).flatten().any(|&v| comes_quantized(model, v)));
+        if large || quantized || (is_layer && !weights.is_empty()) {
+            let name = layer_name(model, id, &mut names);
+            layers.push(Layer { node: id, name, weights });
+        }
+    }
+    layers
+}
+
+fn layer_name(model: &Model, id: NodeId, taken: &mut HashMap<String, usize>) -> String {
+    let node = model.node(id);
+    let path = model.graph_path(node.graph());
+    let own = if node.name.is_empty() {
+        node.outputs()
+            .iter()
+            .flatten()
+            .next()
+            .map_or_else(|| node.op.name.clone(), |&output| model.value(output).name().to_owned())
+    } else {
+        node.name.clone()
+    };
+    let name = if path.is_empty() { own } else { format!("{path}/{own}") };
+    let count = taken.entry(name.clone()).or_default();
+    *count += 1;
+    if *count == 1 { name } else { format!("{name}#{count}") }
+}
+
+fn weights_of(model: &Model, id: NodeId) -> Vec<WeightUse> {
+    let node = model.node(id);
+    let mut weights = Vec::new();
+    for (input, value) in node.inputs().iter().enumerate() {
+        let Some(value) = value.map(|value| model.resolve(value)) else { continue };
+        if let Some(tensor) = constant_or_default(model, value)
+            && tensor.dtype().is_float()
+            && !tensor.is_empty()
+        {
+            let role = role(model, id, input, &tensor);
+            weights.push(WeightUse { input, value, tensor, role });
+        }
+    }
+    weights
+}
+
+/// The constant of a value, or the default of an input that callers may override; the plan
+/// mentions the latter in order to say why it is left alone.
+fn constant_or_default(model: &Model, value: ValueId) -> Option<Arc<Tensor>> {
+    model.constant(value).or_else(|| match model.value(value).constant() {
+        Some(modelopt_graph::Constant::Dense(tensor)) => Some(tensor.clone()),
+        _ => None,
+    })
+}
+
+/// Whether callers may give another tensor than the default.
+pub(crate) fn is_overridable(model: &Model, value: ValueId) -> bool {
+    matches!(model.value(value).producer(), Producer::Input(_)) && model.constant(value).is_none()
+}
+
+fn role(model: &Model, id: NodeId, input: usize, tensor: &Tensor) -> Role {
+    let node = model.node(id);
+    if !node.op.is_onnx() {
+        return Role::Other;
+    }
+    let rank = tensor.shape().len();
+    match (node.op.name.as_str(), input) {
+        ("MatMul", 1) if rank >= 2 => Role::MatMulRight,
+        ("MatMul", 0) if rank >= 2 => Role::MatMulLeft,
+        ("Gemm", 1) if rank == 2 => Role::GemmB { transposed: node.int("transB", 0) != 0 },
+        ("Gemm", 0) if rank == 2 => Role::GemmA { transposed: node.int("transA", 0) != 0 },
+        ("Conv", 1) if rank >= 3 => Role::ConvFilters,
+        ("ConvTranspose", 1) if rank >= 3 => Role::ConvTransposeFilters,
+        ("LSTM" | "GRU" | "RNN", 1 | 2) if rank == 3 => Role::Recurrent,
+        ("Gather", 0) if rank >= 2 => {
+            let axis = node.int("axis", 0);
+            let axis = if axis < 0 { axis + rank as i64 } else { axis };
+            match usize::try_from(axis) {
+                Ok(axis) if axis < rank => Role::GatherTable { axis },
+                _ => Role::Other,
+            }
+        }
+        _ => Role::Other,
+    }
+}
+
+/// Why a node's operand may not be replaced by something computed, or `None` if it may.
+pub(crate) fn refuses_computed(model: &Model, id: NodeId) -> Option<&'static str> {
+    let node = model.node(id);
+    if STEERING.contains(&node.op.name.as_str()) {
+        return Some("the operand steers the operator and is needed exactly");
+    }
+    if model.called_function(id).is_some() {
+        return Some("it is passed to a model-local function");
+    }
+    let version = model.opset(node.graph(), &node.op.domain).unwrap_or(1);
+    if schema::lookup(&node.op.domain, &node.op.name, version).is_none() {
+        return Some("the operator is not known here, nor what it does with its operand");
+    }
+    None
+}
+
+impl Role {
+    /// Along which indices a weight in this role has scales of its own; `None` where the role
+    /// does not say.
+    pub(crate) fn channels(self, shape: &[usize]) -> Option<Channels> {
+        let rank = shape.len();
+        Some(match self {
+            Role::MatMulRight => Channels::along(shape, rank - 1, rank - 2),
+            Role::MatMulLeft => Channels::along(shape, rank - 2, rank - 2),
+            Role::GemmB { transposed } => Channels::along(shape, usize::from(!transposed), 0),
+            Role::GemmA { transposed } => Channels::along(shape, usize::from(transposed), 0),
+            Role::ConvFilters => Channels::along(shape, 0, 0),
+            Role::ConvTransposeFilters => Channels::along(shape, 1, 0),
+            Role::Recurrent => Channels::along(shape, 1, 1),
+            Role::GatherTable { .. } | Role::Other => return None,
+        })
+    }
+}
+
+/// The rank of a value, if known.
+pub(crate) fn rank(model: &Model, value: ValueId) -> Option<usize> {
+    model.value(value).ty().and_then(Type::shape).map(Vec::len)
+}

@@ -1,0 +1,24 @@
+//! What modelopt does to a model: preparation, the plan, and the schemes that carry it out.
+//!
+//! Rewrites see neither files nor runtimes. Each is one file with its before/after picture on
+//! top and its tests below; [`engine`] applies what they propose and checks the model after each.
+
+pub mod engine;
+pub mod evaluate;
+mod layers;
+mod plan;
+mod prepare;
+mod quantize;
+mod rules;
+mod select;
+#[cfg(test)]
+mod testing;
+
+pub use layers::{Layer, Role, WeightUse};
+pub use plan::{Numerics, Plan, PlanError, PlannedLayer, Scheme};
+pub use prepare::{prepare, steps};
+pub use quantize::{
+    Channels, Granularity, Quantized, QuantizedWeight, Unquantizable, apply, quantize,
+};
+pub use rules::{PlanOptions, plan, plan_from};
+pub use select::Pattern;

@@ -1,0 +1,209 @@
+//! The plan: one line per weight layer, with the scheme and the reason.
+
+use serde::{Deserialize, Serialize};
+
+use crate::quantize::Granularity;
+
+/// How one weight layer is represented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scheme {
+    /// As it is.
+    Keep,
+    /// Weights stored as int8, computed in float: `Cast` and `Mul` behind the initializer, which
+    /// runtimes fold when they load the model.
+    Int8Weights,
+    /// Activations quantized at run time, integer matrix product: `DynamicQuantizeLinear` and
+    /// `MatMulInteger`.
+    Int8Dynamic,
+}
+
+impl Scheme {
+    /// All schemes, by name.
+    pub const ALL: [Scheme; 3] = [Scheme::Int8Dynamic, Scheme::Int8Weights, Scheme::Keep];
+
+    /// Name, as on the command line and in plan files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scheme::Keep => "keep",
+            Scheme::Int8Weights => "int8-weights",
+            Scheme::Int8Dynamic => "int8-dynamic",
+        }
+    }
+}
+
+impl std::fmt::Display for Scheme {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl std::str::FromStr for Scheme {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Scheme::ALL.into_iter().find(|scheme| scheme.name() == text).ok_or_else(|| {
+            let names = Scheme::ALL.map(Scheme::name).join(", ");
+            format!("'{text}' is not a scheme; there are {names}")
+        })
+    }
+}
+
+/// How weights are turned into integers, for all layers of a plan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Numerics {
+    /// One scale per output channel, or one per weight.
+    #[serde(default)]
+    pub granularity: Granularity,
+    /// Use [-63, 63] rather than [-127, 127]: for x86 processors without VNNI, whose 8-bit
+    /// multiply-add saturates at 16 bits in `int8-dynamic` layers.
+    #[serde(default)]
+    pub reduce_range: bool,
+}
+
+impl Numerics {
+    /// The largest magnitude of a quantized weight.
+    pub(crate) fn limit(self) -> f32 {
+        if self.reduce_range { 63.0 } else { 127.0 }
+    }
+}
+
+/// What is done to one layer, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PlannedLayer {
+    /// Name of the layer: see [`crate::Layer::name`].
+    pub name: String,
+    /// Operator.
+    #[serde(default)]
+    pub op: String,
+    /// What to do.
+    pub scheme: Scheme,
+    /// Why.
+    #[serde(default)]
+    pub reason: String,
+    /// Names of its weights.
+    #[serde(default)]
+    pub weights: Vec<String>,
+    /// Size of its weights in the model as given, in bytes.
+    #[serde(default)]
+    pub bytes: u64,
+}
+
+/// What is done to each weight layer of a model, in the model's order.
+///
+/// The same plan on the same model gives the same bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Plan {
+    /// Version of the format: 1.
+    pub version: u32,
+    /// How weights are turned into integers.
+    #[serde(default)]
+    pub numerics: Numerics,
+    /// Layers.
+    #[serde(default, rename = "layer")]
+    pub layers: Vec<PlannedLayer>,
+}
+
+/// A plan file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// It is not TOML of the right form.
+    #[error("the plan cannot be read: {0}")]
+    Syntax(#[from] toml::de::Error),
+    /// It is of a version this program does not know.
+    #[error("the plan is of version {0}; this program reads version 1")]
+    Version(u32),
+    /// It names a layer that the model does not have.
+    #[error(
+        "the plan names a layer '{0}' that the model does not have; `modelopt plan` lists those it has"
+    )]
+    UnknownLayer(String),
+    /// It names a layer twice.
+    #[error("the plan names the layer '{0}' twice")]
+    Twice(String),
+    /// It asks for what cannot be done.
+    #[error("the plan asks for {scheme} at '{layer}', which is not possible: {why}")]
+    Impossible {
+        /// Layer.
+        layer: String,
+        /// Scheme.
+        scheme: Scheme,
+        /// Why not.
+        why: String,
+    },
+    /// A pattern of `include` or `exclude` is malformed or fits no layer.
+    #[error("the pattern '{pattern}' {why}")]
+    Pattern {
+        /// Pattern.
+        pattern: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl Plan {
+    /// A plan without layers.
+    pub fn new(numerics: Numerics) -> Self {
+        Plan { version: 1, numerics, layers: Vec::new() }
+    }
+
+    /// Reads a plan file.
+    pub fn from_toml(text: &str) -> Result<Self, PlanError> {
+        let plan: Plan = toml::from_str(text)?;
+        if plan.version == 1 { Ok(plan) } else { Err(PlanError::Version(plan.version)) }
+    }
+
+    /// The plan as a file that [`Plan::from_toml`] reads.
+    pub fn to_toml(&self) -> String {
+        // Strings, numbers and lists of them always serialize.
+        toml::to_string(self).unwrap_or_default()
+    }
+
+    /// How many layers are changed.
+    pub fn changed(&self) -> usize {
+        self.layers.iter().filter(|layer| layer.scheme != Scheme::Keep).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_survives_a_round_trip() {
+        let plan = Plan {
+            layers: vec![PlannedLayer {
+                name: "If_0/then_branch/conv \"1\"".into(),
+                op: "Conv".into(),
+                scheme: Scheme::Int8Weights,
+                reason: "because".into(),
+                weights: vec!["W".into()],
+                bytes: 4096,
+            }],
+            ..Plan::new(Numerics { granularity: Granularity::PerTensor, reduce_range: true })
+        };
+        assert_eq!(Plan::from_toml(&plan.to_toml()).unwrap(), plan);
+    }
+
+    #[test]
+    fn a_hand_written_plan_needs_only_names_and_schemes() {
+        let plan = Plan::from_toml(
+            "version = 1\n[[layer]]\nname = \"conv1\"\nscheme = \"int8-weights\"\n",
+        )
+        .unwrap();
+        assert_eq!(plan.layers[0].scheme, Scheme::Int8Weights);
+        assert_eq!(plan.changed(), 1);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_plan_is_said() {
+        let error = |text: &str| Plan::from_toml(text).unwrap_err().to_string();
+        assert!(error("version = 2").contains("version 2"));
+        assert!(error("version = 1\nlayers = 3").contains("layers"));
+        let scheme = "version = 1\n[[layer]]\nname = \"a\"\nscheme = \"int5\"\n";
+        assert!(error(scheme).contains("int8-weights"));
+    }
+}

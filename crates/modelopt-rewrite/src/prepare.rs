@@ -1,0 +1,88 @@
+//! Preparation: what is done to every model before any scheme, so that schemes see each weight
+//! as one plain constant.
+//!
+//! [`ORDER`] is the pipeline as data. Every step keeps the outputs equal within float rounding.
+
+mod aliases;
+mod batchnorm;
+mod constants;
+mod dead;
+mod fold;
+mod inputs;
+
+use modelopt_graph::{Model, verify};
+
+use crate::engine::{self, BrokenRewrite};
+
+/// One step of the preparation.
+struct Step {
+    name: &'static str,
+    /// Why it stands where it does.
+    #[allow(dead_code)] // For the reader; printed by nothing.
+    place: &'static str,
+    run: fn(&mut Model) -> Result<usize, BrokenRewrite>,
+}
+
+/// The steps, in order.
+const ORDER: &[Step] = &[
+    Step {
+        name: "sort",
+        place: "first: everything after relies on nodes coming after what they read",
+        run: |model| {
+            engine::checked(model, "sort", |model| {
+                // The loader refuses cycles, so sorting cannot fail on a loaded model.
+                usize::from(verify::sort(model).unwrap_or(false))
+            })
+        },
+    },
+    Step {
+        name: "freeze-inputs",
+        place: "before anything asks what is constant",
+        run: inputs::run,
+    },
+    Step {
+        name: "aliases",
+        place: "before constants: an Identity of a Constant becomes the Constant itself",
+        run: |model| engine::run(model, &aliases::Aliases),
+    },
+    Step {
+        name: "constants",
+        place: "before folding, which looks at initializers",
+        run: |model| engine::run(model, &constants::Constants),
+    },
+    Step {
+        name: "fold",
+        place: "before batchnorm, whose weights may be computed",
+        run: |model| engine::run(model, &fold::Fold),
+    },
+    Step {
+        name: "batchnorm",
+        place: "after folding, before quantization: scales must cover the folded weights",
+        run: |model| engine::run(model, &batchnorm::BatchNorm),
+    },
+    Step { name: "dead", place: "last: removes what the others left unused", run: dead::run },
+];
+
+/// Names of the preparation steps, in order.
+pub fn steps() -> impl Iterator<Item = &'static str> {
+    ORDER.iter().map(|step| step.name)
+}
+
+/// Runs the preparation without the steps named in `skip`. Returns how often each step applied.
+pub fn prepare(
+    model: &mut Model,
+    skip: &[String],
+) -> Result<Vec<(&'static str, usize)>, BrokenRewrite> {
+    let mut applied = Vec::new();
+    for step in ORDER {
+        if !skip.iter().any(|name| name == step.name) {
+            applied.push((step.name, (step.run)(model)?));
+        }
+    }
+    Ok(applied)
+}
+
+/// Removes what nothing uses any more; to be run after a scheme as well.
+pub(crate) fn remove_dead(model: &mut Model) -> Result<usize, BrokenRewrite> {
+    dead::run(model)
+}

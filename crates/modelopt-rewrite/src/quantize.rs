@@ -1,0 +1,222 @@
+//! Carrying out a plan: weights are quantized in parallel, then every layer is rewritten.
+
+mod dynamic;
+mod gather;
+mod numerics;
+mod weights;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use modelopt_graph::{GraphId, Model, Operand, Patch, Tensor, ValueId};
+use rayon::prelude::*;
+
+use crate::engine::{self, BrokenRewrite};
+use crate::layers::{Role, WeightUse};
+use crate::plan::{Numerics, Plan, Scheme};
+use crate::prepare;
+use crate::rules::{self, Candidate};
+
+pub use numerics::{Channels, Granularity, Quantized, Unquantizable, quantize};
+
+/// What became of one weight.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QuantizedWeight {
+    /// Name of the value that held it.
+    pub name: String,
+    /// Size before, in bytes.
+    pub bytes_before: u64,
+    /// Size after, scales included, in bytes.
+    pub bytes_after: u64,
+    /// Signal-to-quantization-noise ratio of the weight alone, in dB.
+    pub sqnr_db: f64,
+}
+
+/// A weight that is to be stored as int8, and all layers that will read it.
+struct Job<'a> {
+    tensor: Arc<Tensor>,
+    /// Where the constant lives.
+    home: GraphId,
+    /// The layers that read it, with their schemes.
+    uses: Vec<(&'a Candidate, &'a WeightUse, Scheme)>,
+}
+
+/// The int8 form of a weight in the model: what the patterns build on.
+struct Stored {
+    /// int8 values; transposed to `[K, N]` where `transposed` is set.
+    values: ValueId,
+    /// float32 scales, shaped to broadcast over the (untransposed) values.
+    scales: ValueId,
+    scale_tensor: Tensor,
+    home: GraphId,
+}
+
+/// Rewrites the model as the plan says. The model must be prepared the way it was when the plan
+/// was made. Returns what became of each weight, in model order.
+pub fn apply(model: &mut Model, plan: &Plan) -> Result<Vec<QuantizedWeight>, BrokenRewrite> {
+    let candidates = rules::candidates(model, 0);
+    let schemes: HashMap<&str, Scheme> =
+        plan.layers.iter().map(|layer| (layer.name.as_str(), layer.scheme)).collect();
+    let jobs = jobs(model, &candidates, &schemes);
+    let quantized: Vec<Option<Quantized>> =
+        jobs.par_iter().map(|(_, job)| quantize_weight(job, plan.numerics)).collect();
+    let mut results = Vec::new();
+    engine::checked(model, "quantize", |model| {
+        let mut activations = dynamic::Activations::default();
+        for candidate in &candidates {
+            if schemes.get(candidate.layer.name.as_str()) == Some(&Scheme::Int8Dynamic) {
+                activations.quantize(model, candidate.layer.node);
+            }
+        }
+        for ((&value, job), quantized) in jobs.iter().zip(quantized) {
+            // Checked when the plan was made; a weight that cannot be quantized stays.
+            let Some(quantized) = quantized else { continue };
+            let name = model.value(value).name().to_owned();
+            results.push(QuantizedWeight {
+                name,
+                bytes_before: job.tensor.byte_len() as u64,
+                bytes_after: (quantized.values.byte_len() + quantized.scales.byte_len()) as u64,
+                sqnr_db: quantized.sqnr_db(),
+            });
+            rewrite(model, value, job, quantized, &activations);
+        }
+        results.len()
+    })?;
+    prepare::remove_dead(model)?;
+    Ok(results)
+}
+
+fn jobs<'a>(
+    model: &Model,
+    candidates: &'a [Candidate],
+    schemes: &HashMap<&str, Scheme>,
+) -> IndexMap<ValueId, Job<'a>> {
+    let mut jobs: IndexMap<ValueId, Job<'a>> = IndexMap::new();
+    for candidate in candidates {
+        let scheme = schemes.get(candidate.layer.name.as_str()).copied().unwrap_or(Scheme::Keep);
+        for weight in candidate.weights(scheme) {
+            let Some(home) = model.home(weight.value) else { continue };
+            jobs.entry(weight.value)
+                .or_insert_with(|| Job { tensor: weight.tensor.clone(), home, uses: Vec::new() })
+                .uses
+                .push((candidate, weight, scheme));
+        }
+    }
+    jobs
+}
+
+/// Whether the int8 values are stored transposed, as `[K, N]` for a dynamic Gemm.
+fn stored_transposed(job: &Job<'_>) -> bool {
+    job.uses.iter().any(|(_, weight, scheme)| {
+        *scheme == Scheme::Int8Dynamic && weight.role == Role::GemmB { transposed: true }
+    })
+}
+
+fn quantize_weight(job: &Job<'_>, numerics: Numerics) -> Option<Quantized> {
+    let shape = job.tensor.shape();
+    let numbers = job.tensor.to_f32()?;
+    let limit = numerics.limit();
+    let best = |choices: Vec<Channels>| {
+        choices
+            .into_iter()
+            .filter_map(|channels| quantize(&numbers, shape, &channels, limit).ok())
+            .min_by(|a, b| a.error.total_cmp(&b.error))
+    };
+    if numerics.granularity == Granularity::PerTensor {
+        return best(vec![Channels::whole(shape)]);
+    }
+    if let Some(channels) = job.uses.iter().find_map(|(_, weight, _)| weight.role.channels(shape)) {
+        return best(vec![channels]);
+    }
+    let gathered = job.uses.iter().find_map(|(_, weight, _)| match weight.role {
+        Role::GatherTable { axis } => Some(axis),
+        _ => None,
+    });
+    match gathered {
+        Some(axis) => best(gather::channels(shape, axis)),
+        None => best(any_axis(shape)),
+    }
+}
+
+/// For a weight whose use does not say where its channels are: any axis whose scales would take
+/// at most an eighth of the values, or none.
+fn any_axis(shape: &[usize]) -> Vec<Channels> {
+    let count: usize = shape.iter().product();
+    let mut choices = vec![Channels::whole(shape)];
+    for (axis, &dim) in shape.iter().enumerate() {
+        if dim > 1 && dim * 32 <= count {
+            choices.push(Channels::along(shape, axis, 0));
+        }
+    }
+    choices
+}
+
+/// Rewrites everything that reads one weight.
+fn rewrite(
+    model: &mut Model,
+    value: ValueId,
+    job: &Job<'_>,
+    quantized: Quantized,
+    activations: &dynamic::Activations,
+) {
+    let transposed = stored_transposed(job);
+    let values = if transposed { transpose(&quantized.values) } else { quantized.values };
+    let name = model.value(value).name().to_owned();
+    let mut patch = Patch::new();
+    patch.constant(job.home, format!("{name}_int8"), Arc::new(values));
+    patch.constant(job.home, format!("{name}_scale"), Arc::new(quantized.scales.clone()));
+    let made = model.apply(patch);
+    let [values, scales] = made[..] else { return };
+    let stored = Stored { values, scales, scale_tensor: quantized.scales, home: job.home };
+    for (candidate, weight, scheme) in &job.uses {
+        match (scheme, weight.role) {
+            (Scheme::Int8Dynamic, _) => {
+                dynamic::rewrite(model, candidate.layer.node, weight, &stored, activations);
+            }
+            (_, Role::GatherTable { axis }) => {
+                gather::rewrite(model, candidate.layer.node, axis, &stored, job.tensor.dtype());
+            }
+            _ => {}
+        }
+    }
+    if !model.value(value).uses().is_empty() {
+        weights::rewrite(model, value, &stored, job.tensor.dtype());
+    }
+}
+
+/// `[N, K]` to `[K, N]`.
+fn transpose(values: &Tensor) -> Tensor {
+    let (Some(data), [rows, columns]) = (values.bytes(), values.shape()) else {
+        return values.clone();
+    };
+    let (rows, columns) = (*rows, *columns);
+    let mut out = vec![0u8; data.len()];
+    // In blocks, so that both sides stay in cache.
+    const BLOCK: usize = 64;
+    for row_block in (0..rows).step_by(BLOCK) {
+        for column_block in (0..columns).step_by(BLOCK) {
+            for row in row_block..(row_block + BLOCK).min(rows) {
+                for column in column_block..(column_block + BLOCK).min(columns) {
+                    out[column * rows + row] = data[row * columns + column];
+                }
+            }
+        }
+    }
+    Tensor::dense(values.dtype(), vec![columns, rows], out).unwrap_or_else(|_| values.clone())
+}
+
+/// A name for the parts of a pattern: the node's, or its first output's.
+fn base_name(model: &Model, node: modelopt_graph::NodeId) -> String {
+    let node = model.node(node);
+    if !node.name.is_empty() {
+        return node.name.clone();
+    }
+    let output = node.outputs().iter().flatten().next();
+    output.map_or_else(|| node.op.name.clone(), |&output| model.value(output).name().to_owned())
+}
+
+/// The operand for an optional input.
+fn operand(input: Option<ValueId>) -> Operand {
+    input.map_or(Operand::Missing, Operand::Value)
+}

@@ -1,0 +1,388 @@
+//! What can be done to a layer, and what is done by default.
+
+use std::collections::HashMap;
+
+use indexmap::IndexMap;
+use modelopt_graph::{DataType, Model, ValueId};
+use rayon::prelude::*;
+
+use crate::layers::{self, Layer, Role, WeightUse};
+use crate::plan::{Numerics, Plan, PlanError, PlannedLayer, Scheme};
+use crate::select::{self, Pattern};
+
+/// What to plan.
+#[derive(Clone, Debug)]
+pub struct PlanOptions {
+    /// The scheme to use wherever it is possible; where it is not, the next one down.
+    pub scheme: Scheme,
+    /// How weights are turned into integers.
+    pub numerics: Numerics,
+    /// Weights smaller than this are left alone, in bytes.
+    pub min_weight_bytes: usize,
+    /// If not empty, only these layers are changed.
+    pub include: Vec<Pattern>,
+    /// These layers are not changed.
+    pub exclude: Vec<Pattern>,
+}
+
+impl Default for PlanOptions {
+    fn default() -> Self {
+        PlanOptions {
+            scheme: Scheme::Int8Dynamic,
+            numerics: Numerics::default(),
+            min_weight_bytes: 1024,
+            include: Vec::new(),
+            exclude: Vec::new(),
+        }
+    }
+}
+
+/// What the nodes and initializers of `int8-weights` add to the file, roughly.
+const PATTERN_BYTES: usize = 300;
+
+/// The longest dot product whose sum of u8 x s8 products always fits 32 bits.
+const LONGEST_DOT: usize = i32::MAX as usize / (255 * 127);
+
+/// The first version of `ai.onnx` that has `DynamicQuantizeLinear`.
+const DYNAMIC_SINCE: i64 = 11;
+
+/// A layer with what can be done to it.
+pub(crate) struct Candidate {
+    pub(crate) layer: Layer,
+    /// Its weights that can be stored as int8, by place in `layer.weights`.
+    pub(crate) int8_weights: Result<Vec<usize>, String>,
+    /// Its weight that can be multiplied as int8, by place in `layer.weights`.
+    pub(crate) int8_dynamic: Result<usize, String>,
+}
+
+impl Candidate {
+    /// The weights that a scheme would store as int8.
+    pub(crate) fn weights(&self, scheme: Scheme) -> impl Iterator<Item = &WeightUse> {
+        let places = match scheme {
+            Scheme::Keep => Vec::new(),
+            Scheme::Int8Weights => self.int8_weights.clone().unwrap_or_default(),
+            // A dynamic layer's other operands (a large bias, say) stay.
+            Scheme::Int8Dynamic => self.int8_dynamic.iter().copied().collect(),
+        };
+        places.into_iter().filter_map(|place| self.layer.weights.get(place))
+    }
+
+    fn possible(&self, scheme: Scheme) -> Result<(), String> {
+        match scheme {
+            Scheme::Keep => Ok(()),
+            Scheme::Int8Weights => self.int8_weights.as_ref().map(|_| ()).map_err(Clone::clone),
+            Scheme::Int8Dynamic => self.int8_dynamic.as_ref().map(|_| ()).map_err(Clone::clone),
+        }
+    }
+}
+
+/// All layers, with what can be done to each.
+pub(crate) fn candidates(model: &Model, min_weight_bytes: usize) -> Vec<Candidate> {
+    layers::find(model, min_weight_bytes)
+        .into_par_iter()
+        .map(|layer| {
+            let int8_weights = weights_as_int8(model, &layer, min_weight_bytes);
+            let int8_dynamic = dynamic(model, &layer, int8_weights.as_deref());
+            Candidate { int8_weights, int8_dynamic, layer }
+        })
+        .collect()
+}
+
+/// Which weights of a layer can be stored as int8, or why none can.
+fn weights_as_int8(model: &Model, layer: &Layer, min: usize) -> Result<Vec<usize>, String> {
+    if layers::is_quantized_operator(model, layer.node) {
+        return Err("already quantized".to_owned());
+    }
+    let mut first_reason = None;
+    let mut places = Vec::new();
+    // The largest weight's reason is the one to tell.
+    let mut order: Vec<usize> = (0..layer.weights.len()).collect();
+    order.sort_by_key(|&place| std::cmp::Reverse(layer.weights[place].tensor.byte_len()));
+    for place in order {
+        match weight_as_int8(model, layer, &layer.weights[place], min) {
+            Ok(()) => places.push(place),
+            Err(reason) => {
+                first_reason.get_or_insert(reason);
+            }
+        }
+    }
+    places.sort_unstable();
+    if places.is_empty() {
+        Err(first_reason.unwrap_or_else(|| "already quantized".to_owned()))
+    } else {
+        Ok(places)
+    }
+}
+
+fn weight_as_int8(
+    model: &Model,
+    layer: &Layer,
+    weight: &WeightUse,
+    min: usize,
+) -> Result<(), String> {
+    let tensor = &weight.tensor;
+    if layers::is_overridable(model, weight.value) {
+        return Err(format!(
+            "'{}' is an input with a default, which callers may override",
+            model.value(weight.value).name()
+        ));
+    }
+    if model.value(weight.value).is_output() {
+        return Err("the weight is also an output of the graph".to_owned());
+    }
+    if let Some(reason) = layers::refuses_computed(model, layer.node) {
+        return Err(reason.to_owned());
+    }
+    if tensor.byte_len() < min {
+        return Err(format!("{} bytes: below the threshold of {min}", tensor.byte_len()));
+    }
+    if tensor.shape().iter().filter(|&&dim| dim > 1).count() < 2 {
+        return Err("a vector: it needs its precision, and there is little to gain".to_owned());
+    }
+    let scales = weight.role.channels(tensor.shape()).map_or(1, |channels| channels.count());
+    if tensor.len() + 4 * scales + PATTERN_BYTES >= tensor.byte_len() {
+        return Err("int8 with its scales would save nothing".to_owned());
+    }
+    let Some(numbers) = tensor.to_f32() else {
+        return Err("not of a float type".to_owned());
+    };
+    if numbers.iter().any(|x| !x.is_finite()) {
+        return Err("the weight holds NaN or infinity".to_owned());
+    }
+    if numbers.iter().all(|&x| x == 0.0) {
+        return Err("the weight is all zero".to_owned());
+    }
+    Ok(())
+}
+
+/// Which weight of a layer can be multiplied as int8, or why none can.
+fn dynamic(
+    model: &Model,
+    layer: &Layer,
+    int8_weights: Result<&[usize], &String>,
+) -> Result<usize, String> {
+    let node = model.node(layer.node);
+    if !matches!(node.op.name.as_str(), "MatMul" | "Gemm") || !node.op.is_onnx() {
+        return Err(format!("{} has no dynamic int8 form", node.op));
+    }
+    let places = int8_weights.map_err(Clone::clone)?;
+    let place = places
+        .iter()
+        .copied()
+        .find(|&place| matches!(layer.weights[place].role, Role::MatMulRight | Role::GemmB { .. }))
+        .ok_or("the weight is on the left, and integer kernels want it on the right")?;
+    let weight = &layer.weights[place];
+    if weight.tensor.dtype() != DataType::FLOAT {
+        return Err(format!("DynamicQuantizeLinear takes float, not {}", weight.tensor.dtype()));
+    }
+    let version = model.opset(node.graph(), "").unwrap_or(0);
+    if version < DYNAMIC_SINCE {
+        return Err(format!("opset {version} has no DynamicQuantizeLinear (it came with 11)"));
+    }
+    let activation = node.input(0).ok_or("it has no activation")?;
+    if layers::comes_quantized(model, activation) {
+        return Err("its activation is quantized already".to_owned());
+    }
+    let shape = weight.tensor.shape();
+    let depth = match weight.role {
+        Role::GemmB { transposed: true } => shape.last(),
+        _ => shape.len().checked_sub(2).and_then(|axis| shape.get(axis)),
+    };
+    if depth.is_some_and(|&depth| depth > LONGEST_DOT) {
+        return Err("its dot products are too long for 32-bit sums".to_owned());
+    }
+    if shape.len() > 2 && layers::rank(model, activation).is_none_or(|rank| rank < 2) {
+        return Err("a batched weight needs an activation of known rank".to_owned());
+    }
+    Ok(place)
+}
+
+/// The plan by the default rules: the wanted scheme wherever it is possible, else the next one
+/// down; weights that several layers share are treated alike.
+pub fn plan(model: &Model, options: &PlanOptions) -> Result<Plan, PlanError> {
+    let candidates = candidates(model, options.min_weight_bytes);
+    let layers: Vec<Layer> = candidates.iter().map(|candidate| candidate.layer.clone()).collect();
+    let selected = select::selected(model, &layers, &options.include, &options.exclude)?;
+    let mut decisions: Vec<Decision> = candidates
+        .iter()
+        .zip(selected)
+        .map(|(candidate, selected)| match selected {
+            Ok(()) => default_decision(candidate, options.scheme),
+            Err(reason) => Decision { scheme: Scheme::Keep, reason },
+        })
+        .collect();
+    harmonise(model, &candidates, &mut decisions);
+    Ok(assemble(model, &candidates, decisions, options.numerics))
+}
+
+/// The plan that a file asks for. Layers that it does not name are kept.
+pub fn plan_from(model: &Model, wanted: &Plan) -> Result<Plan, PlanError> {
+    let mut asked: HashMap<&str, &PlannedLayer> = HashMap::new();
+    for layer in &wanted.layers {
+        if asked.insert(&layer.name, layer).is_some() {
+            return Err(PlanError::Twice(layer.name.clone()));
+        }
+    }
+    // No threshold: whoever writes a plan by hand may mean a small layer.
+    let candidates = candidates(model, 0);
+    let mut decisions = Vec::with_capacity(candidates.len());
+    for candidate in &candidates {
+        decisions.push(match asked.remove(candidate.layer.name.as_str()) {
+            Some(layer) => {
+                candidate.possible(layer.scheme).map_err(|why| PlanError::Impossible {
+                    layer: layer.name.clone(),
+                    scheme: layer.scheme,
+                    why,
+                })?;
+                Decision { scheme: layer.scheme, reason: layer.reason.clone() }
+            }
+            None => Decision { scheme: Scheme::Keep, reason: "not in the plan".to_owned() },
+        });
+    }
+    if let Some(layer) = wanted.layers.iter().find(|layer| asked.contains_key(layer.name.as_str()))
+    {
+        return Err(PlanError::UnknownLayer(layer.name.clone()));
+    }
+    harmonise(model, &candidates, &mut decisions);
+    let mut plan = assemble(model, &candidates, decisions, wanted.numerics);
+    // With no threshold every small constant is a candidate; those are not worth a line.
+    let named: std::collections::HashSet<&str> =
+        wanted.layers.iter().map(|layer| layer.name.as_str()).collect();
+    plan.layers.retain(|layer| named.contains(layer.name.as_str()));
+    Ok(plan)
+}
+
+struct Decision {
+    scheme: Scheme,
+    reason: String,
+}
+
+fn default_decision(candidate: &Candidate, wanted: Scheme) -> Decision {
+    let steps: &[Scheme] = match wanted {
+        Scheme::Keep => &[],
+        Scheme::Int8Weights => &[Scheme::Int8Weights],
+        Scheme::Int8Dynamic => &[Scheme::Int8Dynamic, Scheme::Int8Weights],
+    };
+    if steps.is_empty() {
+        return Decision { scheme: Scheme::Keep, reason: "as asked".to_owned() };
+    }
+    let mut reasons: Vec<String> = Vec::new();
+    for &scheme in steps {
+        match candidate.possible(scheme) {
+            Ok(()) => {
+                let reason = if reasons.is_empty() {
+                    match scheme {
+                        Scheme::Int8Dynamic => "a matrix product with a constant side".to_owned(),
+                        _ => "stored small, computed in float".to_owned(),
+                    }
+                } else {
+                    reasons.join("; ")
+                };
+                return Decision { scheme, reason };
+            }
+            Err(reason) if !reasons.contains(&reason) => reasons.push(reason),
+            Err(_) => {}
+        }
+    }
+    // The last step's reason is why nothing at all is done.
+    Decision { scheme: Scheme::Keep, reason: reasons.pop().unwrap_or_default() }
+}
+
+/// Makes layers that share a weight agree: a weight that one of them needs in float32 stays
+/// float32 for all (anything else would store it twice), and a weight that a dynamic layer reads
+/// in another layout than another layer does is stored once, for float computation.
+fn harmonise(model: &Model, candidates: &[Candidate], decisions: &mut [Decision]) {
+    let mut users: IndexMap<ValueId, Vec<(usize, &WeightUse)>> = IndexMap::new();
+    for (index, candidate) in candidates.iter().enumerate() {
+        for weight in &candidate.layer.weights {
+            users.entry(weight.value).or_default().push((index, weight));
+        }
+    }
+    users.retain(|_, users| users.len() > 1);
+    // To a fixed point: a layer with two weights may pass a change on. Each change moves a layer
+    // down, so this ends.
+    let mut changed = true;
+    while changed {
+        changed = false;
+        for (&weight, users) in &users {
+            changed |= agree(model, candidates, decisions, weight, users);
+        }
+    }
+}
+
+/// Makes the users of one weight agree. Returns whether any decision changed.
+fn agree(
+    model: &Model,
+    candidates: &[Candidate],
+    decisions: &mut [Decision],
+    weight: ValueId,
+    users: &[(usize, &WeightUse)],
+) -> bool {
+    let stores = |index: usize, scheme: Scheme| {
+        candidates[index].weights(scheme).any(|stored| stored.value == weight)
+    };
+    let storing: Vec<usize> = users
+        .iter()
+        .map(|&(index, _)| index)
+        .filter(|&index| stores(index, decisions[index].scheme))
+        .collect();
+    let in_float = users.iter().find(|(index, _)| storing.binary_search(index).is_err());
+    if let (Some(&(holder, _)), false) = (in_float, storing.is_empty()) {
+        let reason = format!(
+            "shares '{}' with '{}', which needs it in float",
+            model.value(weight).name(),
+            candidates[holder].layer.name
+        );
+        for index in storing {
+            decisions[index] = Decision { scheme: Scheme::Keep, reason: reason.clone() };
+        }
+        return true;
+    }
+    let Some(&(first, reference)) = users.first() else { return false };
+    let other = users.iter().find(|(_, user)| !same_layout(reference, user));
+    let Some(&(other, _)) = other else { return false };
+    let mut changed = false;
+    for &(index, _) in users {
+        if decisions[index].scheme == Scheme::Int8Dynamic && stores(index, Scheme::Int8Dynamic) {
+            let with = &candidates[if index == first { other } else { first }].layer.name;
+            let reason = format!("shares its weight with '{with}', which reads it in another way");
+            decisions[index] = Decision { scheme: Scheme::Int8Weights, reason };
+            changed = true;
+        }
+    }
+    changed
+}
+
+/// Whether two uses of a weight can share one int8 tensor and its scales.
+fn same_layout(a: &WeightUse, b: &WeightUse) -> bool {
+    let shape = a.tensor.shape();
+    let transposed = |role| matches!(role, Role::GemmB { transposed: true });
+    transposed(a.role) == transposed(b.role)
+        && match (a.role.channels(shape), b.role.channels(shape)) {
+            (Some(a), Some(b)) => a == b,
+            // A role without channels of its own takes the other's.
+            _ => true,
+        }
+}
+
+fn assemble(
+    model: &Model,
+    candidates: &[Candidate],
+    decisions: Vec<Decision>,
+    numerics: Numerics,
+) -> Plan {
+    let mut plan = Plan::new(numerics);
+    for (candidate, decision) in candidates.iter().zip(decisions) {
+        let layer = &candidate.layer;
+        let names = layer.weights.iter().map(|weight| model.value(weight.value).name().to_owned());
+        plan.layers.push(PlannedLayer {
+            name: layer.name.clone(),
+            op: model.node(layer.node).op.to_string(),
+            scheme: decision.scheme,
+            reason: decision.reason,
+            weights: names.collect(),
+            bytes: layer.weights.iter().map(|weight| weight.tensor.byte_len() as u64).sum(),
+        });
+    }
+    plan
+}

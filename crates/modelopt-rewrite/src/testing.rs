@@ -1,0 +1,137 @@
+//! A small builder of models for this crate's tests.
+
+use std::sync::Arc;
+
+use modelopt_graph::{
+    Attribute, AttributeValue, Constant, DataType, Dim, GraphId, Model, ModelInfo, NewNode,
+    Operator, OpsetImport, Origin, Owner, Place, Tensor, Type, ValueId, ValueInfo,
+};
+
+pub(crate) struct Build {
+    pub(crate) model: Model,
+}
+
+pub(crate) fn float(shape: &[usize]) -> Type {
+    Type::Tensor {
+        elem: DataType::FLOAT,
+        shape: Some(shape.iter().map(|&size| Dim::Fixed(size)).collect()),
+    }
+}
+
+pub(crate) fn boolean() -> Type {
+    Type::Tensor { elem: DataType::BOOL, shape: Some(Vec::new()) }
+}
+
+/// Numbers that look like weights: a fixed sequence in -1..1.
+pub(crate) fn noise(count: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
+    (0..count)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state as f32 / u32::MAX as f32 * 2.0 - 1.0
+        })
+        .collect()
+}
+
+impl Build {
+    pub(crate) fn new(opset: i64) -> Self {
+        let import = OpsetImport { domain: String::new(), version: opset, origin: Origin::NONE };
+        let info = ModelInfo { ir_version: 8, opsets: vec![import], ..ModelInfo::default() };
+        Build { model: Model::new(info) }
+    }
+
+    pub(crate) fn input(&mut self, name: &str, ty: Type) -> ValueId {
+        let value = self.model.add_value(name);
+        let info = ValueInfo { value, ty: Some(ty.into()), origin: Origin::NONE };
+        self.model.add_input(self.model.main(), info);
+        value
+    }
+
+    pub(crate) fn output(&mut self, value: ValueId, ty: Type) {
+        let info = ValueInfo { value, ty: Some(ty.into()), origin: Origin::NONE };
+        self.model.add_output(self.model.main(), info);
+    }
+
+    pub(crate) fn default(&mut self, value: ValueId, shape: &[usize], data: &[f32]) {
+        let tensor = Tensor::of(shape.to_vec(), data).unwrap();
+        self.model.set_constant(self.model.main(), value, Constant::Dense(Arc::new(tensor)));
+    }
+
+    pub(crate) fn weight(&mut self, name: &str, shape: &[usize], data: &[f32]) -> ValueId {
+        let value = self.model.add_value(name);
+        self.default(value, shape, data);
+        value
+    }
+
+    pub(crate) fn int8_weight(&mut self, name: &str, shape: &[usize], data: &[i8]) -> ValueId {
+        let value = self.model.add_value(name);
+        let tensor = Tensor::of(shape.to_vec(), data).unwrap();
+        self.model.set_constant(self.model.main(), value, Constant::Dense(Arc::new(tensor)));
+        value
+    }
+
+    pub(crate) fn node(
+        &mut self,
+        op: &str,
+        inputs: &[ValueId],
+        attributes: &[(&str, AttributeValue)],
+    ) -> ValueId {
+        let name = self.model.fresh_name(&format!("{}_out", op.to_lowercase()));
+        self.node_in(self.model.main(), op, inputs, attributes, &name)
+    }
+
+    pub(crate) fn named_node_in(
+        &mut self,
+        graph: GraphId,
+        op: &str,
+        inputs: &[ValueId],
+        output: &str,
+    ) -> ValueId {
+        self.node_in(graph, op, inputs, &[], output)
+    }
+
+    fn node_in(
+        &mut self,
+        graph: GraphId,
+        op: &str,
+        inputs: &[ValueId],
+        attributes: &[(&str, AttributeValue)],
+        output: &str,
+    ) -> ValueId {
+        let value = self.model.add_value(output);
+        let attributes =
+            attributes.iter().map(|(name, value)| Attribute::new(*name, value.clone())).collect();
+        let node = NewNode {
+            name: format!("{output}_node"),
+            op: Operator::onnx(op),
+            inputs: inputs.iter().copied().map(Some).collect(),
+            outputs: vec![Some(value)],
+            attributes,
+            origin: Origin::NONE,
+        };
+        self.model.insert(node, Place::Back(graph));
+        value
+    }
+
+    /// A nested graph with one output; `fill` returns the output and whatever the test needs.
+    pub(crate) fn body<T>(
+        &mut self,
+        fill: impl FnOnce(&mut Self, GraphId) -> (ValueId, T),
+    ) -> (GraphId, T) {
+        let graph = self.model.add_graph(Owner::Model);
+        let (value, rest) = fill(self, graph);
+        self.model.add_output(graph, ValueInfo { value, ty: None, origin: Origin::NONE });
+        (graph, rest)
+    }
+
+    pub(crate) fn if_node(&mut self, condition: ValueId, then: GraphId, other: GraphId) -> ValueId {
+        let bodies = [("then_branch", then.into()), ("else_branch", other.into())];
+        self.node("If", &[condition], &bodies)
+    }
+
+    pub(crate) fn ops(&self) -> Vec<String> {
+        self.model.walk().into_iter().map(|node| self.model.node(node).op.name.clone()).collect()
+    }
+}

@@ -1,0 +1,137 @@
+//! The `rten` crate.
+//!
+//! rten knows float32, int32, int8 and uint8. Everything else is converted on the way in, and on
+//! the way out back to the element type that the model declares.
+
+mod value;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use modelopt_graph::Tensor;
+use rten::{LoadErrorKind, Model, ModelOptions, NodeId, RunOptions, ThreadPool};
+
+use crate::binding::bind;
+use crate::guard::{Shielded, guarded};
+use crate::interface::Interface;
+use crate::{Outputs, Runtime, RuntimeError, Session, SessionOptions, Stage};
+
+const NAME: &str = "rten";
+const VERSION: &str = "0.27.0";
+
+/// The embedded `rten` runtime.
+///
+/// It computes in float32 whatever is float16 or float64, and in 32 bits whatever is a wider
+/// integer; it has no strings, and no inputs or outputs that are not tensors.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rten;
+
+impl Runtime for Rten {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn version(&self) -> String {
+        VERSION.to_owned()
+    }
+
+    fn prepare(
+        &self,
+        path: &Path,
+        options: &SessionOptions,
+    ) -> Result<Box<dyn Session>, RuntimeError> {
+        let original = modelopt_onnx::load(path)?;
+        let interface = Interface::of(&original);
+        guarded(NAME, Stage::Loading, path, || {
+            let model = load(path, &original)?;
+            let input_ids = input_ids(&model, &interface, path)?;
+            let output_ids = model.output_ids().to_vec();
+            if output_ids.len() != interface.outputs.len() {
+                return Err(RuntimeError::load(NAME, path, "it has other outputs than declared"));
+            }
+            let pool = Arc::new(ThreadPool::with_num_threads(options.threads));
+            let session = RtenSession {
+                path: path.to_owned(),
+                interface,
+                input_ids,
+                output_ids,
+                model: Shielded::new(model),
+                options: RunOptions::default().with_thread_pool(Some(pool)),
+            };
+            Ok(Box::new(session) as Box<dyn Session>)
+        })
+    }
+}
+
+/// rten reads files only if they are called `.onnx`, and external data only if its file lies right
+/// beside the model and has one of a few extensions. Everything else it gets as one piece.
+fn load(path: &Path, original: &modelopt_graph::Model) -> Result<Model, RuntimeError> {
+    let options = ModelOptions::with_all_ops();
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx")) {
+        match options.load_file(path) {
+            Err(error) if error.kind() == LoadErrorKind::ExternalDataError => {
+                tracing::warn!(%error, "rten would refuse this file; its external data is given inline");
+            }
+            result => return result.map_err(|error| RuntimeError::load(NAME, path, error)),
+        }
+    }
+    let bytes =
+        modelopt_onnx::to_bytes(original).map_err(|error| RuntimeError::load(NAME, path, error))?;
+    options.load(bytes).map_err(|error| RuntimeError::load(NAME, path, error))
+}
+
+fn input_ids(
+    model: &Model,
+    interface: &Interface,
+    path: &Path,
+) -> Result<Vec<NodeId>, RuntimeError> {
+    interface
+        .inputs
+        .iter()
+        .map(|input| model.node_id(&input.name))
+        .collect::<Result<_, _>>()
+        .map_err(|error| RuntimeError::load(NAME, path, error))
+}
+
+struct RtenSession {
+    path: PathBuf,
+    interface: Interface,
+    input_ids: Vec<NodeId>,
+    output_ids: Vec<NodeId>,
+    model: Shielded<Model>,
+    options: RunOptions,
+}
+
+impl Session for RtenSession {
+    fn run(&mut self, inputs: &IndexMap<String, Tensor>) -> Result<Outputs, RuntimeError> {
+        let bound = bind(NAME, &self.interface.inputs, inputs)?;
+        guarded(NAME, Stage::Running, &self.path, || self.run_bound(&bound))
+    }
+}
+
+impl RtenSession {
+    fn run_bound(&self, bound: &[&Tensor]) -> Result<Outputs, RuntimeError> {
+        let Some(model) = self.model.get() else {
+            return Err(RuntimeError::run(NAME, &self.path, "the model is gone"));
+        };
+        let inputs = self
+            .input_ids
+            .iter()
+            .zip(&self.interface.inputs)
+            .zip(bound)
+            .map(|((&id, spec), tensor)| Ok((id, value::to_rten(&spec.name, tensor)?.into())))
+            .collect::<Result<Vec<_>, RuntimeError>>()?;
+        let outputs = model
+            .run(inputs, &self.output_ids, Some(self.options.clone()))
+            .map_err(|error| RuntimeError::run(NAME, &self.path, error))?;
+        self.interface
+            .outputs
+            .iter()
+            .zip(outputs)
+            .map(|((name, declared), output)| {
+                Ok((name.clone(), value::from_rten(name, output, *declared)?))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,170 @@
+//! The `tract` crate.
+//!
+//! tract optimises for concrete input shapes, so a session keeps the parsed model and builds one
+//! plan per combination of input shapes, the first time it meets it.
+
+mod plans;
+mod tensor;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use modelopt_graph::Tensor;
+use tract_linalg::multithread::Executor;
+use tract_onnx::prelude::{
+    Framework, InferenceFact, InferenceModel, InferenceModelExt, TypedRunnableModel,
+};
+
+use self::plans::Plans;
+use crate::binding::bind;
+use crate::guard::{Shielded, guarded};
+use crate::interface::Interface;
+use crate::{Outputs, Runtime, RuntimeError, Session, SessionOptions, Stage};
+
+const NAME: &str = "tract";
+const VERSION: &str = "0.23.9";
+
+/// The embedded `tract` runtime.
+///
+/// It cannot run models in which the value (not the shape) of an input decides about types or
+/// shapes, most contrib operators, nor inputs and outputs that are not tensors.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tract;
+
+impl Runtime for Tract {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn version(&self) -> String {
+        VERSION.to_owned()
+    }
+
+    fn prepare(
+        &self,
+        path: &Path,
+        options: &SessionOptions,
+    ) -> Result<Box<dyn Session>, RuntimeError> {
+        let interface = Interface::of(&modelopt_onnx::load(path)?);
+        guarded(NAME, Stage::Loading, path, || {
+            // Declared types in between may be stale, and tract would believe them.
+            let framework = tract_onnx::onnx().with_ignore_value_info(true);
+            let model = framework
+                .model_for_path(path)
+                .map_err(|error| RuntimeError::load(NAME, path, format!("{error:#}")))?;
+            let order = input_order(&model, &interface, path)?;
+            let session = TractSession {
+                path: path.to_owned(),
+                interface,
+                order,
+                model: Shielded::new(model),
+                plans: Shielded::new(Plans::default()),
+                executor: executor(options.threads),
+            };
+            Ok(Box::new(session) as Box<dyn Session>)
+        })
+    }
+}
+
+fn executor(threads: usize) -> Executor {
+    if threads == 1 { Executor::SingleThread } else { Executor::multithread(threads) }
+}
+
+/// For each input of tract's model, its place in the interface.
+fn input_order(
+    model: &InferenceModel,
+    interface: &Interface,
+    path: &Path,
+) -> Result<Vec<usize>, RuntimeError> {
+    model
+        .inputs
+        .iter()
+        .map(|outlet| {
+            let name = model.nodes.get(outlet.node).map_or("", |node| node.name.as_str());
+            interface.inputs.iter().position(|input| input.name == name).ok_or_else(|| {
+                RuntimeError::load(NAME, path, format!("it takes '{name}' for an input"))
+            })
+        })
+        .collect()
+}
+
+struct TractSession {
+    path: PathBuf,
+    interface: Interface,
+    order: Vec<usize>,
+    model: Shielded<InferenceModel>,
+    plans: Shielded<Plans>,
+    executor: Executor,
+}
+
+impl Session for TractSession {
+    fn run(&mut self, inputs: &IndexMap<String, Tensor>) -> Result<Outputs, RuntimeError> {
+        let bound = bind(NAME, &self.interface.inputs, inputs)?;
+        let path = self.path.clone();
+        guarded(NAME, Stage::Running, &path, || self.run_bound(&bound))
+    }
+}
+
+impl TractSession {
+    fn run_bound(&mut self, bound: &[&Tensor]) -> Result<Outputs, RuntimeError> {
+        let plan = self.plan(bound)?;
+        let inputs = self
+            .order
+            .iter()
+            .filter_map(|&at| Some((self.interface.inputs.get(at)?, bound.get(at)?)))
+            .map(|(spec, tensor)| Ok(tensor::to_tract(&spec.name, tensor)?.into()))
+            .collect::<Result<_, RuntimeError>>()?;
+        let outputs = plan.run(inputs).map_err(|error| self.failed(&error))?;
+        let declared = &self.interface.outputs;
+        if outputs.len() != declared.len() {
+            let message = format!("{} outputs instead of {}", outputs.len(), declared.len());
+            return Err(RuntimeError::run(NAME, &self.path, message));
+        }
+        declared
+            .iter()
+            .zip(outputs)
+            .map(|((name, _), value)| Ok((name.clone(), tensor::from_tract(name, &value)?)))
+            .collect()
+    }
+
+    /// The plan for these input shapes, built if there is none yet.
+    fn plan(&mut self, bound: &[&Tensor]) -> Result<Arc<TypedRunnableModel>, RuntimeError> {
+        let shapes: Vec<_> = bound.iter().map(|tensor| tensor.shape().to_vec()).collect();
+        if let Some(plan) = self.plans.get_mut().and_then(|plans| plans.find(&shapes)) {
+            return Ok(plan);
+        }
+        let plan = self.build(bound)?;
+        if let Some(plans) = self.plans.get_mut() {
+            plans.insert(shapes, plan.clone());
+        }
+        Ok(plan)
+    }
+
+    fn build(&self, bound: &[&Tensor]) -> Result<Arc<TypedRunnableModel>, RuntimeError> {
+        let Some(model) = self.model.get() else {
+            return Err(RuntimeError::run(NAME, &self.path, "the model is gone"));
+        };
+        let mut model = model.clone();
+        for (index, &at) in self.order.iter().enumerate() {
+            let (Some(spec), Some(tensor)) = (self.interface.inputs.get(at), bound.get(at)) else {
+                continue;
+            };
+            let datum = tensor::datum_type(&spec.name, tensor.dtype())?;
+            let fact = InferenceFact::dt_shape(datum, tensor.shape());
+            model.set_input_fact(index, fact).map_err(|error| self.failed(&error))?;
+        }
+        let options = tract_onnx::prelude::RunOptions {
+            executor: Some(self.executor.clone()),
+            ..Default::default()
+        };
+        model
+            .into_optimized()
+            .and_then(|model| model.into_runnable_with_options(&options))
+            .map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &tract_onnx::prelude::TractError) -> RuntimeError {
+        RuntimeError::run(NAME, &self.path, format!("{error:#}"))
+    }
+}

@@ -1,0 +1,248 @@
+//! What can go wrong when running models and when getting samples.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Longest message of a runtime that is passed on, in bytes; some print the whole model.
+const LONGEST: usize = 600;
+
+/// Why a model could not be loaded or run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuntimeError {
+    /// No runtime has this name.
+    #[error("no runtime is called '{0}'; there are tract and rten")]
+    Unknown(String),
+    /// The runtime is behind a feature that this build leaves out.
+    #[error("{runtime} is not part of this build; build modelopt with the feature `{runtime}`")]
+    NotBuilt {
+        /// Runtime.
+        runtime: &'static str,
+    },
+    /// The model's inputs and outputs could not be read.
+    #[error(transparent)]
+    Model(#[from] modelopt_onnx::Error),
+    /// The runtime refused the file.
+    #[error("{runtime} cannot load {}: {message}", path.display())]
+    Load {
+        /// Runtime.
+        runtime: &'static str,
+        /// Model file.
+        path: PathBuf,
+        /// What it said, on one line.
+        message: String,
+    },
+    /// The model did not run on these inputs.
+    #[error("{runtime} cannot run {}: {message}", path.display())]
+    Run {
+        /// Runtime.
+        runtime: &'static str,
+        /// Model file.
+        path: PathBuf,
+        /// What it said, on one line.
+        message: String,
+    },
+    /// The runtime panicked.
+    #[error("{runtime} panicked while {stage} {}: {message}", path.display())]
+    Panicked {
+        /// Runtime.
+        runtime: &'static str,
+        /// What it was doing.
+        stage: Stage,
+        /// Model file.
+        path: PathBuf,
+        /// What it said, on one line.
+        message: String,
+    },
+    /// The sample has no value for an input of the model.
+    #[error("no value for input '{input}'; the sample has {}", list(given))]
+    MissingInput {
+        /// Input of the model.
+        input: String,
+        /// Names the sample has.
+        given: Vec<String>,
+    },
+    /// The value for an input has another element type or shape than the model declares.
+    #[error("input '{input}' must be {expected}, but the sample has {actual}")]
+    Mismatch {
+        /// Input of the model.
+        input: String,
+        /// Type as declared.
+        expected: String,
+        /// Type of the value.
+        actual: String,
+    },
+    /// An integer does not fit the type in which the runtime computes.
+    #[error(
+        "{runtime} computes integers in 32 bits, and {value} in '{name}' does not fit; \
+         try another runtime"
+    )]
+    Range {
+        /// Runtime.
+        runtime: &'static str,
+        /// Input or output.
+        name: String,
+        /// The number.
+        value: String,
+    },
+    /// The runtime has no notion of something the model needs.
+    #[error("{runtime} does not support {what}; try another runtime")]
+    Unsupported {
+        /// Runtime.
+        runtime: &'static str,
+        /// What it lacks.
+        what: String,
+    },
+}
+
+/// What a runtime was doing when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Reading and optimising the model.
+    Loading,
+    /// Running it.
+    Running,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stage::Loading => "loading",
+            Stage::Running => "running",
+        })
+    }
+}
+
+impl RuntimeError {
+    pub(crate) fn load(runtime: &'static str, path: &Path, cause: impl fmt::Display) -> Self {
+        let message = one_line(&cause.to_string());
+        RuntimeError::Load { runtime, path: path.to_owned(), message }
+    }
+
+    pub(crate) fn run(runtime: &'static str, path: &Path, cause: impl fmt::Display) -> Self {
+        let message = one_line(&cause.to_string());
+        RuntimeError::Run { runtime, path: path.to_owned(), message }
+    }
+}
+
+/// Why samples could not be read or made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SampleError {
+    /// A file could not be read.
+    #[error("cannot read samples: {0}")]
+    Io(#[from] std::io::Error),
+    /// A file is not what it should be.
+    #[error("cannot read {}: {message}", place(path, entry.as_deref()))]
+    Invalid {
+        /// File.
+        path: PathBuf,
+        /// Array inside of it, if it holds several.
+        entry: Option<String>,
+        /// What is wrong.
+        message: String,
+    },
+    /// The path holds nothing that is a sample.
+    #[error(
+        "{} holds no samples; give an .npz, a folder of them, a folder of NAME.npy, \
+         or a folder with test_data_set_*", path.display()
+    )]
+    NoSamples {
+        /// File or folder.
+        path: PathBuf,
+    },
+    /// No array is named like an input of the model.
+    #[error(
+        "no array in {} is named like an input of the model: it has {}, the model wants {}",
+        path.display(), list(found), list(inputs)
+    )]
+    NoMatch {
+        /// File or folder.
+        path: PathBuf,
+        /// Arrays there are.
+        found: Vec<String>,
+        /// Inputs of the model.
+        inputs: Vec<String>,
+    },
+    /// Nothing sensible can be invented for an input.
+    #[error("cannot invent values for input '{input}' ({reason}); give real ones with --samples")]
+    NeedsSample {
+        /// Input of the model.
+        input: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A `name=value` option is malformed or does not fit the model.
+    #[error("'{option}': {message}")]
+    Option {
+        /// The option as given.
+        option: String,
+        /// What is wrong with it, and what would be right.
+        message: String,
+    },
+}
+
+impl SampleError {
+    pub(crate) fn invalid(path: &Path, entry: Option<&str>, cause: impl fmt::Display) -> Self {
+        SampleError::Invalid {
+            path: path.to_owned(),
+            entry: entry.map(str::to_owned),
+            message: one_line(&cause.to_string()),
+        }
+    }
+
+    pub(crate) fn needs_sample(input: &str, reason: impl Into<String>) -> Self {
+        SampleError::NeedsSample { input: input.to_owned(), reason: reason.into() }
+    }
+
+    pub(crate) fn option(option: impl Into<String>, message: impl Into<String>) -> Self {
+        SampleError::Option { option: option.into(), message: message.into() }
+    }
+}
+
+/// Any message on one line of bearable length.
+pub(crate) fn one_line(message: &str) -> String {
+    let mut line = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.len() > LONGEST {
+        let end = (0..=LONGEST).rev().find(|&at| line.is_char_boundary(at)).unwrap_or(0);
+        line.truncate(end);
+        line.push('…');
+    }
+    line
+}
+
+/// Names as people list them.
+pub(crate) fn list(names: &[String]) -> String {
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
+}
+
+fn place(path: &Path, entry: Option<&str>) -> String {
+    match entry {
+        Some(entry) => format!("'{entry}' in {}", path.display()),
+        None => path.display().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_one_bearable_line() {
+        assert_eq!(one_line("a\n  b\tc "), "a b c");
+        let long = one_line(&"ä".repeat(1000));
+        assert!(long.len() <= LONGEST + 4);
+        assert!(long.ends_with('…'));
+    }
+
+    #[test]
+    fn errors_say_what_where_and_what_next() {
+        let error = RuntimeError::MissingInput { input: "x".into(), given: vec!["y".into()] };
+        assert_eq!(error.to_string(), "no value for input 'x'; the sample has 'y'");
+        let error = SampleError::invalid(Path::new("a.npz"), Some("x"), "cut\nshort");
+        assert_eq!(error.to_string(), "cannot read 'x' in a.npz: cut short");
+    }
+}

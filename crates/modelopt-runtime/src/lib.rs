@@ -1,0 +1,35 @@
+//! Runs ONNX models: the runtimes behind one trait, and the samples to run them on.
+//!
+//! - [`runtime`] gives the [`Runtime`] of a [`RuntimeKind`]; [`Runtime::prepare`] loads a file into
+//!   a [`Session`]; [`Session::run`] maps named inputs to named outputs.
+//! - [`load_samples`] reads inputs from files; [`synthesize`] invents them from a model's declared
+//!   inputs, the same for the same seed on every platform.
+//!
+//! **No panic of a runtime leaves this crate**: whatever tract or rten do on a hostile model comes
+//! back as a [`RuntimeError`].
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
+)]
+// Without a runtime there is nothing to guard or bind, but samples and traits remain.
+#![cfg_attr(not(any(feature = "tract", feature = "rten")), allow(dead_code))]
+
+mod adapters;
+mod binding;
+mod error;
+mod guard;
+mod interface;
+mod runtime;
+mod samples;
+mod synthesis;
+
+#[cfg(feature = "rten")]
+pub use adapters::Rten;
+#[cfg(feature = "tract")]
+pub use adapters::Tract;
+pub use error::{RuntimeError, SampleError, Stage};
+pub use guard::silence_runtime_panics;
+pub use interface::{InputSpec, graph_inputs};
+pub use runtime::{Outputs, Runtime, RuntimeKind, Session, SessionOptions, runtime};
+pub use samples::{Sample, SampleKind, load_samples};
+pub use synthesis::{InputValue, SynthesisOptions, parse_dim, parse_value, synthesize};

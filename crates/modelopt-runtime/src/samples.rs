@@ -1,0 +1,203 @@
+//! Inputs to run models on, read from files.
+
+mod npy;
+mod npz;
+mod pb;
+
+use std::path::{Path, PathBuf};
+
+use indexmap::IndexMap;
+use modelopt_graph::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::SampleError;
+
+/// One set of named inputs.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// What reports call it: file or folder name, or `synthetic-N`.
+    pub name: String,
+    /// Inputs by name, in the order of the model's inputs.
+    pub inputs: IndexMap<String, Tensor>,
+    /// Where it comes from.
+    pub kind: SampleKind,
+}
+
+/// Where a sample comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SampleKind {
+    /// The user gave it.
+    Real,
+    /// It was invented by [`crate::synthesize`].
+    Synthetic,
+}
+
+/// Reads the samples at a path, for a model with these inputs, in this order.
+///
+/// The path is one of, tried in this order:
+/// - an `.npz`: one sample, keys are names of inputs;
+/// - a folder with folders `test_data_set_*`: one sample each, `input_N.pb` in each is a serialized
+///   `TensorProto` for the input of its name, or else for the `N`-th input;
+/// - one such folder itself;
+/// - a folder of `.npz`: one sample each, by file name;
+/// - a folder of `NAME.npy`: one sample.
+///
+/// Arrays that are not named like an input, such as labels, are left out. An input without an array
+/// is no error here: the runtime names it when it misses it.
+pub fn load_samples(path: &Path, inputs: &[String]) -> Result<Vec<Sample>, SampleError> {
+    if !fs_err::metadata(path)?.is_dir() {
+        if !has_extension(path, "npz") {
+            return Err(SampleError::NoSamples { path: path.to_owned() });
+        }
+        return Ok(vec![sample(path, npz::read(path, inputs)?, inputs)]);
+    }
+    let entries = entries(path)?;
+    let sets: Vec<_> = entries.iter().filter(|entry| is_data_set(entry)).collect();
+    if !sets.is_empty() {
+        return sets
+            .into_iter()
+            .map(|set| Ok(sample(set, pb::read(set, inputs)?, inputs)))
+            .collect();
+    }
+    if entries.iter().any(|entry| pb::input_number(entry).is_some()) {
+        return Ok(vec![sample(path, pb::read(path, inputs)?, inputs)]);
+    }
+    let with = |extension| entries.iter().filter(move |entry| has_extension(entry, extension));
+    if with("npz").next().is_some() {
+        return with("npz").map(|npz| Ok(sample(npz, npz::read(npz, inputs)?, inputs))).collect();
+    }
+    if with("npy").next().is_some() {
+        let arrays = with("npy").map(PathBuf::as_path).collect::<Vec<_>>();
+        return Ok(vec![sample(path, read_npys(path, &arrays, inputs)?, inputs)]);
+    }
+    Err(SampleError::NoSamples { path: path.to_owned() })
+}
+
+type Arrays = IndexMap<String, Tensor>;
+
+fn sample(path: &Path, mut arrays: Arrays, inputs: &[String]) -> Sample {
+    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    let name = name.map_or_else(|| "sample".into(), |name| name.to_string_lossy().into_owned());
+    let ordered = inputs.iter().filter_map(|input| arrays.swap_remove_entry(input)).collect();
+    Sample { name, inputs: ordered, kind: SampleKind::Real }
+}
+
+fn read_npys(folder: &Path, files: &[&Path], inputs: &[String]) -> Result<Arrays, SampleError> {
+    let stem = |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let mut arrays = Arrays::new();
+    for &file in files {
+        let Some(name) = stem(file).filter(|name| inputs.contains(name)) else { continue };
+        let available = fs_err::metadata(file)?.len();
+        let reader = std::io::BufReader::new(fs_err::File::open(file)?);
+        let tensor = npy::read(reader, available)
+            .map_err(|error| SampleError::invalid(file, None, error))?;
+        arrays.insert(name, tensor);
+    }
+    if arrays.is_empty() {
+        return Err(SampleError::NoMatch {
+            path: folder.to_owned(),
+            found: files.iter().filter_map(|file| stem(file)).collect(),
+            inputs: inputs.to_vec(),
+        });
+    }
+    Ok(arrays)
+}
+
+/// What is in a folder, numbers within names in their numeric order, so that `set_10` is after
+/// `set_2`.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, SampleError> {
+    let mut entries = fs_err::read_dir(folder)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>, std::io::Error>>()?;
+    entries.sort_by_cached_key(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let number = trailing_number(path);
+        let prefix = name.split(|c: char| c.is_ascii_digit()).next().unwrap_or_default().to_owned();
+        (prefix, number, name)
+    });
+    Ok(entries)
+}
+
+/// The number at the end of a file's stem, such as 3 in `input_3.pb`.
+fn trailing_number(path: &Path) -> Option<u64> {
+    let stem = path.file_stem()?.to_str()?;
+    let digits = stem.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+    stem.get(digits..)?.parse().ok()
+}
+
+fn is_data_set(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().starts_with("test_data_set_") && path.is_dir()
+}
+
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|actual| actual.eq_ignore_ascii_case(extension))
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{array, aview0};
+    use ndarray_npy::{NpzWriter, write_npy};
+
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    fn write_npz(path: &Path, value: f32) {
+        let mut npz = NpzWriter::new_compressed(std::fs::File::create(path).unwrap());
+        npz.add_array("b", &aview0(&7i64)).unwrap();
+        npz.add_array("a", &array![[value, 2.0], [3.0, 4.0]]).unwrap();
+        npz.add_array("label", &array![1u8]).unwrap();
+        npz.finish().unwrap();
+    }
+
+    #[test]
+    fn an_npz_is_one_sample_without_its_labels() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("one.npz");
+        write_npz(&path, 1.0);
+        let samples = load_samples(&path, &names(&["a", "b", "c"])).unwrap();
+        let [sample] = samples.as_slice() else { panic!("{samples:?}") };
+        assert_eq!((sample.name.as_str(), sample.kind), ("one", SampleKind::Real));
+        assert_eq!(sample.inputs.keys().collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(sample.inputs["a"].shape(), [2, 2]);
+        assert_eq!(sample.inputs["b"], Tensor::scalar(7i64));
+        let error = load_samples(&path, &names(&["x"])).unwrap_err().to_string();
+        assert!(error.contains("it has 'b', 'a', 'label', the model wants 'x'"), "{error}");
+    }
+
+    #[test]
+    fn folders_are_read_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in [10, 9, 1] {
+            write_npz(&folder.path().join(format!("s{number}.npz")), number as f32);
+        }
+        let samples = load_samples(folder.path(), &names(&["a"])).unwrap();
+        let order: Vec<_> = samples.iter().map(|sample| sample.name.as_str()).collect();
+        assert_eq!(order, ["s1", "s9", "s10"]);
+    }
+
+    #[test]
+    fn a_folder_of_npy_is_one_sample() {
+        let folder = tempfile::tempdir().unwrap();
+        write_npy(folder.path().join("x.npy"), &array![1i32, 2]).unwrap();
+        write_npy(folder.path().join("y.npy"), &array![true]).unwrap();
+        let samples = load_samples(folder.path(), &names(&["y", "x"])).unwrap();
+        assert_eq!(samples.len(), 1);
+        assert_eq!(samples[0].inputs.keys().collect::<Vec<_>>(), ["y", "x"]);
+    }
+
+    #[test]
+    fn what_is_no_sample_is_said_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = load_samples(folder.path(), &names(&["x"])).unwrap_err().to_string();
+        assert!(error.contains("holds no samples; give an .npz"), "{error}");
+        let file = folder.path().join("x.txt");
+        std::fs::write(&file, "x").unwrap();
+        assert!(matches!(load_samples(&file, &[]), Err(SampleError::NoSamples { .. })));
+        assert!(matches!(load_samples(&folder.path().join("z"), &[]), Err(SampleError::Io(_))));
+    }
+}

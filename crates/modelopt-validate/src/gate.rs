@@ -1,0 +1,746 @@
+//! The gate: limits, and the verdict on what was measured.
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::OutputParity;
+use crate::{FloatParity, LatencyComparison, Parity, SizeChange};
+
+/// What a candidate must meet; the `[gate]` table of `modelopt.toml`.
+///
+/// A figure exactly at its limit passes. `None` means no limit, and is written `"off"`; a key
+/// left out has its default. Types, shapes, the set of outputs and all integer, boolean and
+/// string elements must always be equal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Lowest SQNR of any float output, in dB; 20 by default.
+    #[serde(with = "crate::number::limit")]
+    pub min_sqnr_db: Option<f64>,
+    /// Highest ratio of latencies, candidate to original; 1.05 by default. Judged only if
+    /// latency was measured, and broken only if the whole confidence interval is above it.
+    #[serde(with = "crate::number::limit")]
+    pub max_slowdown: Option<f64>,
+    /// Lowest ratio of sizes, original to candidate; 1 (not larger) by default.
+    #[serde(with = "crate::number::limit")]
+    pub min_shrink: Option<f64>,
+    /// Whether NaN and infinities may appear where the original has none, and may change where
+    /// it has them; no by default.
+    pub allow_new_non_finite: bool,
+    /// Lowest top-1 agreement, from 0 to 1, of every output that looks like scores; none by
+    /// default. Fails if there is no such output.
+    #[serde(with = "crate::number::limit")]
+    pub min_top1: Option<f64>,
+    /// Highest absolute error of any float output, in the unit of the output; none by default.
+    #[serde(with = "crate::number::limit")]
+    pub max_abs_error: Option<f64>,
+    /// Other limits for some outputs, by name. A name that is no output of the original fails.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub per_output: IndexMap<String, OutputLimits>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            min_sqnr_db: Some(20.0),
+            max_slowdown: Some(1.05),
+            min_shrink: Some(1.0),
+            allow_new_non_finite: false,
+            min_top1: None,
+            max_abs_error: None,
+            per_output: IndexMap::new(),
+        }
+    }
+}
+
+/// Limits of one output that replace those of [`Limits`]; `None` keeps the one there. To lift a
+/// limit for one output, set the lower ones to −∞ and the upper ones to +∞ (TOML: `-inf`, `inf`).
+///
+/// A limit given here on an output that has no such figure fails.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OutputLimits {
+    /// Replaces [`Limits::min_sqnr_db`].
+    #[serde(with = "crate::number::optional", skip_serializing_if = "Option::is_none")]
+    pub min_sqnr_db: Option<f64>,
+    /// Replaces [`Limits::allow_new_non_finite`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_new_non_finite: Option<bool>,
+    /// Replaces [`Limits::min_top1`].
+    #[serde(with = "crate::number::optional", skip_serializing_if = "Option::is_none")]
+    pub min_top1: Option<f64>,
+    /// Replaces [`Limits::max_abs_error`].
+    #[serde(with = "crate::number::optional", skip_serializing_if = "Option::is_none")]
+    pub max_abs_error: Option<f64>,
+}
+
+/// What there is to judge.
+#[derive(Clone, Copy, Debug)]
+pub struct Measurements<'a> {
+    /// Parity, if models were run.
+    pub parity: Option<&'a Parity>,
+    /// Sizes of the two models.
+    pub size: SizeChange,
+    /// Latency, if it was measured.
+    pub latency: Option<&'a LatencyComparison>,
+}
+
+/// Pass or fail, with every figure that has a limit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Whether all checks passed.
+    pub pass: bool,
+    /// All that was judged: the model first, then output by output.
+    pub checks: Vec<Check>,
+    /// Limits that were set but had nothing to judge, because it was not measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unjudged: Vec<Unjudged>,
+}
+
+impl Verdict {
+    /// The checks that did not pass.
+    pub fn failures(&self) -> impl Iterator<Item = &Check> {
+        self.checks.iter().filter(|check| !check.pass)
+    }
+}
+
+/// One figure against its limit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// What was judged: `samples`, `outputs`, `shrink`, `slowdown`, `known_output`, `top1`,
+    /// `present`, `extra_output`, `type`, `shape`, `compared`, `sqnr`, `max_abs_error`,
+    /// `new_non_finite`, `changed_non_finite` or `mismatches`.
+    pub name: String,
+    /// Name of an output, or `model`.
+    pub subject: String,
+    /// The figure; NaN if there is none, which fails.
+    #[serde(with = "crate::number")]
+    pub value: f64,
+    /// Its limit.
+    #[serde(with = "crate::number")]
+    pub limit: f64,
+    /// Which side of the limit is good.
+    pub bound: Bound,
+    /// Unit of figure and limit.
+    pub unit: Unit,
+    /// Whether the figure meets the limit.
+    pub pass: bool,
+    /// More to say, such as which sample was the worst or which type was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// Which side of a limit is good; the limit itself always is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// The limit is the lowest that passes.
+    AtLeast,
+    /// The limit is the highest that passes.
+    AtMost,
+}
+
+/// Unit of a figure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Decibels.
+    Decibels,
+    /// A ratio of two like things.
+    Times,
+    /// A share, from 0 to 1.
+    Share,
+    /// A number of things.
+    Count,
+    /// The unit of the output itself.
+    Output,
+    /// 1 for yes, 0 for no.
+    Flag,
+}
+
+/// A limit without a figure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unjudged {
+    /// What would have been judged: `parity` or `slowdown`.
+    pub name: String,
+    /// Why it was not.
+    pub reason: String,
+}
+
+/// The subject of checks that are not about one output.
+const MODEL: &str = "model";
+
+/// Holds what was measured against the limits.
+pub fn judge(limits: &Limits, measured: &Measurements<'_>) -> Verdict {
+    let mut judge = Judge::default();
+    judge.size(limits, measured.size);
+    judge.latency(limits, measured.latency);
+    match measured.parity {
+        Some(parity) => judge.parity(limits, parity),
+        None => judge.leave_out("parity", "the models were not run"),
+    }
+    Verdict {
+        pass: judge.checks.iter().all(|check| check.pass),
+        checks: judge.checks,
+        unjudged: judge.unjudged,
+    }
+}
+
+#[derive(Default)]
+struct Judge {
+    checks: Vec<Check>,
+    unjudged: Vec<Unjudged>,
+}
+
+impl Judge {
+    fn size(&mut self, limits: &Limits, size: SizeChange) {
+        if let Some(limit) = limits.min_shrink {
+            self.at_least(("shrink", MODEL), size.ratio(), limit, Unit::Times);
+        }
+    }
+
+    fn latency(&mut self, limits: &Limits, latency: Option<&LatencyComparison>) {
+        match (limits.max_slowdown, latency) {
+            (None, _) => {}
+            (Some(_), None) => self.leave_out("slowdown", "latency was not measured"),
+            (Some(limit), Some(latency)) => {
+                let note = format!(
+                    "the lower end of the interval {:.3} to {:.3}; median {:.3} of {} pairs",
+                    latency.ratio_low, latency.ratio_high, latency.ratio_median, latency.pairs
+                );
+                self.at_most(("slowdown", MODEL), latency.ratio_low, limit, Unit::Times).note(note);
+            }
+        }
+    }
+
+    fn parity(&mut self, limits: &Limits, parity: &Parity) {
+        self.at_least(("samples", MODEL), parity.samples as f64, 1.0, Unit::Count);
+        self.at_least(("outputs", MODEL), parity.outputs.len() as f64, 1.0, Unit::Count);
+        for name in limits.per_output.keys() {
+            if !parity.outputs.iter().any(|output| output.name == *name) {
+                self.flag(("known_output", name), false)
+                    .note("limits name an output that the original does not have");
+            }
+        }
+        let scores = |output: &OutputParity| output.float.as_ref()?.top1;
+        if let Some(limit) = limits.min_top1
+            && parity.outputs.iter().all(|output| scores(output).is_none())
+        {
+            self.at_least(("top1", MODEL), f64::NAN, limit, Unit::Share)
+                .note("no output looks like scores");
+        }
+        for output in &parity.outputs {
+            self.output(limits, output);
+        }
+        for name in &parity.extra_outputs {
+            self.flag(("extra_output", name), false).note("only the candidate has it");
+        }
+    }
+
+    fn output(&mut self, limits: &Limits, output: &OutputParity) {
+        self.form(output);
+        let name = output.name.as_str();
+        let unlimited = OutputLimits::default();
+        let own = limits.per_output.get(name).unwrap_or(&unlimited);
+        let float = output.float.as_ref();
+
+        let sqnr = float.map(|float| float.sqnr_db);
+        let limit = Limit { own: own.min_sqnr_db, common: limits.min_sqnr_db };
+        if let Some(check) =
+            self.figure(("sqnr", name), sqnr, limit, Bound::AtLeast, Unit::Decibels)
+            && let Some(float) = float
+        {
+            check.note(format!("worst on sample {}", float.worst_sample));
+        }
+        let limit = Limit { own: own.max_abs_error, common: limits.max_abs_error };
+        let error = float.map(|float| float.max_abs_error);
+        self.figure(("max_abs_error", name), error, limit, Bound::AtMost, Unit::Output);
+        let limit = Limit { own: own.min_top1, common: limits.min_top1 };
+        let top1 = float.and_then(|float| float.top1);
+        self.figure(("top1", name), top1, limit, Bound::AtLeast, Unit::Share);
+
+        if let Some(float) = float
+            && !own.allow_new_non_finite.unwrap_or(limits.allow_new_non_finite)
+        {
+            self.non_finite(name, float);
+        }
+        if let Some(mismatches) = output.mismatches {
+            self.at_most(("mismatches", name), mismatches as f64, 0.0, Unit::Count);
+        }
+    }
+
+    /// What must be right before figures mean anything.
+    fn form(&mut self, output: &OutputParity) {
+        let name = output.name.as_str();
+        let check = self.flag(("present", name), output.present);
+        if !output.present {
+            check.note("the candidate has no such output");
+        }
+        let forms = || match &output.candidate {
+            Some(candidate) => format!("{} became {candidate}", output.original),
+            None => format!("{} is missing", output.original),
+        };
+        for (check, equal) in [("type", output.type_equal), ("shape", output.shape_equal)] {
+            let check = self.flag((check, name), equal);
+            if equal {
+                check.note(output.original.to_string());
+            } else {
+                check.note(forms());
+            }
+        }
+        if output.float.is_none() && output.mismatches.is_none() {
+            self.flag(("compared", name), false).note("in no sample could the values be compared");
+        }
+    }
+
+    fn non_finite(&mut self, name: &str, float: &FloatParity) {
+        for (check, count) in [
+            ("new_non_finite", float.new_non_finite),
+            ("changed_non_finite", float.changed_non_finite),
+        ] {
+            self.at_most((check, name), count as f64, 0.0, Unit::Count);
+        }
+    }
+
+    /// Judges a figure that not every output has.
+    fn figure(
+        &mut self,
+        what: (&str, &str),
+        value: Option<f64>,
+        limit: Limit,
+        bound: Bound,
+        unit: Unit,
+    ) -> Option<&mut Check> {
+        match (value, limit.own, limit.own.or(limit.common)) {
+            (Some(value), _, Some(limit)) => Some(self.check(what, value, limit, bound, unit)),
+            (None, Some(limit), _) => {
+                let check = self.check(what, f64::NAN, limit, bound, unit);
+                check.note("the output has no such figure");
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn at_least(&mut self, what: (&str, &str), value: f64, limit: f64, unit: Unit) -> &mut Check {
+        self.check(what, value, limit, Bound::AtLeast, unit)
+    }
+
+    fn at_most(&mut self, what: (&str, &str), value: f64, limit: f64, unit: Unit) -> &mut Check {
+        self.check(what, value, limit, Bound::AtMost, unit)
+    }
+
+    fn flag(&mut self, what: (&str, &str), good: bool) -> &mut Check {
+        self.check(what, f64::from(u8::from(good)), 1.0, Bound::AtLeast, Unit::Flag)
+    }
+
+    fn check(
+        &mut self,
+        (name, subject): (&str, &str),
+        value: f64,
+        limit: f64,
+        bound: Bound,
+        unit: Unit,
+    ) -> &mut Check {
+        // Comparisons with NaN are false, so NaN never passes.
+        let pass = match bound {
+            Bound::AtLeast => value >= limit,
+            Bound::AtMost => value <= limit,
+        };
+        let at = self.checks.len();
+        self.checks.push(Check {
+            name: name.to_owned(),
+            subject: subject.to_owned(),
+            value,
+            limit,
+            bound,
+            unit,
+            pass,
+            note: None,
+        });
+        &mut self.checks[at]
+    }
+
+    fn leave_out(&mut self, name: &str, reason: &str) {
+        self.unjudged.push(Unjudged { name: name.to_owned(), reason: reason.to_owned() });
+    }
+}
+
+impl Check {
+    fn note(&mut self, note: impl Into<String>) {
+        self.note = Some(note.into());
+    }
+}
+
+/// The limit of one output and the one for all.
+#[derive(Clone, Copy)]
+struct Limit {
+    own: Option<f64>,
+    common: Option<f64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use modelopt_graph::{Element, Tensor};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Accumulator;
+
+    const SIZE: SizeChange = SizeChange { original_bytes: 400, candidate_bytes: 100 };
+    const NAN: f64 = f64::NAN;
+
+    fn row<T: Element>(elements: &[T]) -> Tensor {
+        Tensor::of(vec![1, elements.len()], elements).unwrap()
+    }
+
+    fn parity<const N: usize>(outputs: [(&str, Tensor, Option<Tensor>); N]) -> Parity {
+        let (mut original, mut candidate) = (IndexMap::new(), IndexMap::new());
+        for (name, ours, theirs) in outputs {
+            original.insert(name.to_owned(), ours);
+            candidate.extend(theirs.map(|tensor| (name.to_owned(), tensor)));
+        }
+        let mut accumulator = Accumulator::default();
+        accumulator.add("first", false, &original, &candidate);
+        accumulator.finish()
+    }
+
+    fn good() -> Parity {
+        let scores = row(&[0.0f32, 1.0]);
+        let labels = row(&[1i64]);
+        parity([("scores", scores.clone(), Some(scores)), ("label", labels.clone(), Some(labels))])
+    }
+
+    fn verdict(limits: &Limits, parity: &Parity) -> Verdict {
+        judge(limits, &Measurements { parity: Some(parity), size: SIZE, latency: None })
+    }
+
+    fn failures(verdict: &Verdict) -> Vec<(&str, &str)> {
+        assert_eq!(verdict.pass, verdict.failures().next().is_none());
+        verdict.failures().map(|check| (check.name.as_str(), check.subject.as_str())).collect()
+    }
+
+    fn latency(ratio_low: f64, ratio_high: f64) -> LatencyComparison {
+        LatencyComparison {
+            ratio_median: f64::midpoint(ratio_low, ratio_high),
+            ratio_low,
+            ratio_high,
+            confidence: 0.95,
+            pairs: 20,
+            original_median_ms: 1.0,
+            candidate_median_ms: 1.0,
+            threads: 1,
+        }
+    }
+
+    #[test]
+    fn every_figure_is_listed_with_its_limit() {
+        let verdict = verdict(&Limits::default(), &good());
+        let listed: Vec<_> = verdict
+            .checks
+            .iter()
+            .map(|check| (check.subject.as_str(), check.name.as_str(), check.value, check.limit))
+            .collect();
+        assert_eq!(
+            listed,
+            [
+                ("model", "shrink", 4.0, 1.0),
+                ("model", "samples", 1.0, 1.0),
+                ("model", "outputs", 2.0, 1.0),
+                ("scores", "present", 1.0, 1.0),
+                ("scores", "type", 1.0, 1.0),
+                ("scores", "shape", 1.0, 1.0),
+                ("scores", "sqnr", f64::INFINITY, 20.0),
+                ("scores", "new_non_finite", 0.0, 0.0),
+                ("scores", "changed_non_finite", 0.0, 0.0),
+                ("label", "present", 1.0, 1.0),
+                ("label", "type", 1.0, 1.0),
+                ("label", "shape", 1.0, 1.0),
+                ("label", "mismatches", 0.0, 0.0),
+            ]
+        );
+        assert!(verdict.pass);
+        assert_eq!(verdict.unjudged[0].name, "slowdown");
+    }
+
+    #[test]
+    fn a_noisy_output_fails_and_the_sample_is_named() {
+        let noisy = parity([("y", row(&[1.0f32]), Some(row(&[1.5f32])))]);
+        let verdict = verdict(&Limits::default(), &noisy);
+        assert_eq!(failures(&verdict), [("sqnr", "y")]);
+        let note = verdict.failures().next().and_then(|check| check.note.clone());
+        assert_eq!(note.as_deref(), Some("worst on sample first"));
+    }
+
+    #[test]
+    fn a_missing_output_fails() {
+        let missing = parity([("y", row(&[1.0f32]), None)]);
+        let verdict = verdict(&Limits::default(), &missing);
+        assert_eq!(failures(&verdict), [("present", "y"), ("compared", "y")]);
+    }
+
+    #[test]
+    fn an_extra_output_fails() {
+        let mut parity = good();
+        parity.extra_outputs.push("debug".to_owned());
+        let verdict = verdict(&Limits::default(), &parity);
+        assert_eq!(failures(&verdict), [("extra_output", "debug")]);
+    }
+
+    #[test]
+    fn other_types_and_shapes_fail_and_are_named() {
+        let changed = parity([
+            ("shape", row(&[1.0f32, 2.0]), Some(row(&[1.0f32]))),
+            ("type", row(&[1.0f32]), Some(row(&[1.0f64]))),
+        ]);
+        let verdict = verdict(&Limits::default(), &changed);
+        assert_eq!(
+            failures(&verdict),
+            [("shape", "shape"), ("compared", "shape"), ("type", "type")]
+        );
+        let notes: Vec<_> = verdict.failures().filter_map(|check| check.note.as_deref()).collect();
+        assert_eq!(notes[0], "float[1, 2] became float[1, 1]");
+        assert_eq!(notes[2], "float[1, 1] became double[1, 1]");
+    }
+
+    #[test]
+    fn integer_outputs_must_be_equal() {
+        let changed = parity([("y", row(&[1i64, 2]), Some(row(&[1i64, 3])))]);
+        assert_eq!(failures(&verdict(&Limits::default(), &changed)), [("mismatches", "y")]);
+    }
+
+    #[test]
+    fn non_finite_values_fail_unless_allowed() {
+        let inf = f32::INFINITY;
+        let parity = parity([("y", row(&[1.0, 2.0, inf]), Some(row(&[1.0, inf, -inf])))]);
+        let mut limits = Limits::default();
+        assert_eq!(
+            failures(&verdict(&limits, &parity)),
+            [("new_non_finite", "y"), ("changed_non_finite", "y")]
+        );
+        limits.allow_new_non_finite = true;
+        assert!(verdict(&limits, &parity).pass);
+        let strict = OutputLimits { allow_new_non_finite: Some(false), ..OutputLimits::default() };
+        limits.per_output.insert("y".to_owned(), strict);
+        assert!(!verdict(&limits, &parity).pass);
+    }
+
+    #[test]
+    fn a_candidate_of_nan_fails_even_where_nan_is_allowed() {
+        let parity = parity([("y", row(&[1.0f32, 2.0]), Some(row(&[f32::NAN; 2])))]);
+        let limits = Limits { allow_new_non_finite: true, ..Limits::default() };
+        assert_eq!(failures(&verdict(&limits, &parity)), [("sqnr", "y")]);
+    }
+
+    #[test]
+    fn nothing_compared_fails() {
+        let verdict = verdict(&Limits::default(), &Parity::default());
+        assert_eq!(failures(&verdict), [("samples", "model"), ("outputs", "model")]);
+    }
+
+    #[test]
+    fn a_larger_model_fails() {
+        let size = SizeChange { original_bytes: 100, candidate_bytes: 101 };
+        let measured = Measurements { parity: Some(&good()), size, latency: None };
+        assert_eq!(failures(&judge(&Limits::default(), &measured)), [("shrink", "model")]);
+        let limits = Limits { min_shrink: None, ..Limits::default() };
+        assert!(judge(&limits, &measured).pass);
+    }
+
+    #[test]
+    fn latency_fails_only_beyond_its_noise() {
+        for (low, high, pass) in [(1.06, 1.2, false), (1.04, 1.5, true), (1.05, 1.1, true)] {
+            let latency = latency(low, high);
+            let measured =
+                Measurements { parity: Some(&good()), size: SIZE, latency: Some(&latency) };
+            let verdict = judge(&Limits::default(), &measured);
+            assert_eq!(verdict.pass, pass, "{low} to {high}");
+            assert!(verdict.unjudged.is_empty());
+        }
+        let broken = latency(NAN, NAN);
+        let measured = Measurements { parity: None, size: SIZE, latency: Some(&broken) };
+        assert_eq!(failures(&judge(&Limits::default(), &measured)), [("slowdown", "model")]);
+    }
+
+    #[test]
+    fn what_was_not_run_is_listed_as_unjudged() {
+        let measured = Measurements { parity: None, size: SIZE, latency: None };
+        let verdict = judge(&Limits::default(), &measured);
+        assert!(verdict.pass);
+        let names: Vec<_> = verdict.unjudged.iter().map(|left| left.name.as_str()).collect();
+        assert_eq!(names, ["slowdown", "parity"]);
+    }
+
+    #[test]
+    fn a_limit_for_one_output_replaces_the_common_one() {
+        let noisy = parity([
+            ("a", row(&[1.0f32]), Some(row(&[1.5f32]))),
+            ("b", row(&[1.0f32]), Some(row(&[1.5f32]))),
+        ]);
+        let mut limits = Limits::default();
+        let lifted = OutputLimits { min_sqnr_db: Some(f64::NEG_INFINITY), ..Default::default() };
+        limits.per_output.insert("a".to_owned(), lifted);
+        assert_eq!(failures(&verdict(&limits, &noisy)), [("sqnr", "b")]);
+        limits.min_sqnr_db = None;
+        let strict = OutputLimits { min_sqnr_db: Some(7.0), ..Default::default() };
+        limits.per_output.insert("a".to_owned(), strict);
+        assert_eq!(failures(&verdict(&limits, &noisy)), [("sqnr", "a")]);
+    }
+
+    #[test]
+    fn a_limit_that_nothing_can_meet_fails() {
+        let limit = || OutputLimits { max_abs_error: Some(1.0), ..OutputLimits::default() };
+        let mut limits = Limits::default();
+        limits.per_output.insert("label".to_owned(), limit());
+        limits.per_output.insert("typo".to_owned(), limit());
+        assert_eq!(
+            failures(&verdict(&limits, &good())),
+            [("known_output", "typo"), ("max_abs_error", "label")]
+        );
+    }
+
+    #[test]
+    fn top1_needs_an_output_that_looks_like_scores() {
+        let limits = Limits { min_top1: Some(0.99), ..Limits::default() };
+        let agreeing = verdict(&limits, &good());
+        assert!(agreeing.pass && agreeing.checks.iter().any(|check| check.name == "top1"));
+        let flat = Tensor::of(vec![2], &[0.0f32, 1.0]).unwrap();
+        let parity = parity([("y", flat.clone(), Some(flat))]);
+        assert_eq!(failures(&verdict(&limits, &parity)), [("top1", "model")]);
+    }
+
+    #[test]
+    fn nan_never_passes() {
+        let mut parity = good();
+        if let Some(float) = &mut parity.outputs[0].float {
+            float.sqnr_db = NAN;
+        }
+        assert_eq!(failures(&verdict(&Limits::default(), &parity)), [("sqnr", "scores")]);
+        let limits = Limits { min_sqnr_db: Some(NAN), ..Limits::default() };
+        assert!(!verdict(&limits, &good()).pass);
+    }
+
+    #[test]
+    fn limits_are_a_table_of_the_configuration() {
+        let limits: Limits = toml::from_str(
+            r#"
+            min_sqnr_db = 30
+            max_slowdown = "off"
+            min_top1 = 0.99
+            [per_output."logits:0"]
+            min_sqnr_db = -inf
+            allow_new_non_finite = true
+            "#,
+        )
+        .unwrap();
+        assert_eq!((limits.min_sqnr_db, limits.max_slowdown), (Some(30.0), None));
+        assert_eq!((limits.min_shrink, limits.min_top1), (Some(1.0), Some(0.99)));
+        let own = &limits.per_output["logits:0"];
+        assert_eq!(own.min_sqnr_db, Some(f64::NEG_INFINITY));
+        assert_eq!((own.allow_new_non_finite, own.min_top1), (Some(true), None));
+        let written = toml::to_string(&limits).unwrap();
+        assert_eq!(toml::from_str::<Limits>(&written).unwrap(), limits, "{written}");
+    }
+
+    #[test]
+    fn an_empty_table_is_the_default_and_unknown_keys_are_refused() {
+        assert_eq!(toml::from_str::<Limits>("").unwrap(), Limits::default());
+        for wrong in ["min_sqnr = 20", "min_sqnr_db = true", "[per_output.y]\nmin_shrink = 1"] {
+            assert!(toml::from_str::<Limits>(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn figures_at_their_limit_pass_and_just_beyond_it_fail() {
+        let mut parity = good();
+        if let Some(float) = &mut parity.outputs[0].float {
+            (float.sqnr_db, float.max_abs_error, float.top1) = (20.0, 0.5, Some(0.75));
+        }
+        let exact = Limits {
+            min_sqnr_db: Some(20.0),
+            min_shrink: Some(4.0),
+            min_top1: Some(0.75),
+            max_abs_error: Some(0.5),
+            ..Limits::default()
+        };
+        assert!(verdict(&exact, &parity).pass);
+        for (stricter, broken) in [
+            (Limits { min_sqnr_db: Some(20.1), ..exact.clone() }, ("sqnr", "scores")),
+            (Limits { min_shrink: Some(4.1), ..exact.clone() }, ("shrink", "model")),
+            (Limits { min_top1: Some(0.76), ..exact.clone() }, ("top1", "scores")),
+            (Limits { max_abs_error: Some(0.49), ..exact }, ("max_abs_error", "scores")),
+        ] {
+            assert_eq!(failures(&verdict(&stricter, &parity)), [broken]);
+        }
+    }
+
+    #[test]
+    fn limits_that_are_off_list_nothing() {
+        let off = Limits {
+            min_sqnr_db: None,
+            max_slowdown: None,
+            min_shrink: None,
+            allow_new_non_finite: true,
+            ..Limits::default()
+        };
+        let latency = latency(9.0, 9.0);
+        let measured = Measurements { parity: Some(&good()), size: SIZE, latency: Some(&latency) };
+        let verdict = judge(&off, &measured);
+        let names: Vec<_> = verdict.checks.iter().map(|check| check.name.as_str()).collect();
+        assert!(verdict.pass && verdict.unjudged.is_empty());
+        assert_eq!(
+            names,
+            [
+                "samples",
+                "outputs",
+                "present",
+                "type",
+                "shape",
+                "present",
+                "type",
+                "shape",
+                "mismatches"
+            ]
+        );
+    }
+
+    #[test]
+    fn limits_survive_json_with_infinities_and_without_limits() {
+        let own = OutputLimits { max_abs_error: Some(f64::INFINITY), ..OutputLimits::default() };
+        let limits = Limits {
+            min_sqnr_db: Some(f64::INFINITY),
+            min_shrink: None,
+            per_output: [("y".to_owned(), own)].into(),
+            ..Limits::default()
+        };
+        let json = serde_json::to_string(&limits).unwrap();
+        assert!(json.contains(r#""min_sqnr_db":"inf""#), "{json}");
+        assert!(json.contains(r#""min_shrink":"off""#), "{json}");
+        assert_eq!(serde_json::from_str::<Limits>(&json).unwrap(), limits);
+    }
+
+    #[test]
+    fn verdicts_read_back_what_they_write() {
+        let before = verdict(&Limits::default(), &good());
+        let json = serde_json::to_string(&before).unwrap();
+        assert_eq!(serde_json::from_str::<Verdict>(&json).unwrap(), before);
+    }
+
+    proptest! {
+        #[test]
+        fn a_stricter_limit_never_lets_more_pass(
+            original in prop::collection::vec(-1e3f32..1e3, 1..20),
+            error in -1.0f32..1.0,
+            limits in (-20.0f64..80.0, 0.0f64..40.0),
+        ) {
+            let candidate: Vec<f32> = original.iter().map(|x| x + error).collect();
+            let parity = parity([("y", row(&original), Some(row(&candidate)))]);
+            let at = |limit| {
+                let limits = Limits { min_sqnr_db: Some(limit), ..Limits::default() };
+                verdict(&limits, &parity).pass
+            };
+            let (loose, stricter_by) = limits;
+            prop_assert!(at(loose) || !at(loose + stricter_by));
+        }
+    }
+}

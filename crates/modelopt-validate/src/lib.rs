@@ -1,0 +1,34 @@
+//! Is the candidate still the same model? Plain data and the computation behind it.
+//!
+//! - [`compare`] runs both models on the samples; [`Accumulator`] compares their outputs, sample by
+//!   sample, into a [`Parity`]. [`SizeChange`] and [`LatencyComparison`] hold the other two
+//!   measurements.
+//! - [`judge`] holds them against [`Limits`] and gives a [`Verdict`].
+//!
+//! **What cannot be judged fails.** A figure that is NaN, a limit that is NaN, an output that
+//! is not there and a limit asked for on an output that has no such figure are failed checks,
+//! never silent passes.
+//!
+//! In JSON, infinities and NaN are written as the strings `"inf"`, `"-inf"` and `"nan"`, and
+//! read back from them.
+//!
+//! Left out on purpose: complex and 8-bit float outputs are compared bit for bit, because no
+//! runtime here returns them.
+#![allow(clippy::float_cmp)] // Whether numbers are equal is the question here.
+
+mod compare;
+mod exact;
+mod float;
+mod gate;
+mod latency;
+mod metrics;
+mod number;
+mod scores;
+mod size;
+
+pub use compare::{CompareError, Side, compare, compare_within};
+pub use float::{FloatParity, Tolerance};
+pub use gate::{Bound, Check, Limits, Measurements, OutputLimits, Unit, Unjudged, Verdict, judge};
+pub use latency::LatencyComparison;
+pub use metrics::{Accumulator, OutputParity, Parity, TensorForm};
+pub use size::SizeChange;

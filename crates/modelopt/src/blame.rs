@@ -1,0 +1,164 @@
+//! Which layers a failed verdict is due to: each is quantized alone and the outputs compared.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use modelopt_graph::Model;
+use modelopt_onnx::{SaveOptions, Staged};
+use modelopt_rewrite::{self as rewrite, Plan, Scheme};
+use modelopt_runtime::Sample;
+
+use crate::Progress;
+use crate::run::Bench;
+
+/// What one layer, or several that share a weight, cost when changed alone.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Culprit {
+    /// The layers.
+    pub layers: Vec<String>,
+    /// What was done to the first.
+    pub scheme: Scheme,
+    /// Worst output SQNR with only these changed, in dB.
+    pub sqnr_db: f64,
+}
+
+/// At most this long, so that a refusal does not keep a build waiting.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The layers of the plan by the damage that each does alone, worst first, as far as time allows.
+/// Layers whose weights lost the most are tried first.
+pub(crate) fn culprits(
+    prepared: &Model,
+    plan: &Plan,
+    weights: &[rewrite::QuantizedWeight],
+    samples: &[Sample],
+    bench: &mut Bench,
+    progress: &mut dyn FnMut(Progress),
+) -> Vec<Culprit> {
+    let started = Instant::now();
+    let loss: HashMap<&str, f64> =
+        weights.iter().map(|weight| (weight.name.as_str(), weight.sqnr_db)).collect();
+    let mut groups = groups(plan);
+    let worst = |group: &Vec<usize>| {
+        let names = group.iter().flat_map(|&index| &plan.layers[index].weights);
+        names.filter_map(|name| loss.get(name.as_str())).copied().fold(f64::INFINITY, f64::min)
+    };
+    groups.sort_by(|a, b| worst(a).total_cmp(&worst(b)));
+    let Ok(folder) = tempfile::tempdir() else { return Vec::new() };
+    let total = groups.len();
+    let mut culprits = Vec::new();
+    progress(Progress::Step("looking for the layers to blame"));
+    for (done, group) in groups.into_iter().enumerate() {
+        if started.elapsed() > PATIENCE {
+            break;
+        }
+        let mut alone = plan.clone();
+        for (index, layer) in alone.layers.iter_mut().enumerate() {
+            if !group.contains(&index) {
+                layer.scheme = Scheme::Keep;
+            }
+        }
+        let path = folder.path().join("alone.onnx");
+        if let Some(sqnr_db) = sqnr_alone(prepared, &alone, &path, samples, bench) {
+            culprits.push(Culprit {
+                scheme: plan.layers[group[0]].scheme,
+                layers: group.iter().map(|&index| plan.layers[index].name.clone()).collect(),
+                sqnr_db,
+            });
+        }
+        progress(Progress::Part { done: done + 1, total });
+    }
+    culprits.sort_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
+    culprits
+}
+
+/// The worst output SQNR of a plan; none if the candidate does not run.
+fn sqnr_alone(
+    prepared: &Model,
+    plan: &Plan,
+    path: &Path,
+    samples: &[Sample],
+    bench: &mut Bench,
+) -> Option<f64> {
+    let mut model = prepared.clone();
+    rewrite::apply(&mut model, plan).ok()?;
+    let staged = Staged::write(&model, path, SaveOptions::default()).ok()?;
+    let mut session = bench.prepare(staged.path()).ok()?;
+    // One sample tells the layers apart well enough, and many layers fit the time.
+    let samples = samples.get(..1)?;
+    let parity = modelopt_validate::compare(
+        bench.original.as_mut(),
+        session.as_mut(),
+        samples,
+        &mut |_, _| {},
+    )
+    .ok()?;
+    parity
+        .outputs
+        .iter()
+        .filter_map(|output| output.float.as_ref())
+        .map(|float| float.sqnr_db)
+        .min_by(f64::total_cmp)
+}
+
+/// The changed layers of a plan, those that share a weight together.
+fn groups(plan: &Plan) -> Vec<Vec<usize>> {
+    let changed = |index: &usize| plan.layers[*index].scheme != Scheme::Keep;
+    let mut group_of: HashMap<&str, usize> = HashMap::new();
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for index in (0..plan.layers.len()).filter(changed) {
+        let weights = &plan.layers[index].weights;
+        let mut known: Vec<usize> =
+            weights.iter().filter_map(|name| group_of.get(name.as_str())).copied().collect();
+        known.sort_unstable();
+        known.dedup();
+        let home = known.first().copied().unwrap_or_else(|| {
+            groups.push(Vec::new());
+            groups.len() - 1
+        });
+        // A layer with two weights may join two groups.
+        for &other in known.iter().skip(1) {
+            let moved = std::mem::take(&mut groups[other]);
+            groups[home].extend(moved);
+            group_of.values_mut().filter(|group| **group == other).for_each(|g| *g = home);
+        }
+        groups[home].push(index);
+        group_of.extend(weights.iter().map(|name| (name.as_str(), home)));
+    }
+    groups.retain(|group| !group.is_empty());
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use modelopt_rewrite::{Numerics, PlannedLayer};
+
+    use super::*;
+
+    fn layer(name: &str, scheme: Scheme, weights: &[&str]) -> PlannedLayer {
+        PlannedLayer {
+            name: name.into(),
+            op: String::new(),
+            scheme,
+            reason: String::new(),
+            weights: weights.iter().map(|&name| name.into()).collect(),
+            bytes: 0,
+        }
+    }
+
+    #[test]
+    fn layers_that_share_a_weight_are_tried_together() {
+        let int8 = Scheme::Int8Weights;
+        let mut plan = Plan::new(Numerics::default());
+        plan.layers = vec![
+            layer("a", int8, &["1"]),
+            layer("b", int8, &["2"]),
+            layer("kept", Scheme::Keep, &["1"]),
+            layer("c", int8, &["1"]),
+            layer("joins", int8, &["1", "2"]),
+            layer("d", int8, &["3"]),
+        ];
+        assert_eq!(groups(&plan), [vec![0, 3, 1, 4], vec![5]]);
+    }
+}

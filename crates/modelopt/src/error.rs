@@ -1,0 +1,88 @@
+//! Errors of the library: what failed, on which file, and what to try.
+
+use modelopt_onnx::Error as OnnxError;
+use modelopt_rewrite::PlanError;
+use modelopt_rewrite::engine::BrokenRewrite;
+use modelopt_runtime::{RuntimeError, SampleError};
+use modelopt_validate::CompareError;
+
+/// Why nothing came of it.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(#[from] pub ErrorKind);
+
+/// What failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A model could not be read or written.
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
+    /// The plan or a pattern is not usable.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A rewrite broke the model.
+    #[error(transparent)]
+    Rewrite(#[from] BrokenRewrite),
+    /// Samples could not be read or made.
+    #[error(transparent)]
+    Samples(#[from] SampleError),
+    /// No runtime can run the original.
+    #[error("no embedded runtime can run the original model, so nothing can be proven:{}", list(.0))]
+    NoRuntime(Vec<RuntimeError>),
+    /// The runtime that was asked for cannot be used.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// The original did not run on a sample.
+    #[error(transparent)]
+    Run(#[from] CompareError),
+    /// A configuration file or option is wrong.
+    #[error("{0}")]
+    Config(String),
+    /// A file other than a model could not be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+fn list(errors: &[RuntimeError]) -> String {
+    errors.iter().map(|error| format!("\n  {error}")).collect()
+}
+
+impl Error {
+    /// What to try next, where there is something to try.
+    pub fn hint(&self) -> Option<&'static str> {
+        match &self.0 {
+            ErrorKind::Onnx(error) => error.hint(),
+            ErrorKind::NoRuntime(_) => Some(
+                "--samples gives real inputs, --input NAME=VALUE and --dim NAME=SIZE fix invented ones; --no-validate emits without proof",
+            ),
+            ErrorKind::Runtime(_) | ErrorKind::Run(_) => {
+                Some("try another --runtime, or give real inputs with --samples")
+            }
+            ErrorKind::Rewrite(_) => Some(
+                "this is a defect of modelopt; --skip-rewrite NAME leaves the step out, --exclude a layer",
+            ),
+            _ => None,
+        }
+    }
+}
+
+macro_rules! through_kind {
+    ($($from:ty),* $(,)?) => {$(
+        impl From<$from> for Error {
+            fn from(error: $from) -> Self {
+                Error(error.into())
+            }
+        }
+    )*};
+}
+
+through_kind!(
+    OnnxError,
+    PlanError,
+    BrokenRewrite,
+    SampleError,
+    RuntimeError,
+    CompareError,
+    std::io::Error,
+);
