@@ -82,7 +82,7 @@ pub(crate) struct Quantize {
     #[arg(
         long,
         help_heading = "Gate",
-        conflicts_with_all = ["runtime", "samples", "dim", "input", "min_sqnr", "max_abs_error", "min_top1"]
+        conflicts_with_all = ["runtime", "samples", "dim", "fixed", "min_sqnr", "max_abs_error", "min_top1"]
     )]
     pub(crate) no_validate: bool,
     /// Write large weights to an external file beside the model even if it is below 2 GB
@@ -178,8 +178,8 @@ pub(crate) struct Running {
     #[arg(long, value_name = "NAME=SIZE", conflicts_with = "samples")]
     pub(crate) dim: Vec<String>,
     /// Value of an invented input: NAME=VALUE, or NAME=VALUE,VALUE,…
-    #[arg(long, value_name = "NAME=VALUE", conflicts_with = "samples")]
-    pub(crate) input: Vec<String>,
+    #[arg(long = "input", value_name = "NAME=VALUE", conflicts_with = "samples")]
+    pub(crate) fixed: Vec<String>,
     /// Seed of invented inputs
     #[arg(long, value_name = "N", conflicts_with = "samples")]
     pub(crate) seed: Option<u64>,

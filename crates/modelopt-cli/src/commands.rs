@@ -194,7 +194,7 @@ fn apply_running(config: &mut Config, args: &args::Running) -> Result<()> {
         let (name, size) = parse_dim(dim).map_err(|error| Usage(error.to_string()))?;
         config.dims.insert(name, size);
     }
-    for input in &args.input {
+    for input in &args.fixed {
         let Some((name, value)) = input.rsplit_once('=') else {
             return Err(Usage(format!("'{input}': give it as NAME=VALUE")).into());
         };

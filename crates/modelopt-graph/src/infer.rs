@@ -41,6 +41,9 @@ use crate::{AttributeValue, Dim, GraphId, Model, Node, NodeId, Producer, Tensor,
 const MAX_RANK: usize = 64;
 /// Longer symbols are treated as unknown sizes, for the same reason.
 const MAX_SYMBOL: usize = 256;
+/// Names that exporters give to any size they do not know, so that equal names do not mean
+/// equal sizes.
+const NO_NAMES: [&str; 4] = ["", "?", "-1", "None"];
 /// How deep sequences and optionals may nest before their type counts as unknown.
 const MAX_WRAPS: usize = 8;
 /// How deep graphs and calls may nest before their values keep the types they have.
@@ -112,7 +115,7 @@ struct Env<'a> {
 }
 
 impl<'a> Env<'a> {
-    /// The type of a value, cut to what is cheap to pass on.
+    /// The type of a value, cut to what means something and is cheap to pass on.
     fn ty(&self, value: ValueId) -> Option<Cow<'_, Type>> {
         if let Some(found) = self.found.get(&value) {
             return found.as_ref().map(Cow::Borrowed);
@@ -165,18 +168,22 @@ impl<'a> Env<'a> {
     }
 }
 
-/// A type without the parts that would make passing it on expensive.
+fn is_unusable(dim: &Dim) -> bool {
+    match dim {
+        Dim::Symbol(name) => name.len() > MAX_SYMBOL || NO_NAMES.contains(&name.as_str()),
+        _ => false,
+    }
+}
+
+/// A type without symbols that mean nothing and parts that would be expensive to pass on.
 fn tame(ty: Cow<'_, Type>) -> Option<Cow<'_, Type>> {
     fn cheap(ty: &Type, wraps: usize) -> Option<bool> {
         match ty {
-            Type::Tensor { shape, .. } | Type::SparseTensor { shape, .. } => {
-                Some(shape.as_ref().is_none_or(|shape| {
-                    shape.len() <= MAX_RANK
-                        && shape
-                            .iter()
-                            .all(|dim| !matches!(dim, Dim::Symbol(s) if s.len() > MAX_SYMBOL))
-                }))
-            }
+            Type::Tensor { shape, .. } | Type::SparseTensor { shape, .. } => Some(
+                shape
+                    .as_ref()
+                    .is_none_or(|shape| shape.len() <= MAX_RANK && !shape.iter().any(is_unusable)),
+            ),
             Type::Sequence(inner) | Type::Optional(inner) | Type::Map { value: inner, .. } => {
                 if wraps == MAX_WRAPS {
                     None
@@ -194,7 +201,7 @@ fn tame(ty: Cow<'_, Type>) -> Option<Cow<'_, Type>> {
                     *shape = None;
                 }
                 for dim in shape.iter_mut().flatten() {
-                    if matches!(dim, Dim::Symbol(symbol) if symbol.len() > MAX_SYMBOL) {
+                    if is_unusable(dim) {
                         *dim = Dim::Unknown;
                     }
                 }
@@ -355,7 +362,13 @@ impl<'a> Engine<'a> {
             (true, "SequenceMap") => self.sequence_map(id, depth),
             _ => match self.called(node) {
                 Some(function) => self.call(id, function, depth),
-                None => node::types(&self.env, id),
+                None => {
+                    // Bodies of operators that are not known here have declared inputs at best.
+                    for body in node.bodies() {
+                        self.graph(body, depth + 1);
+                    }
+                    node::types(&self.env, id)
+                }
             },
         };
         types.resize(node.outputs().len(), None);

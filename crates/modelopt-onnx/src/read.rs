@@ -619,6 +619,7 @@ impl Reader {
                 extend!(value, SparseTensors, [tensor]);
             }
             (field::attribute::TYPE_PROTOS, Value::Len(_)) => {
+                self.wire.count_object()?;
                 let ty = self.declared_type(content)?;
                 extend!(value, Types, [ty]);
             }

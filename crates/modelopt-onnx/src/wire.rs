@@ -24,10 +24,10 @@ const MAX_OBJECTS: usize = 4_000_000;
 /// So many objects any file may have.
 const FREE_OBJECTS: usize = 100_000;
 
-/// Beyond those, a file must have at least so many bytes for each, as a node with names has. Two
-/// bytes are enough to claim one and it takes some 500 in memory, so that a small file could
-/// otherwise blow up into gigabytes.
-const BYTES_PER_OBJECT: usize = 8;
+/// Beyond those, a file must have at least so many bytes for each, as every node with names has.
+/// Two bytes are enough to claim an object and it takes some 500 in memory, so that a small file
+/// could otherwise blow up into gigabytes.
+const BYTES_PER_OBJECT: usize = 12;
 
 /// More dimensions than this, in one shape, occur in no model; runtimes stop at 8 to 64.
 pub(crate) const MAX_RANK: usize = 1024;

@@ -285,7 +285,7 @@ impl Role {
     /// does not say.
     pub(crate) fn channels(self, shape: &[usize]) -> Option<Channels> {
         let rank = shape.len();
-        Some(match self {
+        let channels = match self {
             Role::MatMulRight => Channels::along(shape, rank - 1, rank - 2),
             Role::MatMulLeft => Channels::along(shape, rank - 2, rank - 2),
             Role::GemmB { transposed } => Channels::along(shape, usize::from(!transposed), 0),
@@ -294,7 +294,8 @@ impl Role {
             Role::ConvTransposeFilters => Channels::along(shape, 1, 0),
             Role::Recurrent => Channels::along(shape, 1, 1),
             Role::GatherTable { .. } | Role::Other => return None,
-        })
+        };
+        Some(channels.summed())
     }
 }
 

@@ -30,7 +30,7 @@ impl Default for PlanOptions {
         PlanOptions {
             scheme: Scheme::Int8Dynamic,
             numerics: Numerics::default(),
-            min_weight_bytes: 1024,
+            min_weight_bytes: 4096,
             include: Vec::new(),
             exclude: Vec::new(),
         }

@@ -27,7 +27,8 @@ pub struct Culprit {
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The layers of the plan by the damage that each does alone, worst first, as far as time allows.
-/// Layers whose weights lost the most are tried first.
+/// Layers whose weights lost the most are tried first. `samples` are those that failed: the one
+/// on which the verdict was worst tells the layers apart, and leaves time for many layers.
 pub(crate) fn culprits(
     prepared: &Model,
     plan: &Plan,
@@ -85,8 +86,6 @@ fn sqnr_alone(
     rewrite::apply(&mut model, plan).ok()?;
     let staged = Staged::write(&model, path, SaveOptions::default()).ok()?;
     let mut session = bench.prepare(staged.path()).ok()?;
-    // One sample tells the layers apart well enough, and many layers fit the time.
-    let samples = samples.get(..1)?;
     let parity = modelopt_validate::compare(
         bench.original.as_mut(),
         session.as_mut(),

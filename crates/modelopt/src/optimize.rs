@@ -5,6 +5,7 @@ use std::path::Path;
 use modelopt_onnx::{self as onnx, SaveOptions, Staged};
 use modelopt_report as report;
 use modelopt_rewrite::{Plan, QuantizedWeight, Scheme};
+use modelopt_runtime::Sample;
 use modelopt_validate::{CompareError, Measurements, Parity, Side, SizeChange, Verdict, judge};
 
 use crate::Progress;
@@ -185,10 +186,20 @@ fn validate(
     });
     if too_far {
         let Transformed { plan, weights, .. } = transformed;
-        validation.culprits =
-            blame::culprits(prepared, plan, weights, &samples, &mut bench, progress);
+        let worst = worst_sample(&samples, validation.parity.as_ref());
+        validation.culprits = blame::culprits(prepared, plan, weights, worst, &mut bench, progress);
     }
     Ok(validation)
+}
+
+/// The sample on which the worst output was at its worst.
+fn worst_sample<'a>(samples: &'a [Sample], parity: Option<&Parity>) -> &'a [Sample] {
+    let floats = parity.iter().flat_map(|parity| &parity.outputs).filter_map(|o| o.float.as_ref());
+    let worst = floats.min_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
+    let place = worst
+        .and_then(|float| samples.iter().position(|sample| sample.name == float.worst_sample))
+        .unwrap_or(0);
+    samples.get(place..=place).unwrap_or_default()
 }
 
 impl Outcome {

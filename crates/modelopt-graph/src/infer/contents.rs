@@ -197,21 +197,7 @@ impl Search<'_> {
                     _ => None,
                 }
             }
-            "Range" => {
-                let [start, limit, delta] =
-                    [0, 1, 2].map(|index| self.input(id, index, depth)?.first()?.known());
-                let (start, limit, delta) = (start?, limit?, delta?);
-                let mut all = Vec::new();
-                let mut next = start;
-                while delta != 0 && if delta > 0 { next < limit } else { next > limit } {
-                    if all.len() == MOST {
-                        return None;
-                    }
-                    all.push(Int::Known(next));
-                    next = next.checked_add(delta)?;
-                }
-                Some(all)
-            }
+            "Range" => self.range(id, depth),
             _ => None,
         }
     }
@@ -225,6 +211,22 @@ impl Search<'_> {
         depth: u32,
     ) -> Option<Vec<Int>> {
         (context.shape(index)?.len() == 1).then(|| self.input(id, index, depth))?
+    }
+
+    fn range(&mut self, id: NodeId, depth: u32) -> Option<Vec<Int>> {
+        let [start, limit, delta] =
+            [0, 1, 2].map(|index| self.input(id, index, depth)?.first()?.known());
+        let (start, limit, delta) = (start?, limit?, delta?);
+        let mut all = Vec::new();
+        let mut next = start;
+        while delta != 0 && if delta > 0 { next < limit } else { next > limit } {
+            if all.len() == MOST {
+                return None;
+            }
+            all.push(Int::Known(next));
+            next = next.checked_add(delta)?;
+        }
+        Some(all)
     }
 
     fn slice(&mut self, context: &Context<'_>, id: NodeId, depth: u32) -> Option<Vec<Int>> {
@@ -270,10 +272,9 @@ fn checked(value: Option<i64>) -> Int {
 
 fn cast(element: Int, to: DataType) -> Int {
     match (&element, to) {
-        (_, DataType::INT64) => element,
         (Int::Known(value), DataType::INT32) if i32::try_from(*value).is_ok() => element,
-        // A size that a runtime can hold in the narrower type, or the model does not run.
-        (Int::Symbol(_), DataType::INT32) => element,
+        // A size is one that a runtime can hold in the narrower type, or the model does not run.
+        (_, DataType::INT64) | (Int::Symbol(_), DataType::INT32) => element,
         (Int::Known(value), DataType::BOOL) => Int::Known(i64::from(*value != 0)),
         _ => Int::Unknown,
     }

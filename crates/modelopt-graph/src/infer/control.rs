@@ -1,6 +1,6 @@
 //! Control flow: what goes into bodies from outside, and what comes out of them.
 
-use super::{Engine, complete, dims, join, join_known, without_shape};
+use super::{Engine, complete, contents, dims, join, join_known, without_shape};
 use crate::{DataType, Dim, GraphId, NodeId, Type, ValueId};
 
 /// Loops nested deeper than this are inferred without trying to keep shapes of state, so that
@@ -8,22 +8,23 @@ use crate::{DataType, Dim, GraphId, NodeId, Type, ValueId};
 const SHAPED_LOOPS: usize = 2;
 
 impl Engine<'_> {
-    /// `If`: what both branches agree on.
+    /// `If`: what both branches agree on, or what the only branch gives that can be taken.
     pub(super) fn branches(&mut self, id: NodeId, depth: usize) -> Vec<Option<Type>> {
-        let mut results: Vec<Vec<Option<Type>>> = Vec::new();
-        for name in ["then_branch", "else_branch"] {
-            let Some(body) = self.body(id, name) else {
-                return Vec::new();
-            };
+        let (Some(yes), Some(no)) = (self.body(id, "then_branch"), self.body(id, "else_branch"))
+        else {
+            return Vec::new();
+        };
+        let mut results = [yes, no].map(|body| {
             self.graph(body, depth + 1);
-            results.push(self.results(body));
+            self.results(body)
+        });
+        let condition = self.env.model.node(id).input(0);
+        let known = condition.and_then(|value| contents::of(&self.env, value));
+        if let Some([contents::Int::Known(taken)]) = known.as_deref() {
+            return std::mem::take(&mut results[usize::from(*taken == 0)]);
         }
-        match results.as_slice() {
-            [yes, no] => {
-                yes.iter().zip(no).map(|(a, b)| join_known(a.as_ref(), b.as_ref())).collect()
-            }
-            _ => Vec::new(),
-        }
+        let [yes, no] = results;
+        yes.iter().zip(&no).map(|(a, b)| join_known(a.as_ref(), b.as_ref())).collect()
     }
 
     /// `Loop`: state that goes round, then what each round adds to the scan outputs.

@@ -48,6 +48,8 @@ fn onnx(context: &Context<'_>, index: usize) -> Option<DataType> {
             .or_else(|| (!context.has(2)).then_some(DataType::UINT8)),
         // The statistics are kept in the type of the calculation.
         "LayerNormalization" if index > 0 => or_float("stash_type"),
+        // Without a state to start from, the new one has the type of the query.
+        "LinearAttention" if index == 1 && !context.has(3) => context.elem(0),
         "SimplifiedLayerNormalization" if index > 0 => Some(DataType::FLOAT),
         "SoftmaxCrossEntropyLoss" | "NegativeLogLikelihoodLoss" => context.elem(0),
         _ => None,

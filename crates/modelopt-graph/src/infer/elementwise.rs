@@ -1,6 +1,8 @@
 //! Operators that work element by element: the result has the shape of the operand, or of the
 //! operands broadcast against each other.
 
+#![allow(clippy::unnecessary_wraps)] // A `Rule` may have no answer, even if this one has.
+
 use super::dims;
 use super::node::{Context, Rule, Shapes, one};
 use crate::Shape;

@@ -36,10 +36,7 @@ fn reshape(context: &Context<'_>) -> Option<Shapes> {
     let target: Vec<Int> = if context.version < 5 {
         context.ints("shape")?.iter().copied().map(Int::Known).collect()
     } else {
-        match context.contents(1) {
-            Some(target) => target,
-            None => return None,
-        }
+        context.contents(1)?
     };
     let input = context.shape(0);
     let copies = context.int("allowzero", 0) == 0;
@@ -200,7 +197,7 @@ pub(super) fn concat(
     }
     let parts: Option<Vec<&Dim>> =
         known.iter().map(|shape| shape.map(|shape| &shape[axis])).collect();
-    shape[axis] = parts.map_or(Dim::Unknown, |parts| dims::sum(parts));
+    shape[axis] = parts.map_or(Dim::Unknown, dims::sum);
     one(shape)
 }
 
@@ -296,10 +293,10 @@ fn slice(context: &Context<'_>) -> Option<Shapes> {
     dims::axes(&axes, shape.len())?;
     let mut shape = shape.clone();
     for (index, &axis) in axes.iter().enumerate() {
-        let axis = dims::axis(axis, shape.len())?;
+        let place = dims::axis(axis, shape.len())?;
         let at = |list: &Option<Vec<Int>>| list.as_ref()?.get(index)?.known();
-        shape[axis] = match (at(&starts), at(&ends), at(&steps)) {
-            (Some(start), Some(end), Some(step)) => sliced(&shape[axis], start, end, step)?,
+        shape[place] = match (at(&starts), at(&ends), at(&steps)) {
+            (Some(start), Some(end), Some(step)) => sliced(&shape[place], start, end, step)?,
             _ => Dim::Unknown,
         };
     }
@@ -382,9 +379,9 @@ fn pad(context: &Context<'_>) -> Option<Shapes> {
     let mut shape = shape.clone();
     let (begin, end) = pads.split_at(axes.len());
     for ((axis, begin), end) in axes.into_iter().zip(begin).zip(end) {
-        let axis = dims::axis(axis, shape.len())?;
+        let place = dims::axis(axis, shape.len())?;
         let amount = begin.known().zip(end.known()).and_then(|(a, b)| a.checked_add(b));
-        shape[axis] = amount.map_or(Dim::Unknown, |amount| dims::add(&shape[axis], amount));
+        shape[place] = amount.map_or(Dim::Unknown, |amount| dims::add(&shape[place], amount));
     }
     one(shape)
 }
@@ -418,9 +415,9 @@ fn center(context: &Context<'_>) -> Option<Shapes> {
     dims::axes(&axes, shape.len())?;
     let sizes = context.contents(1);
     for (index, axis) in axes.into_iter().enumerate() {
-        let axis = dims::axis(axis, shape.len())?;
+        let place = dims::axis(axis, shape.len())?;
         let size = sizes.as_ref().and_then(|sizes| sizes.get(index));
-        shape[axis] = size.map_or(Dim::Unknown, Int::dim);
+        shape[place] = size.map_or(Dim::Unknown, Int::dim);
     }
     one(shape)
 }

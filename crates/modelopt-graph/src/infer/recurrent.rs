@@ -1,5 +1,7 @@
 //! Recurrent layers.
 
+#![allow(clippy::unnecessary_wraps)] // A `Rule` may have no answer, even if this one has.
+
 use super::dims;
 use super::node::{Context, Rule, Shapes};
 use crate::Dim;

@@ -31,9 +31,9 @@ fn resize(context: &Context<'_>) -> Option<Shapes> {
         let exact = matches!(context.string("keep_aspect_ratio_policy"), None | Some("stretch"));
         let mut result = shape.clone();
         for (index, axis) in axes.into_iter().enumerate() {
-            let axis = dims::axis(axis, shape.len())?;
+            let place = dims::axis(axis, shape.len())?;
             let size = sizes.as_ref().filter(|_| exact).and_then(|sizes| sizes.get(index));
-            result[axis] = size.map_or(Dim::Unknown, Int::dim);
+            result[place] = size.map_or(Dim::Unknown, Int::dim);
         }
         return one(result);
     }
@@ -64,8 +64,8 @@ fn scaled(shape: &[Dim], axes: &[i64], scales: Option<Vec<f32>>, known: bool) ->
     let mut shape = shape.to_vec();
     let Some(scales) = scales.filter(|scales| known && !scales.is_empty()) else {
         for &axis in axes {
-            let axis = dims::axis(axis, shape.len())?;
-            shape[axis] = Dim::Unknown;
+            let place = dims::axis(axis, shape.len())?;
+            shape[place] = Dim::Unknown;
         }
         return Some(shape);
     };
@@ -73,17 +73,13 @@ fn scaled(shape: &[Dim], axes: &[i64], scales: Option<Vec<f32>>, known: bool) ->
         return None;
     }
     for (&axis, scale) in axes.iter().zip(scales) {
-        let axis = dims::axis(axis, shape.len())?;
-        shape[axis] = match &shape[axis] {
+        let place = dims::axis(axis, shape.len())?;
+        shape[place] = match &shape[place] {
             size if scale.to_bits() == 1f32.to_bits() => size.clone(),
             // Beyond this, float32 has no exact sizes.
             Dim::Fixed(size) if *size < (1 << 24) && scale.is_finite() && scale > 0.0 => {
-                let scaled = (*size as f32 * scale).floor();
-                if scaled < (1u32 << 24) as f32 {
-                    Dim::Fixed(scaled as usize)
-                } else {
-                    Dim::Unknown
-                }
+                let size = (*size as f32 * scale).floor();
+                if size < (1u32 << 24) as f32 { Dim::Fixed(size as usize) } else { Dim::Unknown }
             }
             _ => Dim::Unknown,
         };

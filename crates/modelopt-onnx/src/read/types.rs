@@ -42,7 +42,6 @@ impl Part {
 
 impl Reader {
     pub(super) fn declared_type(&self, range: Range<usize>) -> Result<DeclaredType> {
-        self.wire.count_object()?;
         self.scan(range.clone(), Part::Type, 0)?;
         let offset = range.start;
         let bytes = self.wire.share(range);
