@@ -69,6 +69,18 @@ pub(crate) struct Quantize {
     /// Where to write the result; - writes to stdout
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: PathBuf,
+    /// Write large weights to an external file beside the model even if it is below 2 GB
+    #[arg(long)]
+    pub(crate) external_data: bool,
+    /// Also print the plan: each layer, what was done and why
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// Save the plan that was carried out, for --plan
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save_plan: Option<PathBuf>,
+    /// Write report.json and report.md into this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) report: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) planning: Planning,
     #[command(flatten)]
@@ -82,21 +94,12 @@ pub(crate) struct Quantize {
     #[arg(
         long,
         help_heading = "Gate",
-        conflicts_with_all = ["runtime", "samples", "dim", "fixed", "min_sqnr", "max_abs_error", "min_top1"]
+        conflicts_with_all = [
+            "runtime", "threads", "samples", "dim", "fixed", "seed", "sample_count", "min_sqnr",
+            "max_abs_error", "min_top1", "min_shrink",
+        ]
     )]
     pub(crate) no_validate: bool,
-    /// Write large weights to an external file beside the model even if it is below 2 GB
-    #[arg(long)]
-    pub(crate) external_data: bool,
-    /// Also print the plan: each layer, what was done and why
-    #[arg(long)]
-    pub(crate) explain: bool,
-    /// Save the plan that was carried out, for --plan
-    #[arg(long, value_name = "FILE")]
-    pub(crate) save_plan: Option<PathBuf>,
-    /// Write report.json and report.md into this folder
-    #[arg(long, value_name = "DIR")]
-    pub(crate) report: Option<PathBuf>,
 }
 
 /// What decides about layers.
@@ -132,7 +135,7 @@ pub(crate) struct Planning {
     /// Leave weights alone that are smaller than this
     #[arg(long, value_name = "BYTES")]
     pub(crate) min_weight_bytes: Option<usize>,
-    /// Leave out a preparation step: sort, freeze-inputs, aliases, constants, fold, batchnorm, dead
+    /// Leave out a preparation step: sort, freeze-inputs, functions, aliases, constants, fold, batchnorm, dead
     #[arg(long, value_name = "NAME")]
     pub(crate) skip_rewrite: Vec<String>,
     /// Make inputs that have a default constants, so that callers can no longer override them
@@ -217,11 +220,11 @@ pub(crate) struct Gate {
 pub(crate) struct Plan {
     /// Model
     pub(crate) input: PathBuf,
-    #[command(flatten)]
-    pub(crate) planning: Planning,
     /// Save the plan as a file that `modelopt quantize --plan` takes
     #[arg(long, value_name = "FILE")]
     pub(crate) save: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) planning: Planning,
 }
 
 #[derive(Args, Debug)]

@@ -21,8 +21,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<Done> {
         Command::Compare(args) => compare(args, common),
         Command::Inspect(args) => inspect(&args, common),
         Command::Completions { shell } => {
-            let mut command = Arguments::command();
-            clap_complete::generate(shell, &mut command, "modelopt", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "modelopt", &mut script);
+            std::io::stdout().write_all(&script)?;
             Ok(Done::Ok)
         }
         Command::Man { folder } => {

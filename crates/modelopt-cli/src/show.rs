@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use comfy_table::{CellAlignment, Table, presets};
-use modelopt::report::SampleKind;
+use modelopt::report::{SampleKind, Samples};
 use modelopt::rewrite::{Plan, Scheme};
 use modelopt::validate::{Bound, Check, OutputParity, Parity, SizeChange, Unit, Verdict};
 use modelopt::{Compared, Inspection, Outcome, Ran};
@@ -12,19 +12,26 @@ use modelopt::{Compared, Inspection, Outcome, Ran};
 /// How many of the worst layers are named.
 const NAMED: usize = 8;
 
-/// A table without lines, its columns from `right` on aligned to the right.
-fn table(header: &[&str], right: &[usize]) -> Table {
+/// A table without lines.
+fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header.iter().copied());
+    table.load_style(presets::NOTHING);
+    if !header.is_empty() {
+        table.set_header(header.iter().copied());
+    }
+    table
+}
+
+/// The finished table, the columns in `right` aligned to the right.
+fn indented(mut table: Table, right: &[usize]) -> String {
+    if let Some(first) = table.column_mut(0) {
+        first.set_padding((0, 1));
+    }
     for &column in right {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    table
-}
-
-fn indented(table: &Table) -> String {
     table.lines().fold(String::new(), |mut text, line| {
         let _ = writeln!(text, "  {}", line.trim_end());
         text
@@ -66,16 +73,8 @@ pub(crate) fn outcome(outcome: &Outcome, input: &Path, output: &Path) -> String 
         text.push('\n');
         text += &parity_table(parity, verdict);
     }
-    if let Some(ran) = &outcome.ran {
-        let samples = outcome.samples.map_or(String::new(), |samples| {
-            let kind = match samples.kind {
-                SampleKind::Real => "real",
-                SampleKind::Synthetic => "invented",
-                SampleKind::Mixed => "real and invented",
-            };
-            format!(" on {} {kind} sample{}", samples.count, plural(samples.count))
-        });
-        let _ = writeln!(text, "\n  ran in {}{samples}", runtime(ran));
+    if let (Some(runtime), Some(samples)) = (&outcome.ran, outcome.samples) {
+        text += &ran(runtime, samples);
     }
     text += &failures(outcome);
     let verdict = outcome.verdict.as_ref().map(|verdict| verdict.pass);
@@ -91,12 +90,25 @@ pub(crate) fn outcome(outcome: &Outcome, input: &Path, output: &Path) -> String 
     text
 }
 
-fn runtime(ran: &Ran) -> String {
+/// Where and on what models ran.
+fn ran(ran: &Ran, samples: Samples) -> String {
     let threads = match ran.threads {
         0 => "all threads".to_owned(),
         count => format!("{count} thread{}", plural(count)),
     };
-    format!("{} {} with {threads} ({})", ran.runtime, ran.version, ran.reason)
+    let kind = match samples.kind {
+        SampleKind::Real => "real",
+        SampleKind::Synthetic => "invented",
+        SampleKind::Mixed => "real and invented",
+    };
+    format!(
+        "\n  ran in {} {} with {threads} on {} {kind} sample{}\n  ({})\n",
+        ran.runtime,
+        ran.version,
+        samples.count,
+        plural(samples.count),
+        ran.reason,
+    )
 }
 
 fn plural(count: usize) -> &'static str {
@@ -114,7 +126,7 @@ fn size(size: SizeChange) -> String {
 }
 
 fn schemes(outcome: &Outcome) -> String {
-    let mut rows = table(&["scheme", "layers", "weights"], &[1, 2]);
+    let mut rows = table(&["scheme", "layers", "weights"]);
     for scheme in Scheme::ALL {
         let layers = outcome.plan.layers.iter().filter(|layer| layer.scheme == scheme);
         let count = layers.clone().count();
@@ -128,13 +140,13 @@ fn schemes(outcome: &Outcome) -> String {
             rows.add_row([scheme.to_string(), count.to_string(), bytes(total)]);
         }
     }
-    indented(&rows)
+    indented(rows, &[1, 2])
 }
 
 /// One line per output: its figures, the limit of its SQNR, and whether it passes.
 fn parity_table(parity: &Parity, verdict: &Verdict) -> String {
-    let header = ["output", "type", "SQNR", "limit", "max error", "cosine", "verdict"];
-    let mut rows = table(&header, &[2, 3, 4, 5]);
+    let mut rows =
+        table(&["output", "type", "SQNR", "limit", "max error", "cosine", "verdict"]);
     for output in &parity.outputs {
         let checks: Vec<&Check> =
             verdict.checks.iter().filter(|check| check.subject == output.name).collect();
@@ -154,7 +166,7 @@ fn parity_table(parity: &Parity, verdict: &Verdict) -> String {
             pass.to_owned(),
         ]);
     }
-    indented(&rows)
+    indented(rows, &[2, 3, 4, 5])
 }
 
 fn figures(output: &OutputParity) -> [String; 3] {
@@ -179,7 +191,7 @@ fn failures(outcome: &Outcome) -> String {
     text += &failed_checks(verdict);
     if !outcome.culprits.is_empty() {
         text += "\n  worst layers, each changed alone:\n";
-        let mut rows = table(&["SQNR", "scheme", "layer"], &[0]);
+        let mut rows = table(&["SQNR", "scheme", "layer"]);
         for culprit in outcome.culprits.iter().take(NAMED) {
             let shared = match culprit.layers.len() {
                 1 => String::new(),
@@ -188,13 +200,17 @@ fn failures(outcome: &Outcome) -> String {
             let first = culprit.layers.first().cloned().unwrap_or_default();
             rows.add_row([
                 decibels(culprit.sqnr_db),
-                culprit.scheme.to_string(),
+                culprit.scheme.clone(),
                 format!("{first}{shared}"),
             ]);
         }
-        text += &indented(&rows);
-        if let Some(first) = outcome.culprits.first().and_then(|culprit| culprit.layers.first()) {
-            let _ = writeln!(text, "  try: --exclude '{first}', or --scheme int8-weights");
+        text += &indented(rows, &[0]);
+        if let Some(culprit) = outcome.culprits.first()
+            && let Some(first) = culprit.layers.first()
+        {
+            let dynamic = culprit.scheme == Scheme::Int8Dynamic.name();
+            let gentler = if dynamic { ", or --scheme int8-weights" } else { "" };
+            let _ = writeln!(text, "  try: --exclude '{first}'{gentler}");
         }
     }
     text
@@ -229,7 +245,7 @@ fn failed_checks(verdict: &Verdict) -> String {
 
 /// What `modelopt plan` and `--explain` print.
 pub(crate) fn plan(plan: &Plan) -> String {
-    let mut rows = table(&["layer", "operator", "weights", "scheme", "because"], &[2]);
+    let mut rows = table(&["layer", "operator", "weights", "scheme", "because"]);
     for layer in &plan.layers {
         rows.add_row([
             layer.name.clone(),
@@ -239,7 +255,7 @@ pub(crate) fn plan(plan: &Plan) -> String {
             layer.reason.clone(),
         ]);
     }
-    let mut text = indented(&rows);
+    let mut text = indented(rows, &[2]);
     let _ = writeln!(text, "\n  {} of {} layers are changed", plan.changed(), plan.layers.len());
     text
 }
@@ -249,7 +265,7 @@ pub(crate) fn compared(compared: &Compared) -> String {
     let mut text = size(compared.size);
     text.push('\n');
     text += &parity_table(&compared.parity, &compared.verdict);
-    let _ = writeln!(text, "\n  ran in {}", runtime(&compared.ran));
+    text += &ran(&compared.ran, compared.samples);
     if compared.verdict.pass {
         text += "\npassed\n";
     } else {
@@ -274,12 +290,12 @@ pub(crate) fn inspection(model: &Inspection, path: &Path) -> String {
     }
     for (title, ports) in [("inputs", &model.inputs), ("outputs", &model.outputs)] {
         let _ = writeln!(text, "\n  {title}");
-        let mut rows = table(&[], &[]);
+        let mut rows = table(&[]);
         for port in ports {
             let default = if port.has_default { "has a default" } else { "" };
             rows.add_row([&port.name, &port.ty, default]);
         }
-        text += &indented(&rows);
+        text += &indented(rows, &[]);
     }
     let operators: Vec<String> =
         model.operators.iter().map(|entry| format!("{} {}", entry.count, entry.operator)).collect();
@@ -291,11 +307,12 @@ pub(crate) fn inspection(model: &Inspection, path: &Path) -> String {
         let _ = writeln!(text, "  {} model-local functions", model.functions);
     }
     text += "\n  weights\n";
-    let mut rows = table(&[], &[0, 2]);
+    let mut rows = table(&[]);
     for entry in &model.weights {
-        rows.add_row([bytes(entry.bytes), entry.ty.clone(), format!("{} tensors", entry.tensors)]);
+        let tensors = format!("{} tensor{}", entry.tensors, plural(entry.tensors));
+        rows.add_row([bytes(entry.bytes), entry.ty.clone(), tensors]);
     }
-    text += &indented(&rows);
+    text += &indented(rows, &[0, 2]);
     let _ = writeln!(
         text,
         "\n  {} of {} weight layers can be quantized; `modelopt plan` shows them",

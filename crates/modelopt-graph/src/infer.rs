@@ -108,8 +108,9 @@ struct Env<'a> {
     model: &'a Model,
     /// Types found; `None` inside where a visit found nothing.
     found: HashMap<ValueId, Option<Type>>,
-    /// The nodes whose functions are being inferred, outermost first.
-    callers: Vec<&'a Node>,
+    /// The nodes whose functions are being inferred, outermost first, and whether the function
+    /// has default values for attributes.
+    callers: Vec<(&'a Node, bool)>,
     /// What the inputs of those functions stand for.
     arguments: HashMap<ValueId, ValueId>,
 }
@@ -144,29 +145,39 @@ impl<'a> Env<'a> {
 
     /// An attribute of a node, looked up on the caller where it refers to one.
     fn attribute(&self, node: &'a Node, name: &str) -> Option<&'a AttributeValue> {
-        let mut found = node.attribute(name)?;
-        let mut callers = self.callers.iter().rev();
-        while let AttributeValue::Reference(outer) = found {
-            found = callers.next()?.attribute(outer)?;
-        }
-        Some(found)
+        self.resolve(node.attribute(name)?).ok()?
     }
 
-    /// Whether an attribute refers to one that no caller is known to give. Its value may be the
-    /// operator's default or the function's, so nothing may be derived from it.
+    /// The value behind a reference to an attribute of the caller: `Ok(None)` where the caller
+    /// leaves it out, an error where that does not settle it.
+    fn resolve(&self, value: &'a AttributeValue) -> Result<Option<&'a AttributeValue>, Open> {
+        let mut found = value;
+        let mut callers = self.callers.iter().rev();
+        while let AttributeValue::Reference(outer) = found {
+            let (caller, has_defaults) = callers.next().ok_or(Open)?;
+            match caller.attribute(outer) {
+                Some(value) => found = value,
+                None if *has_defaults => return Err(Open),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(found))
+    }
+
+    /// Whether an attribute refers to one whose value is not known, so that nothing may be
+    /// derived from the node's attributes.
     fn has_open_reference(&self, node: &'a Node) -> bool {
         const MOST_REFERENCES: usize = 64;
-        let mut references = node
-            .attributes
-            .iter()
-            .filter(|attribute| matches!(attribute.value, AttributeValue::Reference(_)));
-        references
-            .by_ref()
-            .take(MOST_REFERENCES)
-            .any(|attribute| self.attribute(node, &attribute.name).is_none())
+        let is_reference = |value: &&AttributeValue| matches!(value, AttributeValue::Reference(_));
+        let mut references =
+            node.attributes.iter().map(|attribute| &attribute.value).filter(is_reference);
+        references.by_ref().take(MOST_REFERENCES).any(|value| self.resolve(value).is_err())
             || references.next().is_some()
     }
 }
+
+/// The value of an attribute is not known.
+struct Open;
 
 fn is_unusable(dim: &Dim) -> bool {
     match dim {
@@ -212,14 +223,12 @@ fn tame(ty: Cow<'_, Type>) -> Option<Cow<'_, Type>> {
             Type::Other => {}
         }
     }
-    match cheap(&ty, 0)? {
-        true => Some(ty),
-        false => {
-            let mut ty = ty.into_owned();
-            cut(&mut ty);
-            Some(Cow::Owned(ty))
-        }
+    if cheap(&ty, 0)? {
+        return Some(ty);
     }
+    let mut ty = ty.into_owned();
+    cut(&mut ty);
+    Some(Cow::Owned(ty))
 }
 
 /// What holds of a value that has one of two types: the parts in which they agree.
@@ -360,16 +369,17 @@ impl<'a> Engine<'a> {
             (true, "Loop") => self.repeat(id, depth),
             (true, "Scan") => self.scan(id, depth),
             (true, "SequenceMap") => self.sequence_map(id, depth),
-            _ => match self.called(node) {
-                Some(function) => self.call(id, function, depth),
-                None => {
+            _ => {
+                if let Some(function) = self.called(node) {
+                    self.call(id, function, depth)
+                } else {
                     // Bodies of operators that are not known here have declared inputs at best.
                     for body in node.bodies() {
                         self.graph(body, depth + 1);
                     }
                     node::types(&self.env, id)
                 }
-            },
+            }
         };
         types.resize(node.outputs().len(), None);
         for ty in &mut types {

@@ -125,6 +125,8 @@ pub struct Function {
     pub opsets: Vec<OpsetImport>,
     /// Body; its inputs are the formal parameters.
     pub body: GraphId,
+    /// Whether it has attributes with default values, which the loader's note holds.
+    pub has_attribute_defaults: bool,
     /// The loader's note.
     pub origin: Origin,
 }

@@ -94,6 +94,7 @@ impl Build {
             overload: String::new(),
             opsets: imports(),
             body,
+            has_attribute_defaults: false,
             origin: Origin::NONE,
         });
         body
@@ -295,6 +296,27 @@ fn calls_are_followed_each_with_its_own_types() {
     assert_eq!(build.ty("q"), "float[?, 3]");
     assert_eq!(build.ty("r"), "float[..]");
     assert_eq!(build.ty("s"), "-");
+}
+
+#[test]
+fn attributes_that_callers_leave_out_fall_back_unless_the_function_has_defaults() {
+    for (has_defaults, expected) in [(false, "float[2, 1]"), (true, "float[..]")] {
+        let mut build = Build::new();
+        let main = build.main();
+        let body = build.function("Sum", &["p"]);
+        let attributes = vec![
+            ("axes", AttributeValue::Reference("over".into())),
+            ("keepdims", AttributeValue::Reference("keep".into())),
+        ];
+        build.node(body, "ReduceMean", &["p"], &["q"], attributes);
+        build.output(body, "q");
+        build.model.functions[0].has_attribute_defaults = has_defaults;
+        build.input(main, "x", Some(float(&[2, 3])));
+        let given = vec![("over", vec![1i64].into())];
+        build.node(main, "local.Sum", &["x"], &["y"], given);
+        build.infer();
+        assert_eq!(build.ty("y"), expected);
+    }
 }
 
 #[test]

@@ -226,6 +226,7 @@ impl Reader {
             overload: String::new(),
             opsets: Vec::new(),
             body,
+            has_attribute_defaults: false,
             origin: modelopt_graph::Origin::NONE,
         };
         let mut extra = Extra::default();
@@ -244,10 +245,10 @@ impl Reader {
                     self.text(&record, &mut function.overload, &mut extra)?;
                 }
                 (field::function::INPUT, Value::Len(content)) => {
-                    inputs.push(self.utf8(content.clone(), "FunctionProto")?);
+                    inputs.push(content.clone());
                 }
                 (field::function::OUTPUT, Value::Len(content)) => {
-                    outputs.push(self.utf8(content.clone(), "FunctionProto")?);
+                    outputs.push(content.clone());
                 }
                 (field::function::NODE, Value::Len(content)) => raw.nodes.push(content.clone()),
                 (field::function::OPSET_IMPORT, Value::Len(content)) => {
@@ -256,6 +257,10 @@ impl Reader {
                 (field::function::VALUE_INFO, Value::Len(content)) => {
                     raw.declared.push(content.clone());
                 }
+                (field::function::ATTRIBUTE_PROTO, Value::Len(_)) => {
+                    function.has_attribute_defaults = true;
+                    self.keep(&mut extra, &record);
+                }
                 _ => self.keep(&mut extra, &record),
             }
         }
@@ -263,6 +268,7 @@ impl Reader {
         self.model.functions.push(function);
         self.scopes.push(HashMap::new());
         for name in inputs {
+            let name = self.utf8(name, "FunctionProto")?;
             let value = self.define(name, body)?;
             let info = ValueInfo { value, ty: None, origin: modelopt_graph::Origin::NONE };
             self.model.add_input(body, info);
@@ -270,6 +276,7 @@ impl Reader {
         self.define_results(&raw.nodes, body)?;
         self.insert_nodes(raw.nodes, body, 1)?;
         for name in outputs {
+            let name = self.utf8(name, "FunctionProto")?;
             let value = self.lookup(&name, || "an output of a function".to_owned())?;
             let info = ValueInfo { value, ty: None, origin: modelopt_graph::Origin::NONE };
             self.model.add_output(body, info);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use modelopt_validate::{LatencyComparison, Parity, SizeChange, Verdict};
+use modelopt_validate::{Culprit, LatencyComparison, Parity, SizeChange, Verdict};
 use serde::{Deserialize, Serialize};
 
 /// Name and version of the document's schema. Within a version, fields are only added.
@@ -43,6 +43,9 @@ pub struct Document {
     /// Pass or fail, if it was judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
+    /// After a failed verdict: the layers by the damage that each does alone, worst first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub culprits: Vec<Culprit>,
     /// What the reader should know besides.
     #[serde(default)]
     pub warnings: Vec<String>,

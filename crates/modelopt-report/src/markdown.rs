@@ -1,6 +1,6 @@
 //! The document in GitHub's Markdown.
 
-use modelopt_validate::{Bound, Check, FloatParity, OutputParity, Parity, Unit, Verdict};
+use modelopt_validate::{Bound, Check, Culprit, FloatParity, OutputParity, Parity, Unit, Verdict};
 
 use crate::{Document, PlanLine, SampleKind};
 
@@ -19,6 +19,7 @@ pub(crate) fn render(document: &Document) -> String {
     if let Some(verdict) = &document.verdict {
         out.verdict(verdict);
     }
+    out.culprits(&document.culprits);
     if let Some(parity) = &document.parity {
         out.parity(parity);
     }
@@ -92,6 +93,18 @@ impl Markdown {
         for left in &verdict.unjudged {
             self.line(&format!("Not judged: {} ({}).\n", text(&left.name), text(&left.reason)));
         }
+    }
+
+    fn culprits(&mut self, culprits: &[Culprit]) {
+        if culprits.is_empty() {
+            return;
+        }
+        self.line("### Worst layers, each changed alone\n");
+        let rows = culprits.iter().take(LONG_PLAN).map(|culprit| {
+            let layers = text(&culprit.layers.join(", "));
+            vec![layers, text(&culprit.scheme), number(culprit.sqnr_db)]
+        });
+        self.table("Layers,Scheme,SQNR (dB)", rows);
     }
 
     fn parity(&mut self, parity: &Parity) {

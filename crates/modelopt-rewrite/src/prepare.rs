@@ -8,6 +8,7 @@ mod batchnorm;
 mod constants;
 mod dead;
 mod fold;
+mod functions;
 mod inputs;
 
 use modelopt_graph::{Model, verify};
@@ -39,6 +40,11 @@ const ORDER: &[Step] = &[
         name: "freeze-inputs",
         place: "before anything asks what is constant",
         run: inputs::run,
+    },
+    Step {
+        name: "functions",
+        place: "before all that looks for weights: inside a function they are parameters",
+        run: functions::run,
     },
     Step {
         name: "aliases",

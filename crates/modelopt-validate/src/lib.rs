@@ -17,6 +17,7 @@
 #![allow(clippy::float_cmp)] // Whether numbers are equal is the question here.
 
 mod compare;
+mod culprit;
 mod exact;
 mod float;
 mod gate;
@@ -27,6 +28,7 @@ mod scores;
 mod size;
 
 pub use compare::{CompareError, Side, compare, compare_within};
+pub use culprit::Culprit;
 pub use float::{FloatParity, Tolerance};
 pub use gate::{Bound, Check, Limits, Measurements, OutputLimits, Unit, Unjudged, Verdict, judge};
 pub use latency::LatencyComparison;

@@ -8,20 +8,10 @@ use modelopt_graph::Model;
 use modelopt_onnx::{SaveOptions, Staged};
 use modelopt_rewrite::{self as rewrite, Plan, Scheme};
 use modelopt_runtime::Sample;
+use modelopt_validate::Culprit;
 
 use crate::Progress;
 use crate::run::Bench;
-
-/// What one layer, or several that share a weight, cost when changed alone.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct Culprit {
-    /// The layers.
-    pub layers: Vec<String>,
-    /// What was done to the first.
-    pub scheme: Scheme,
-    /// Worst output SQNR with only these changed, in dB.
-    pub sqnr_db: f64,
-}
 
 /// At most this long, so that a refusal does not keep a build waiting.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -63,7 +53,7 @@ pub(crate) fn culprits(
         let path = folder.path().join("alone.onnx");
         if let Some(sqnr_db) = sqnr_alone(prepared, &alone, &path, samples, bench) {
             culprits.push(Culprit {
-                scheme: plan.layers[group[0]].scheme,
+                scheme: plan.layers[group[0]].scheme.to_string(),
                 layers: group.iter().map(|&index| plan.layers[index].name.clone()).collect(),
                 sqnr_db,
             });

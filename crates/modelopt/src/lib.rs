@@ -19,7 +19,6 @@ mod optimize;
 mod run;
 mod transform;
 
-pub use blame::Culprit;
 pub use compare::{Compared, compare};
 pub use config::{Config, Enforcement, RuntimeChoice};
 pub use error::{Error, ErrorKind};

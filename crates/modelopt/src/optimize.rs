@@ -6,10 +6,12 @@ use modelopt_onnx::{self as onnx, SaveOptions, Staged};
 use modelopt_report as report;
 use modelopt_rewrite::{Plan, QuantizedWeight, Scheme};
 use modelopt_runtime::Sample;
-use modelopt_validate::{CompareError, Measurements, Parity, Side, SizeChange, Verdict, judge};
+use modelopt_validate::{
+    CompareError, Culprit, Measurements, Parity, Side, SizeChange, Verdict, judge,
+};
 
 use crate::Progress;
-use crate::blame::{self, Culprit};
+use crate::blame;
 use crate::config::{Config, Enforcement};
 use crate::error::Error;
 use crate::run::{self, Ran};
@@ -64,7 +66,7 @@ pub fn optimize(
     let original = onnx::load(input)?;
     progress(Progress::Step("quantizing"));
     let prepared = transform::prepared(&original, config)?;
-    let transformed = transform::transform(&original, config)?;
+    let transformed = transform::rewritten(&original, &prepared, config)?;
     progress(Progress::Step("writing the candidate"));
     let save = SaveOptions { external_data: config.external_data };
     let staged = Staged::write(&transformed.model, output, save)?;
@@ -175,8 +177,9 @@ fn validate(
     match compared {
         Ok(parity) => validation.parity = Some(parity),
         // A candidate that does not run where the original does is a failed verdict.
-        Err(error @ CompareError::Run { side: Side::Candidate, .. }) => {
-            validation.failure = Some(format!("the candidate does not run: {error}"));
+        Err(CompareError::Run { side: Side::Candidate, sample, source }) => {
+            let cause = run::without_path(&source);
+            validation.failure = Some(format!("the candidate fails on sample '{sample}': {cause}"));
         }
         Err(error) => return Err(error.into()),
     }
@@ -230,6 +233,7 @@ impl Outcome {
             plan: plan.collect(),
             parity: self.parity.clone(),
             verdict: self.verdict.clone(),
+            culprits: self.culprits.clone(),
             warnings: self.warnings.clone(),
             ..report::Document::default()
         }

@@ -68,7 +68,7 @@ pub(crate) fn bench(original: &Path, samples: &[Sample], config: &Config) -> Res
         match attempt {
             Ok((runtime, session)) => {
                 let reason = match failures.first() {
-                    Some(failure) => failure.to_string(),
+                    Some(failure) => without_path(failure),
                     None if candidates.len() > 1 => "the default, and it runs the original".into(),
                     None => "as asked".to_owned(),
                 };
@@ -89,6 +89,20 @@ pub(crate) fn bench(original: &Path, samples: &[Sample], config: &Config) -> Res
             failures.extend(last);
             Err(ErrorKind::NoRuntime(failures).into())
         }
+    }
+}
+
+/// What a runtime said of the model, for reports: they travel, so they do not say where it lies.
+pub(crate) fn without_path(error: &RuntimeError) -> String {
+    match error {
+        RuntimeError::Load { runtime, message, .. } => {
+            format!("{runtime} cannot load it: {message}")
+        }
+        RuntimeError::Run { runtime, message, .. } => format!("{runtime} cannot run it: {message}"),
+        RuntimeError::Panicked { runtime, stage, message, .. } => {
+            format!("{runtime} panicked while {stage} it: {message}")
+        }
+        other => other.to_string(),
     }
 }
 

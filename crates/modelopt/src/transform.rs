@@ -42,16 +42,21 @@ pub(crate) fn planned(prepared: &Model, config: &Config) -> Result<Plan, Error> 
 
 /// Plans and rewrites a model. The same model and settings give the same candidate.
 pub fn transform(model: &Model, config: &Config) -> Result<Transformed, Error> {
-    let mut candidate = prepared(model, config)?;
-    let plan = planned(&candidate, config)?;
-    if plan.changed() == 0 {
-        return Ok(Transformed {
-            model: model.clone(),
-            plan,
-            weights: Vec::new(),
-            unchanged: true,
-        });
+    rewritten(model, &prepared(model, config)?, config)
+}
+
+/// Plans and rewrites a model of which the prepared form is at hand.
+pub(crate) fn rewritten(
+    original: &Model,
+    prepared: &Model,
+    config: &Config,
+) -> Result<Transformed, Error> {
+    let plan = planned(prepared, config)?;
+    let unchanged = plan.changed() == 0;
+    if unchanged {
+        return Ok(Transformed { model: original.clone(), plan, weights: Vec::new(), unchanged });
     }
+    let mut candidate = prepared.clone();
     let weights = rewrite::apply(&mut candidate, &plan)?;
-    Ok(Transformed { model: candidate, plan, weights, unchanged: false })
+    Ok(Transformed { model: candidate, plan, weights, unchanged })
 }

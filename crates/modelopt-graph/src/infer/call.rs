@@ -20,9 +20,10 @@ impl<'a> Engine<'a> {
     pub(super) fn call(&mut self, id: NodeId, function: usize, depth: usize) -> Vec<Option<Type>> {
         let model = self.env.model;
         let node = model.node(id);
-        let Some(body) = model.functions.get(function).map(|function| function.body) else {
+        let Some(called) = model.functions.get(function) else {
             return Vec::new();
         };
+        let body = called.body;
         if self.fuel == 0 || depth > MAX_DEPTH || self.active.contains(&function) {
             self.unfollowed.insert(function);
             return Vec::new();
@@ -43,7 +44,7 @@ impl<'a> Engine<'a> {
             };
         }
         self.active.push(function);
-        self.env.callers.push(node);
+        self.env.callers.push((node, called.has_attribute_defaults));
         self.graph(body, depth + 1);
         self.env.callers.pop();
         self.active.pop();

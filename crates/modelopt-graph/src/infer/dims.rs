@@ -150,14 +150,15 @@ mod tests {
     #[test]
     fn broadcasting_keeps_what_is_certain() {
         let n = symbol("n");
+        let one = std::slice::from_ref(&n);
         let of = |a: &[Dim], b: &[Dim]| broadcast(a, b);
         assert_eq!(
             of(&[n.clone(), Dim::Fixed(1)], &[Dim::Fixed(3)]),
             Some(vec![n.clone(), Dim::Fixed(3)])
         );
-        assert_eq!(of(&[n.clone()], &[Dim::Fixed(3)]), Some(vec![Dim::Fixed(3)]));
-        assert_eq!(of(&[n.clone()], &[symbol("m")]), Some(vec![Dim::Unknown]));
-        assert_eq!(of(&[n.clone()], std::slice::from_ref(&n)), Some(vec![n]));
+        assert_eq!(of(one, &[Dim::Fixed(3)]), Some(vec![Dim::Fixed(3)]));
+        assert_eq!(of(one, &[symbol("m")]), Some(vec![Dim::Unknown]));
+        assert_eq!(of(one, one), Some(one.to_vec()));
         assert_eq!(of(&[Dim::Fixed(2)], &[Dim::Fixed(3)]), None);
         assert_eq!(axes(&[-1, 0], 3), Some(vec![0, 2]));
         assert_eq!(axes(&[-1, 2], 3), None);

@@ -60,70 +60,87 @@ fn determinant(context: &Context<'_>) -> Option<Shapes> {
 fn einsum(context: &Context<'_>) -> Option<Shapes> {
     const LONGEST: usize = 1024;
     let equation: String = context.string("equation")?.split_whitespace().collect();
-    if equation.len() > LONGEST || context.input_count() > super::MAX_RANK {
+    if equation.len() > LONGEST {
         return None;
     }
     let (terms, output) = match equation.split_once("->") {
         Some((terms, output)) => (terms, Some(output)),
         None => (equation.as_str(), None),
     };
-    let mut sizes: Vec<(char, Dim)> = Vec::new();
-    let mut ellipsis: Option<Shape> = None;
-    let mut counts: Vec<(char, usize)> = Vec::new();
     let terms: Vec<&str> = terms.split(',').collect();
     if terms.len() != context.input_count() {
         return None;
     }
+    let mut letters = Letters::default();
     for (index, term) in terms.into_iter().enumerate() {
-        let shape = context.shape(index)?;
-        let (before, after) = term.split_once("...").unwrap_or((term, ""));
-        let named = before.chars().count() + after.chars().count();
-        let extra = shape.len().checked_sub(named)?;
-        if extra > 0 && !term.contains("...") {
-            return None;
+        letters.read(term, context.shape(index)?)?;
+    }
+    one(match output {
+        Some(output) => letters.explicit(output)?,
+        None => letters.implicit(),
+    })
+}
+
+/// What the terms of an einsum equation say.
+#[derive(Default)]
+struct Letters {
+    /// Each letter with its size and how often it occurs.
+    sizes: Vec<(char, Dim, usize)>,
+    /// The sizes that an ellipsis stands for.
+    ellipsis: Shape,
+}
+
+impl Letters {
+    fn read(&mut self, term: &str, shape: &[Dim]) -> Option<()> {
+        let (before, after) = match term.split_once("...") {
+            Some(parts) => parts,
+            None if term.chars().count() == shape.len() => (term, ""),
+            None => return None,
+        };
+        let (first, last) = (before.chars().count(), after.chars().count());
+        let end = shape.len().checked_sub(last)?;
+        self.ellipsis = dims::broadcast(&self.ellipsis, shape.get(first..end)?)?;
+        let named = shape.iter().take(first).chain(shape.iter().skip(end));
+        for (letter, size) in before.chars().chain(after.chars()).zip(named) {
+            self.add(letter, size);
         }
-        let split = before.chars().count();
-        if term.contains("...") {
-            let own = shape.get(split..split + extra)?;
-            ellipsis = Some(match ellipsis {
-                Some(so_far) => dims::broadcast(&so_far, own)?,
-                None => own.to_vec(),
-            });
-        }
-        let rest = shape.iter().skip(split + extra);
-        let letters = before.chars().chain(after.chars());
-        for (letter, size) in letters.zip(shape.iter().take(split).chain(rest)) {
-            match counts.iter_mut().find(|(known, _)| *known == letter) {
-                Some((_, count)) => *count += 1,
-                None => counts.push((letter, 1)),
-            }
-            match sizes.iter_mut().find(|(known, _)| *known == letter) {
+        Some(())
+    }
+
+    fn add(&mut self, letter: char, size: &Dim) {
+        match self.sizes.iter_mut().find(|(known, ..)| *known == letter) {
+            Some((_, known, count)) => {
+                *count += 1;
                 // A size of 1 may be stretched.
-                Some((_, known)) if *known == Dim::Fixed(1) => *known = size.clone(),
-                Some(_) if *size == Dim::Fixed(1) => {}
-                Some((_, known)) => *known = dims::both(known, size),
-                None => sizes.push((letter, size.clone())),
+                *known = match (&*known, size) {
+                    (Dim::Fixed(1), other) => other.clone(),
+                    (_, Dim::Fixed(1)) => known.clone(),
+                    _ => dims::both(known, size),
+                };
             }
+            None => self.sizes.push((letter, size.clone(), 1)),
         }
     }
-    let size = |letter: char| {
-        sizes.iter().find(|(known, _)| *known == letter).map(|(_, size)| size.clone())
-    };
-    let Some(output) = output else {
-        let mut once: Vec<char> =
-            counts.iter().filter(|(_, count)| *count == 1).map(|(letter, _)| *letter).collect();
-        once.sort_unstable();
-        let mut shape = ellipsis.unwrap_or_default();
-        shape.extend(once.into_iter().filter_map(size));
-        return one(shape);
-    };
-    let (before, after) = output.split_once("...").unwrap_or((output, ""));
-    let mut shape: Shape = before.chars().map(size).collect::<Option<_>>()?;
-    if output.contains("...") {
-        shape.extend(ellipsis.unwrap_or_default());
+
+    fn explicit(&self, output: &str) -> Option<Shape> {
+        let size = |letter: char| {
+            self.sizes.iter().find(|(known, ..)| *known == letter).map(|(_, size, _)| size.clone())
+        };
+        let (before, after) = output.split_once("...").unwrap_or((output, ""));
+        let mut shape: Shape = before.chars().map(size).collect::<Option<_>>()?;
+        if output.contains("...") {
+            shape.extend(self.ellipsis.iter().cloned());
+        }
+        shape.extend(after.chars().map(size).collect::<Option<Shape>>()?);
+        Some(shape)
     }
-    shape.extend(after.chars().map(size).collect::<Option<Shape>>()?);
-    one(shape)
+
+    /// The letters that occur once, sorted.
+    fn implicit(mut self) -> Shape {
+        self.sizes.sort_by_key(|(letter, ..)| *letter);
+        let once = self.sizes.into_iter().filter(|(_, _, count)| *count == 1);
+        self.ellipsis.into_iter().chain(once.map(|(_, size, _)| size)).collect()
+    }
 }
 
 #[cfg(test)]

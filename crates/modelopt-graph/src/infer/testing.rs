@@ -30,7 +30,7 @@ pub(super) fn at(version: i64, op: &str, inputs: &str, outputs: &str) {
     let results: Vec<ValueId> = (0..count).map(|i| model.add_value(format!("y{i}"))).collect();
     let node = add(&mut model, op, &inputs, &results);
     let types = super::infer_node(&model, node);
-    let found: Vec<String> = types.iter().map(print).collect();
+    let found: Vec<String> = types.iter().map(|ty| print(ty.as_ref())).collect();
     assert_eq!(found.join("; "), outputs, "{op} at {version}");
     super::infer(&mut model);
     for (value, ty) in results.iter().zip(&types) {
@@ -63,7 +63,7 @@ impl Chain {
 
     pub(super) fn infer(&mut self, output: &str) -> String {
         super::infer(&mut self.model);
-        print(&self.model.value(self.value(output)).ty().cloned())
+        print(self.model.value(self.value(output)).ty())
     }
 
     fn value(&self, name: &str) -> ValueId {
@@ -71,11 +71,11 @@ impl Chain {
     }
 }
 
-pub(super) fn print(ty: &Option<Type>) -> String {
-    ty.as_ref().map_or("-".into(), ToString::to_string)
+fn print(ty: Option<&Type>) -> String {
+    ty.map_or("-".into(), ToString::to_string)
 }
 
-pub(super) fn info(version: i64) -> ModelInfo {
+fn info(version: i64) -> ModelInfo {
     let import = |domain: &str, version| OpsetImport {
         domain: domain.into(),
         version,
@@ -152,12 +152,11 @@ fn input(model: &mut Model, name: &str, text: &str) -> Option<ValueId> {
         (_, Some((elem, number))) => Some(tensor(elem, Vec::new(), number)),
         _ => None,
     };
-    match constant {
-        Some(tensor) => model.set_constant(main, value, Constant::Dense(Arc::new(tensor))),
-        None => {
-            let ty = Some(parse(text).into());
-            model.add_input(main, ValueInfo { value, ty, origin: Origin::NONE });
-        }
+    if let Some(tensor) = constant {
+        model.set_constant(main, value, Constant::Dense(Arc::new(tensor)));
+    } else {
+        let ty = Some(parse(text).into());
+        model.add_input(main, ValueInfo { value, ty, origin: Origin::NONE });
     }
     Some(value)
 }

@@ -22,10 +22,10 @@ struct Raw {
     shape: Vec<usize>,
     /// `raw_data`.
     bytes: Option<Range<usize>>,
-    /// `float_data` and its siblings.
-    typed: Vec<Record>,
-    /// `string_data`.
-    strings: Vec<Record>,
+    /// `float_data` and its siblings, in runs of adjacent records.
+    typed: Vec<Range<usize>>,
+    /// `string_data`, in runs of adjacent records.
+    strings: Vec<Range<usize>>,
     external: bool,
     location: Location,
     /// Records that only say where external data lies; dropped once it is found.
@@ -68,32 +68,35 @@ impl Reader {
         dtype: DataType,
         wrong: &dyn Fn(&str) -> ErrorKind,
     ) -> Result<Payload> {
-        if raw.bytes.is_some() && !raw.typed.is_empty() {
+        let typed = !raw.typed.is_empty() || !raw.strings.is_empty();
+        if raw.bytes.is_some() && typed {
             return Err(wrong("it has its elements twice, as raw_data and in a typed field"));
         }
         if dtype == DataType::STRING {
             if raw.bytes.is_some() || !raw.typed.is_empty() {
                 return Err(wrong("it is of strings, but has numbers"));
             }
-            let strings = raw.strings.iter().filter_map(Record::len);
-            return Ok(Payload::Strings(strings.map(|content| self.wire.share(content)).collect()));
+            let strings = self
+                .runs(&raw.strings)
+                .map(|record| Ok(self.wire.share(record?.len().unwrap_or_default())));
+            return Ok(Payload::Strings(strings.collect::<Result<_>>()?));
         }
-        for record in &raw.typed {
-            self.append(&mut raw.extra.payload, record);
-        }
-        if dtype.bits().is_none() {
-            // Elements of an unknown type may be in any field.
-            for record in &raw.strings {
-                self.append(&mut raw.extra.payload, record);
-            }
-        } else if !raw.strings.is_empty() {
+        let known = dtype.bits().is_some();
+        if known && !raw.strings.is_empty() {
             return Err(wrong(&format!("it is of {dtype}, but has strings")));
         }
+        let runs = raw.typed.iter().chain(&raw.strings);
+        raw.extra.payload = runs.map(|run| self.wire.share(run.clone())).collect();
         Ok(Payload::Dense(match raw.bytes.take() {
             Some(data) => self.wire.share(data),
-            None if dtype.bits().is_none() => Bytes::new(),
-            None => self.typed_data(dtype, &raw.typed, wrong)?,
+            None if known => self.typed_data(dtype, &raw.typed, wrong)?,
+            // Of an unknown type the records are all there is.
+            None => Bytes::new(),
         }))
+    }
+
+    fn runs(&self, runs: &[Range<usize>]) -> impl Iterator<Item = Result<Record>> {
+        runs.iter().flat_map(|run| self.wire.records(run.clone(), MESSAGE))
     }
 
     fn raw_tensor(&self, range: Range<usize>) -> Result<Raw> {
@@ -121,10 +124,10 @@ impl Reader {
                 ) => {
                     // A packed list of nothing is as good as none.
                     if record.len().is_none_or(|content| !content.is_empty()) {
-                        raw.typed.push(record);
+                        extend(&mut raw.typed, record.span);
                     }
                 }
-                (f::STRING_DATA, Value::Len(_)) => raw.strings.push(record),
+                (f::STRING_DATA, Value::Len(_)) => extend(&mut raw.strings, record.span),
                 (f::EXTERNAL_DATA, Value::Len(content)) => {
                     let entry = self.metadata(content.clone())?;
                     raw.location.set(&entry.key, entry.value);
@@ -145,30 +148,32 @@ impl Reader {
     fn typed_data(
         &self,
         dtype: DataType,
-        records: &[Record],
+        runs: &[Range<usize>],
         wrong: &dyn Fn(&str) -> ErrorKind,
     ) -> Result<Bytes> {
         let (field, width) = typed_field(dtype);
-        if records.iter().any(|record| record.field != field) {
-            return Err(wrong(&format!("its elements are not in the field for {dtype}")));
-        }
         let fixed = matches!(field, f::FLOAT_DATA | f::DOUBLE_DATA);
-        if fixed
-            && let [record] = records
-            && let Some(content) = record.len()
-        {
-            return Ok(self.wire.share(content));
-        }
         let mut bytes = Vec::new();
-        for record in records {
+        for record in self.runs(runs) {
+            let record = record?;
             match &record.value {
-                Value::Fixed32(bits) if fixed => bytes.extend_from_slice(&bits.to_le_bytes()),
-                Value::Fixed64(bits) if fixed => bytes.extend_from_slice(&bits.to_le_bytes()),
+                _ if record.field != field => {
+                    return Err(wrong(&format!("its elements are not in the field for {dtype}")));
+                }
+                Value::Len(content) if fixed && *runs == [record.span.clone()] => {
+                    return Ok(self.wire.share(content.clone()));
+                }
                 Value::Len(content) if fixed => {
                     bytes.extend_from_slice(self.wire.view(content.clone()));
                 }
-                _ if !fixed => {
-                    for number in self.varints(record, MESSAGE)? {
+                Value::Fixed32(bits) if field == f::FLOAT_DATA => {
+                    bytes.extend_from_slice(&bits.to_le_bytes());
+                }
+                Value::Fixed64(bits) if field == f::DOUBLE_DATA => {
+                    bytes.extend_from_slice(&bits.to_le_bytes());
+                }
+                Value::Varint(_) | Value::Len(_) if !fixed => {
+                    for number in self.varints(&record, MESSAGE)? {
                         let element = number.to_le_bytes();
                         bytes.extend_from_slice(element.get(..width).unwrap_or_default());
                     }
@@ -180,6 +185,14 @@ impl Reader {
             bytes = pack_six_bits(&bytes);
         }
         Ok(bytes.into())
+    }
+}
+
+/// Appends a range to a list; neighbours become one.
+fn extend(runs: &mut Vec<Range<usize>>, span: Range<usize>) {
+    match runs.last_mut() {
+        Some(last) if last.end == span.start => last.end = span.end,
+        _ => runs.push(span),
     }
 }
 

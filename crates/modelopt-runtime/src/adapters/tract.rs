@@ -3,6 +3,7 @@
 //! tract optimises for concrete input shapes, so a session keeps the parsed model and builds one
 //! plan per combination of input shapes, the first time it meets it.
 
+mod hazards;
 mod plans;
 mod tensor;
 
@@ -46,7 +47,11 @@ impl Runtime for Tract {
         path: &Path,
         options: &SessionOptions,
     ) -> Result<Box<dyn Session>, RuntimeError> {
-        let interface = Interface::of(&modelopt_onnx::load(path)?);
+        let model = modelopt_onnx::load(path)?;
+        if let Some(hazard) = hazards::find(&model) {
+            return Err(RuntimeError::load(NAME, path, hazard));
+        }
+        let interface = Interface::of(&model);
         guarded(NAME, Stage::Loading, path, || {
             // Declared types in between may be stale, and tract would believe them.
             let framework = tract_onnx::onnx().with_ignore_value_info(true);
