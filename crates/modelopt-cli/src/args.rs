@@ -8,6 +8,7 @@ use modelopt::rewrite::{Granularity, Scheme};
 /// Makes ONNX models smaller and faster, and proves that they still are the same model.
 #[derive(Debug, Parser)]
 #[command(
+    name = "modelopt",
     version,
     propagate_version = true,
     after_help = "Exit codes: 0 done; 1 error; 2 wrong usage; 3 the gate said no and nothing was written."
@@ -63,6 +64,7 @@ Examples:
   modelopt quantize model.onnx -o out.onnx --dim batch=1 --input sr=16000";
 
 #[derive(Args, Debug)]
+#[allow(clippy::struct_excessive_bools)] // Each is a flag.
 pub(crate) struct Quantize {
     /// Model to quantize; - reads from stdin
     pub(crate) input: PathBuf,
@@ -218,7 +220,7 @@ pub(crate) struct Gate {
 
 #[derive(Args, Debug)]
 pub(crate) struct Plan {
-    /// Model
+    /// Model; - reads from stdin
     pub(crate) input: PathBuf,
     /// Save the plan as a file that `modelopt quantize --plan` takes
     #[arg(long, value_name = "FILE")]
@@ -244,7 +246,7 @@ pub(crate) struct Compare {
 
 #[derive(Args, Debug)]
 pub(crate) struct Inspect {
-    /// Model
+    /// Model; - reads from stdin
     pub(crate) input: PathBuf,
 }
 

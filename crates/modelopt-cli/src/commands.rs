@@ -16,9 +16,9 @@ use crate::{Done, Usage, show};
 pub(crate) fn run(arguments: Arguments) -> Result<Done> {
     let common = &arguments.common;
     match arguments.command {
-        Command::Quantize(args) => quantize(args, common),
-        Command::Plan(args) => plan(args, common),
-        Command::Compare(args) => compare(args, common),
+        Command::Quantize(args) => quantize(&args, common),
+        Command::Plan(args) => plan(&args, common),
+        Command::Compare(args) => compare(&args, common),
         Command::Inspect(args) => inspect(&args, common),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Done> {
     }
 }
 
-fn quantize(args: args::Quantize, common: &Common) -> Result<Done> {
+fn quantize(args: &args::Quantize, common: &Common) -> Result<Done> {
     let mut config = settings(common)?;
     apply_planning(&mut config, &args.planning)?;
     apply_running(&mut config, &args.running)?;
@@ -93,7 +93,7 @@ fn quantize(args: args::Quantize, common: &Common) -> Result<Done> {
     Ok(if outcome.emitted { Done::Ok } else { Done::Refused })
 }
 
-fn plan(args: args::Plan, common: &Common) -> Result<Done> {
+fn plan(args: &args::Plan, common: &Common) -> Result<Done> {
     let mut config = settings(common)?;
     apply_planning(&mut config, &args.planning)?;
     let input = Input::new(&args.input)?;
@@ -113,7 +113,7 @@ fn plan(args: args::Plan, common: &Common) -> Result<Done> {
     Ok(Done::Ok)
 }
 
-fn compare(args: args::Compare, common: &Common) -> Result<Done> {
+fn compare(args: &args::Compare, common: &Common) -> Result<Done> {
     let mut config = settings(common)?;
     apply_running(&mut config, &args.running)?;
     apply_gate(&mut config, &args.gate);

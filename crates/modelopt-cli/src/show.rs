@@ -1,5 +1,6 @@
 //! What a person reads.
 
+use std::cmp::Ordering;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -117,10 +118,10 @@ fn plural(count: usize) -> &'static str {
 
 fn size(size: SizeChange) -> String {
     let ratio = size.ratio();
-    let change = if ratio >= 1.0 {
-        format!("{ratio:.2}x smaller")
-    } else {
-        format!("{:.2}x larger", 1.0 / ratio)
+    let change = match size.original_bytes.cmp(&size.candidate_bytes) {
+        Ordering::Greater => format!("{ratio:.2}x smaller"),
+        Ordering::Equal => "the same size".to_owned(),
+        Ordering::Less => format!("{:.2}x larger", 1.0 / ratio),
     };
     format!("  size  {} -> {}  {change}\n", bytes(size.original_bytes), bytes(size.candidate_bytes))
 }
@@ -145,8 +146,7 @@ fn schemes(outcome: &Outcome) -> String {
 
 /// One line per output: its figures, the limit of its SQNR, and whether it passes.
 fn parity_table(parity: &Parity, verdict: &Verdict) -> String {
-    let mut rows =
-        table(&["output", "type", "SQNR", "limit", "max error", "cosine", "verdict"]);
+    let mut rows = table(&["output", "type", "SQNR", "limit", "max error", "cosine", "verdict"]);
     for output in &parity.outputs {
         let checks: Vec<&Check> =
             verdict.checks.iter().filter(|check| check.subject == output.name).collect();
@@ -285,8 +285,9 @@ pub(crate) fn inspection(model: &Inspection, path: &Path) -> String {
         let _ = writeln!(text, "  made by {}", model.producer);
     }
     for (key, value) in &model.metadata {
-        let short: String = value.chars().take(60).collect();
-        let _ = writeln!(text, "  {key}: {short}");
+        let line = value.split_whitespace().collect::<Vec<_>>().join(" ");
+        let short: String = line.chars().take(60).collect();
+        let _ = writeln!(text, "  {}", format!("{key}: {short}").trim_end());
     }
     for (title, ports) in [("inputs", &model.inputs), ("outputs", &model.outputs)] {
         let _ = writeln!(text, "\n  {title}");

@@ -24,7 +24,13 @@ fn artifacts(folder: &Path) -> Vec<(String, PathBuf, PathBuf)> {
             let original = fixture(format!("digits/{model}.onnx"));
             let artifact = folder.join(format!("{model}.{}.onnx", scheme.unwrap_or("default")));
             let mut arguments = args![
-                "quantize", original, "-o", artifact, "--min-weight-bytes", "1024", "--samples",
+                "quantize",
+                original,
+                "-o",
+                artifact,
+                "--min-weight-bytes",
+                "1024",
+                "--samples",
                 heldout(),
             ]
             .to_vec();

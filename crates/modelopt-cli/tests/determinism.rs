@@ -41,7 +41,12 @@ fn quantize(case: &Case, threads: Option<usize>) -> Left {
     let folder = tempdir();
     let mut command = Command::new(support::PROGRAM);
     command.arg("quantize").arg(&case.model).args(args![
-        "-o", "out.onnx", "--save-plan", "plan.toml", "--report", "report",
+        "-o",
+        "out.onnx",
+        "--save-plan",
+        "plan.toml",
+        "--report",
+        "report",
     ]);
     command.args(&case.arguments).current_dir(folder.path()).env_remove("RAYON_NUM_THREADS");
     if let Some(threads) = threads {
@@ -134,7 +139,12 @@ fn external_data() {
     let path = fixture("graphs/attention_small.onnx");
     let case = case("attention_small", path, args!["--external-data", "--no-gate"]);
     let first = quantize(&case, None);
-    assert_eq!(first.files.len(), 5, "{:?}", first.files.iter().map(|(p, _)| p).collect::<Vec<_>>());
+    assert_eq!(
+        first.files.len(),
+        5,
+        "{:?}",
+        first.files.iter().map(|(p, _)| p).collect::<Vec<_>>()
+    );
     for threads in [1, 2, 4] {
         assert!(quantize(&case, Some(threads)) == first, "{threads} threads left something else");
     }
@@ -148,7 +158,13 @@ fn the_plan_is_the_same_before_and_after() {
         let model = model(name);
         run_in(folder.path(), args!["plan", model, "--save", "before.toml"]).expect(0);
         let arguments = args![
-            "quantize", model, "-o", "out.onnx", "--save-plan", "after.toml", "--no-validate",
+            "quantize",
+            model,
+            "-o",
+            "out.onnx",
+            "--save-plan",
+            "after.toml",
+            "--no-validate",
         ];
         run_in(folder.path(), arguments).expect(0);
         let read = |file: &str| fs_err::read_to_string(folder.path().join(file)).unwrap();
@@ -166,7 +182,8 @@ fn reports_do_not_depend_on_the_folder() {
         let copy = folder.join("model.onnx");
         fs_err::copy(model("silero_vad"), &copy).unwrap();
         let samples = samples("silero_vad");
-        let arguments = args!["quantize", copy, "-o", folder.join("out.onnx"), "--json", "--samples", samples];
+        let arguments =
+            args!["quantize", copy, "-o", folder.join("out.onnx"), "--json", "--samples", samples];
         let output = run_in(&folder, arguments).expect(0);
         assert!(!output.stdout.contains(&folder.display().to_string()), "{}", output.stdout);
         output.stdout

@@ -19,8 +19,16 @@ const OLD: &[u8] = b"what was here before";
 fn refused<const N: usize>(folder: &Path, more: [OsString; N]) -> Output {
     let (model, samples) = (fixture("digits/cnn.onnx"), fixture("digits/heldout.npz"));
     let mut arguments = args![
-        "quantize", model, "-o", "out.onnx", "--min-weight-bytes", "1024", "--samples", samples,
-        "--min-sqnr", "200",
+        "quantize",
+        model,
+        "-o",
+        "out.onnx",
+        "--min-weight-bytes",
+        "1024",
+        "--samples",
+        samples,
+        "--min-sqnr",
+        "200",
     ]
     .to_vec();
     arguments.extend(more);
@@ -32,7 +40,8 @@ fn a_refusal_leaves_nothing_and_names_the_worst_layers() {
     let folder = tempdir();
     let output = refused(folder.path(), []);
     assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
-    for text in ["refused: nothing was written", "FAIL sqnr of scores", "200.0 dB", "worst layers"] {
+    for text in ["refused: nothing was written", "FAIL sqnr of scores", "200.0 dB", "worst layers"]
+    {
         assert!(output.stdout.contains(text), "no '{text}' in {}", output.stdout);
     }
     // All four changed layers: one of them is the worst.
@@ -139,7 +148,13 @@ fn every_limit_can_refuse() {
 fn without_the_gate_the_verdict_is_told_and_the_output_written() {
     let folder = tempdir();
     let arguments = args![
-        "quantize", fixture("digits/cnn.onnx"), "-o", "out.onnx", "--min-sqnr", "200", "--no-gate",
+        "quantize",
+        fixture("digits/cnn.onnx"),
+        "-o",
+        "out.onnx",
+        "--min-sqnr",
+        "200",
+        "--no-gate",
     ];
     let output = run_in(folder.path(), arguments).expect(0);
     assert!(output.stdout.contains("failed, but the gate is off"), "{}", output.stdout);
@@ -208,7 +223,8 @@ fn killed_at_any_moment_external_data_fits_the_model() {
     run_in(folder.path(), &arguments).expect(0);
     let new = fs_err::read(&output).unwrap();
     let names = files(folder.path());
-    let [data] = &names.iter().filter(|name| *name != Path::new("out.onnx")).collect::<Vec<_>>()[..]
+    let [data] =
+        &names.iter().filter(|name| *name != Path::new("out.onnx")).collect::<Vec<_>>()[..]
     else {
         panic!("{names:?}")
     };

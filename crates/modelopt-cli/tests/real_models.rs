@@ -39,9 +39,8 @@ static ARTIFACTS: LazyLock<Vec<Artifact>> = LazyLock::new(|| {
     parallel(&models, |(name, original)| {
         let candidate = folder("default").join(format!("{name}.onnx"));
         let samples = testdata::samples(name);
-        let run = run(args![
-            "quantize", original, "-o", candidate, "--no-gate", "--samples", samples,
-        ]);
+        let run =
+            run(args!["quantize", original, "-o", candidate, "--no-gate", "--samples", samples,]);
         Artifact { name, original: original.clone(), candidate, run }
     })
 });
@@ -105,17 +104,22 @@ fn onnxruntime_gives_outputs_of_the_same_types_and_shapes() {
 /// Wherever an original runs its artifact runs too, and each original runs somewhere.
 #[test]
 fn embedded_runtimes_run_what_they_ran_before() {
-    let pairs: Vec<_> = ARTIFACTS
-        .iter()
-        .flat_map(|artifact| RUNTIMES.map(|runtime| (artifact, runtime)))
-        .collect();
+    let pairs: Vec<_> =
+        ARTIFACTS.iter().flat_map(|artifact| RUNTIMES.map(|runtime| (artifact, runtime))).collect();
     let ran = parallel(&pairs, |(artifact, runtime)| {
         let Artifact { name, original, candidate, .. } = artifact;
         let sample = &samples(name)[0];
         let compare = |second: &PathBuf| {
             run(args![
-                "compare", original, second, "--runtime", runtime, "--samples", sample,
-                "--no-gate", "--json",
+                "compare",
+                original,
+                second,
+                "--runtime",
+                runtime,
+                "--samples",
+                sample,
+                "--no-gate",
+                "--json",
             ])
         };
         if compare(original).code != Some(0) {
@@ -201,10 +205,8 @@ fn weights_alone_are_close_on_most_samples() {
 fn figures_by_sample(name: &str) -> Vec<f64> {
     let original = testdata::model(name);
     let candidate = folder("int8-weights").join(format!("{name}.onnx"));
-    run(args![
-        "quantize", original, "-o", candidate, "--scheme", "int8-weights", "--no-validate",
-    ])
-    .expect(0);
+    run(args!["quantize", original, "-o", candidate, "--scheme", "int8-weights", "--no-validate",])
+        .expect(0);
     let jobs: Vec<_> = samples(name)
         .into_iter()
         .map(|sample| RunJob {
@@ -271,6 +273,7 @@ fn quantizing_costs_little_memory_and_time() {
 fn memory(process: u32, line: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let value = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
-    let kilobytes = value.and_then(|text| text.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    let kilobytes =
+        value.and_then(|text| text.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
     kilobytes.unwrap_or(0) * 1024
 }

@@ -69,7 +69,15 @@ pub fn infer(model: &mut Model) {
     }
     let constants: Vec<ValueId> = model
         .values()
-        .filter(|&value| matches!(model.value(value).producer(), Producer::Initializer(_)))
+        .filter(|&value| {
+            let known = model.value(value);
+            // The default of an input gives its type only where none is declared.
+            match known.producer() {
+                Producer::Initializer(_) => true,
+                Producer::Input(_) => known.ty().is_none() && known.constant().is_some(),
+                _ => false,
+            }
+        })
         .collect();
     for value in constants {
         let ty = model.value(value).constant().map(constant_type);

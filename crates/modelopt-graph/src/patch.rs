@@ -36,6 +36,9 @@ pub struct NodeDraft {
     attributes: Vec<Attribute>,
 }
 
+/// A value that a patch makes: its name, and its constant if it is an initializer.
+type NewValue = (String, Option<(GraphId, Arc<Tensor>)>);
+
 /// A change to a model: nodes to remove, constants and nodes to add.
 ///
 /// New nodes may take over outputs of removed nodes and the values of freed constants, so that
@@ -46,7 +49,7 @@ pub struct Patch {
     freed: Vec<ValueId>,
     settled: Vec<(ValueId, GraphId, Arc<Tensor>)>,
     redirected: Vec<(ValueId, ValueId)>,
-    made: Vec<(String, Option<(GraphId, Arc<Tensor>)>)>,
+    made: Vec<NewValue>,
     nodes: Vec<NodeDraft>,
 }
 

@@ -156,13 +156,12 @@ fn sorted(model: &Model, graph: GraphId) -> Result<Vec<NodeId>, Problem> {
             let Some((node, needs)) = stack.last_mut() else {
                 break;
             };
-            match needs.pop() {
-                Some(need) => enter = Some(need),
-                None => {
-                    marks.insert(*node, Mark::Done);
-                    order.push(*node);
-                    stack.pop();
-                }
+            if let Some(need) = needs.pop() {
+                enter = Some(need)
+            } else {
+                marks.insert(*node, Mark::Done);
+                order.push(*node);
+                stack.pop();
             }
         }
     }

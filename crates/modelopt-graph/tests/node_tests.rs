@@ -11,9 +11,6 @@ use modelopt_graph::{
     ValueId, infer,
 };
 
-/// Cases whose declared or recorded output is not what the operator gives.
-const UNSPECIFIC: &[(&str, &str)] = &[];
-
 /// How many outputs there are, and for how many what was derived.
 #[derive(Default)]
 struct Count {
@@ -88,9 +85,9 @@ fn derived_types_are_those_of_onnx() {
     for count in [&as_is, &constant] {
         assert!(count.types * 100 >= count.outputs * 99, "{} of {}", count.types, count.outputs);
     }
-    // What was reached when this was written, rounded down.
-    assert!(as_is.ranks * 100 >= as_is.tensors * 90);
-    assert!(constant.shapes * 100 >= constant.tensors * 90);
+    assert!(as_is.ranks * 100 >= as_is.tensors * 99);
+    assert!(as_is.shapes * 100 >= as_is.tensors * 84);
+    assert!(constant.shapes * 100 >= constant.tensors * 95);
 }
 
 /// Whatever sizes, attributes and versions say, inference ends without a panic.
@@ -196,9 +193,6 @@ fn compare(
             let _ = writeln!(unknown, "  {name}: {declared}");
             continue;
         };
-        if UNSPECIFIC.iter().any(|(case, _)| *case == name) {
-            continue;
-        }
         let actual = returned
             .as_ref()
             .filter(|tensor| declared.elem() == Some(tensor.dtype()))

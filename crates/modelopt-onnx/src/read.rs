@@ -518,8 +518,8 @@ impl Reader {
     }
 
     /// A first look at an attribute: its name, and which field holds its value. That is a
-    /// reference, else what `type` says, else, for files older than `type`, the first value
-    /// field there is.
+    /// reference, else what `type` says, else, for files older than `type`, the first kind of
+    /// which there is a value, wherever it stands.
     fn outline(&self, range: Range<usize>) -> Result<Outline> {
         use field::attribute as f;
         let mut name = String::new();
@@ -532,16 +532,16 @@ impl Reader {
                 }
                 (f::REF_ATTR_NAME, Value::Len(content)) => refers |= !content.is_empty(),
                 (f::TYPE, Value::Varint(number)) => ty = Some(*number),
-                (field, _) if first.is_none() => {
-                    first = field::ATTRIBUTE_KINDS.iter().map(|kind| kind.1).find(|f| *f == field);
+                (field, _) => {
+                    let kind = field::ATTRIBUTE_KINDS.iter().find(|kind| kind.1 == field);
+                    first = first.into_iter().chain(kind).min();
                 }
-                _ => {}
             }
         }
         let kind = match ty {
             _ if refers => Some(f::REF_ATTR_NAME),
             Some(ty) => field::ATTRIBUTE_KINDS.iter().find(|kind| kind.0 == ty).map(|kind| kind.1),
-            None => first,
+            None => first.map(|kind| kind.1),
         };
         Ok(Outline { name, kind })
     }

@@ -203,6 +203,7 @@ fn remove_unused_data(target: &Path) {
 fn remove_unless(path: &Path, needed: impl Fn() -> bool) {
     if let Ok(file) = File::open(path)
         && file.try_lock().is_ok()
+        && is_at(&file, path)
         && !needed()
     {
         let _ = fs_err::remove_file(path);
@@ -289,16 +290,16 @@ impl Layout {
         let path = folder.join(&self.file);
         let mut written = false;
         loop {
-            if let Some(file) = hold(&path)?
-                && (written || hash_of(&path)? == digest)
-            {
-                return Ok(file);
+            if let Some(file) = hold(&path)? {
+                if written || hash_of(&path)? == digest {
+                    return Ok(file);
+                }
+                fs_err::remove_file(&path)?;
             }
             let file = temporary(folder, name)?;
             write_pieces(self.pieces(), file.as_file())?;
             file.as_file().sync_all()?;
-            fs_err::rename(file.path(), &path)?;
-            written = true;
+            written = place(file, &path)?;
         }
     }
 
@@ -314,16 +315,45 @@ impl Layout {
     }
 }
 
+/// Gives a temporary file its name, unless there is one of that name: others may have locked
+/// that one in the meantime. Returns whether it did.
+fn place(file: NamedTempFile, path: &Path) -> io::Result<bool> {
+    match file.persist_noclobber(path) {
+        Ok(_) => Ok(true),
+        Err(refused) if refused.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        // Not every file system can do that.
+        Err(refused) => fs_err::rename(refused.file.path(), path).map(|()| true),
+    }
+}
+
 /// Opens and locks a file together with others that need it. None where there is no such file.
 fn hold(path: &Path) -> io::Result<Option<File>> {
     match File::open(path) {
         Ok(file) => {
             let _ = file.lock_shared();
-            // Another process may have removed it before it was locked.
-            Ok(path.exists().then_some(file))
+            // Another process may have removed or replaced it before it was locked.
+            Ok(is_at(&file, path).then_some(file))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// Whether an open file is still the one at this path.
+fn is_at(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+        match (file.metadata(), std::fs::metadata(path)) {
+            (Ok(open), Ok(found)) => identity(open) == identity(found),
+            _ => false,
+        }
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        path.exists()
     }
 }
 

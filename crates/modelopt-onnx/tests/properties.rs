@@ -32,11 +32,11 @@ fn corpus() -> &'static [Vec<u8>] {
 
 /// Loads, and saves and loads what did. Returns whether it loaded.
 fn survives(bytes: Vec<u8>) -> bool {
-    let Ok(model) = parse(bytes.into(), Path::new("made")) else { return false };
+    let keep=bytes.clone(); let Ok(model) = parse(bytes.into(), Path::new("made")) else { return false };
     let _ = verify::check(&model);
     let saved = Bytes::from(to_bytes(&model).unwrap());
-    let again = parse(saved.clone(), Path::new("saved")).unwrap_or_else(|error| panic!("{error}"));
-    assert!(to_bytes(&again).unwrap() == saved, "saved again, the bytes are others");
+    let again = parse(saved.clone(), Path::new("saved")).inspect_err(|_| {std::fs::write("/tmp/saved.bin", &saved).unwrap();std::fs::write("/tmp/orig.bin", &keep).unwrap();}).unwrap_or_else(|error| panic!("{error}"));
+    if to_bytes(&again).unwrap() != saved {std::fs::write("/tmp/saved.bin", &saved).unwrap();std::fs::write("/tmp/orig.bin", &keep).unwrap();} assert!(to_bytes(&again).unwrap() == saved, "saved again, the bytes are others");
     true
 }
 
@@ -111,7 +111,7 @@ fn cases(cases: u32) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(cases(4000))]
+    #![proptest_config(cases(20_000))]
 
     #[test]
     fn spoilt_models_do_not_panic(

@@ -185,6 +185,9 @@ fn rewrite(
     }
 }
 
+/// Transposed in blocks of this size, so that both sides stay in cache.
+const BLOCK: usize = 64;
+
 /// `[N, K]` to `[K, N]`.
 fn transpose(values: &Tensor) -> Tensor {
     let (Some(data), [rows, columns]) = (values.bytes(), values.shape()) else {
@@ -192,8 +195,6 @@ fn transpose(values: &Tensor) -> Tensor {
     };
     let (rows, columns) = (*rows, *columns);
     let mut out = vec![0u8; data.len()];
-    // In blocks, so that both sides stay in cache.
-    const BLOCK: usize = 64;
     for row_block in (0..rows).step_by(BLOCK) {
         for column_block in (0..columns).step_by(BLOCK) {
             for row in row_block..(row_block + BLOCK).min(rows) {

@@ -83,7 +83,7 @@ pub(crate) fn candidates(model: &Model, min_weight_bytes: usize) -> Vec<Candidat
         .map(|layer| {
             let int8_weights = weights_as_int8(model, &layer, min_weight_bytes);
             let int8_dynamic = dynamic(model, &layer, int8_weights.as_deref());
-            Candidate { int8_weights, int8_dynamic, layer }
+            Candidate { layer, int8_weights, int8_dynamic }
         })
         .collect()
 }

@@ -12,7 +12,7 @@ use crate::{FloatParity, LatencyComparison, Parity, SizeChange};
 /// left out has its default. Types, shapes, the set of outputs and all integer, boolean and
 /// string elements must always be equal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Limits {
     /// Lowest SQNR of any float output, in dB; 20 by default.
     #[serde(with = "crate::number::limit")]
@@ -58,7 +58,7 @@ impl Default for Limits {
 ///
 /// A limit given here on an output that has no such figure fails.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct OutputLimits {
     /// Replaces [`Limits::min_sqnr_db`].
     #[serde(with = "crate::number::optional", skip_serializing_if = "Option::is_none")]
@@ -624,12 +624,12 @@ mod tests {
     fn limits_are_a_table_of_the_configuration() {
         let limits: Limits = toml::from_str(
             r#"
-            min_sqnr_db = 30
-            max_slowdown = "off"
-            min_top1 = 0.99
-            [per_output."logits:0"]
-            min_sqnr_db = -inf
-            allow_new_non_finite = true
+            min-sqnr-db = 30
+            max-slowdown = "off"
+            min-top1 = 0.99
+            [per-output."logits:0"]
+            min-sqnr-db = -inf
+            allow-new-non-finite = true
             "#,
         )
         .unwrap();
@@ -645,7 +645,7 @@ mod tests {
     #[test]
     fn an_empty_table_is_the_default_and_unknown_keys_are_refused() {
         assert_eq!(toml::from_str::<Limits>("").unwrap(), Limits::default());
-        for wrong in ["min_sqnr = 20", "min_sqnr_db = true", "[per_output.y]\nmin_shrink = 1"] {
+        for wrong in ["min-sqnr = 20", "min-sqnr-db = true", "[per-output.y]\nmin-shrink = 1"] {
             assert!(toml::from_str::<Limits>(wrong).is_err(), "{wrong}");
         }
     }
@@ -714,8 +714,8 @@ mod tests {
             ..Limits::default()
         };
         let json = serde_json::to_string(&limits).unwrap();
-        assert!(json.contains(r#""min_sqnr_db":"inf""#), "{json}");
-        assert!(json.contains(r#""min_shrink":"off""#), "{json}");
+        assert!(json.contains(r#""min-sqnr-db":"inf""#), "{json}");
+        assert!(json.contains(r#""min-shrink":"off""#), "{json}");
         assert_eq!(serde_json::from_str::<Limits>(&json).unwrap(), limits);
     }
 

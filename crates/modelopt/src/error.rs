@@ -9,7 +9,7 @@ use modelopt_validate::CompareError;
 /// Why nothing came of it.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct Error(#[from] pub ErrorKind);
+pub struct Error(Box<ErrorKind>);
 
 /// What failed.
 #[derive(Debug, thiserror::Error)]
@@ -45,13 +45,18 @@ pub enum ErrorKind {
 }
 
 fn list(errors: &[RuntimeError]) -> String {
-    errors.iter().map(|error| format!("\n  {error}")).collect()
+    errors.iter().fold(String::new(), |text, error| text + "\n  " + &error.to_string())
 }
 
 impl Error {
+    /// What failed.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.0
+    }
+
     /// What to try next, where there is something to try.
     pub fn hint(&self) -> Option<&'static str> {
-        match &self.0 {
+        match self.kind() {
             ErrorKind::Onnx(error) => error.hint(),
             ErrorKind::NoRuntime(_) => Some(
                 "--samples gives real inputs, --input NAME=VALUE and --dim NAME=SIZE fix invented ones; --no-validate emits without proof",
@@ -67,11 +72,17 @@ impl Error {
     }
 }
 
+impl From<ErrorKind> for Error {
+    fn from(kind: ErrorKind) -> Self {
+        Error(Box::new(kind))
+    }
+}
+
 macro_rules! through_kind {
     ($($from:ty),* $(,)?) => {$(
         impl From<$from> for Error {
             fn from(error: $from) -> Self {
-                Error(error.into())
+                Error(Box::new(error.into()))
             }
         }
     )*};

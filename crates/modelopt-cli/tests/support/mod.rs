@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// The program under test.
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_modelopt");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_modelopt");
 
 /// What a run of the program came to.
 #[derive(Clone, Debug)]
-pub struct Output {
+pub(crate) struct Output {
     /// Exit code; none where a signal ended it.
     pub code: Option<i32>,
     pub stdout: String,
@@ -28,7 +28,7 @@ impl Output {
     /// # Panics
     /// If it ended otherwise.
     #[track_caller]
-    pub fn expect(self, code: i32) -> Output {
+    pub(crate) fn expect(self, code: i32) -> Output {
         let Output { stdout, stderr, .. } = &self;
         assert_eq!(self.code, Some(code), "stdout:\n{stdout}\nstderr:\n{stderr}");
         self
@@ -39,25 +39,28 @@ impl Output {
     /// # Panics
     /// If it is something else.
     #[track_caller]
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.stdout)
             .unwrap_or_else(|error| panic!("{error} in:\n{}\n{}", self.stdout, self.stderr))
     }
 
     /// Whether the program ended by itself and with a message, not by a panic or a signal.
-    pub fn is_orderly(&self) -> bool {
+    pub(crate) fn is_orderly(&self) -> bool {
         matches!(self.code, Some(0..=3)) && !self.stderr.contains("panicked")
     }
 }
 
 /// Runs the program with these arguments, in an empty folder, without stdin.
-pub fn run<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Output {
+pub(crate) fn run<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Output {
     let folder = tempdir();
     run_in(folder.path(), arguments)
 }
 
 /// Runs the program in a folder.
-pub fn run_in<S: AsRef<OsStr>>(folder: &Path, arguments: impl IntoIterator<Item = S>) -> Output {
+pub(crate) fn run_in<S: AsRef<OsStr>>(
+    folder: &Path,
+    arguments: impl IntoIterator<Item = S>,
+) -> Output {
     let mut command = Command::new(PROGRAM);
     command.args(arguments).current_dir(folder);
     finish(&mut command)
@@ -67,12 +70,11 @@ pub fn run_in<S: AsRef<OsStr>>(folder: &Path, arguments: impl IntoIterator<Item 
 ///
 /// # Panics
 /// If it cannot be started.
-pub fn finish(command: &mut Command) -> Output {
+pub(crate) fn finish(command: &mut Command) -> Output {
     let start = Instant::now();
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .unwrap_or_else(|error| panic!("cannot start {}: {error}", command.get_program().display()));
+    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| {
+        panic!("cannot start {}: {error}", command.get_program().display())
+    });
     Output {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -93,7 +95,7 @@ macro_rules! args {
 ///
 /// # Panics
 /// If none can be made.
-pub fn tempdir() -> tempfile::TempDir {
+pub(crate) fn tempdir() -> tempfile::TempDir {
     tempfile::tempdir().expect("cannot make a temporary folder")
 }
 
@@ -101,7 +103,7 @@ pub fn tempdir() -> tempfile::TempDir {
 ///
 /// # Panics
 /// If it cannot be read.
-pub fn files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     fn visit(root: &Path, folder: &Path, found: &mut Vec<PathBuf>) {
         let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{error}"));
         for entry in entries {
@@ -120,7 +122,7 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Does something to each item, on all cores; results come in order.
-pub fn parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+pub(crate) fn parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     use std::sync::atomic::{AtomicUsize, Ordering};
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let next = AtomicUsize::new(0);
@@ -138,7 +140,7 @@ pub fn parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) ->
                 })
             })
             .collect();
-        let results = workers.into_iter().map(|worker| worker.join());
+        let results = workers.into_iter().map(std::thread::ScopedJoinHandle::join);
         results
             .flat_map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect()

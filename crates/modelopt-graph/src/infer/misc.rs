@@ -36,6 +36,14 @@ pub(super) fn rule(op: &str) -> Option<Rule> {
     Some(rule)
 }
 
+/// Rules of the domain `ai.onnx.preview`.
+pub(super) fn preview_rule(op: &str) -> Option<Rule> {
+    match op {
+        "FlexAttention" => Some(flex_attention),
+        _ => None,
+    }
+}
+
 fn scalar(_: &Context<'_>) -> Option<Shapes> {
     one(Vec::new())
 }
@@ -292,6 +300,14 @@ fn attention(context: &Context<'_>) -> Option<Shapes> {
     let present = |size: Dim| Some(vec![batch.clone(), kv_heads.clone(), total.clone(), size]);
     let scores = vec![batch.clone(), q_heads, length, total.clone()];
     Some(vec![Some(result), present(k_size), present(v_size), Some(scores)])
+}
+
+/// Query, key and value are `[batch, heads, length, size]`.
+fn flex_attention(context: &Context<'_>) -> Option<Shapes> {
+    let [batch, heads, length, _] = context.shape(0)?.as_slice() else {
+        return None;
+    };
+    one(vec![batch.clone(), heads.clone(), length.clone(), context.dim(2, 3)])
 }
 
 /// The result is `[batch, length, query heads * value size]`; the state of each head is

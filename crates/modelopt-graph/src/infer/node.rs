@@ -201,6 +201,7 @@ fn rule(domain: &str, op: &str) -> Option<Rule> {
     match domain {
         "" => ONNX.iter().find_map(|family| family(op)),
         "ai.onnx.ml" => ml::rule(op),
+        "ai.onnx.preview" => misc::preview_rule(op),
         "com.microsoft" => contrib::rule(op),
         _ => None,
     }

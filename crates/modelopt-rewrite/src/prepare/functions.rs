@@ -143,12 +143,12 @@ fn inline(model: &mut Model, call: NodeId, body: GraphId) -> Vec<NodeId> {
         let node = model.node(id).clone();
         let outputs = node.outputs().iter().flatten().copied();
         for output in outputs {
-            if !values.contains_key(&output) {
+            values.entry(output).or_insert_with(|| {
                 let name = format!("{prefix}/{}", model.value(output).name());
                 let name = model.fresh_name(&name);
                 let value = model.add_value(name);
-                values.insert(output, Some(value));
-            }
+                Some(value)
+            });
         }
         let mapped =
             |value: &Option<ValueId>| value.and_then(|v| values.get(&v).copied().flatten());

@@ -40,7 +40,7 @@ const SHRINK: [f32; 6] = [0.97, 0.94, 0.90, 0.85, 0.79, 0.72];
 pub struct Channels {
     groups: usize,
     outer: usize,
-    channels: usize,
+    count: usize,
     inner: usize,
     /// Shape of the scales, broadcastable to the tensor's.
     scale_shape: Vec<usize>,
@@ -52,7 +52,7 @@ impl Channels {
     /// One scale for the whole tensor; the scale is a scalar.
     pub fn whole(shape: &[usize]) -> Self {
         let inner = shape.iter().product();
-        Channels { groups: 1, outer: 1, channels: 1, inner, scale_shape: Vec::new(), summed: false }
+        Channels { groups: 1, outer: 1, count: 1, inner, scale_shape: Vec::new(), summed: false }
     }
 
     /// One scale for each index along `axis`, and for each index along the leading
@@ -66,7 +66,7 @@ impl Channels {
         Channels {
             groups: product(0..separate),
             outer: product(separate..axis),
-            channels: shape[axis],
+            count: shape[axis],
             inner: product(axis + 1..shape.len()),
             scale_shape,
             summed: false,
@@ -82,7 +82,7 @@ impl Channels {
 
     /// Number of scales.
     pub fn count(&self) -> usize {
-        self.groups * self.channels
+        self.groups * self.count
     }
 
     /// Shape of the scales, broadcastable to the tensor's shape.
@@ -129,19 +129,19 @@ pub fn quantize(
     channels: &Channels,
     limit: f32,
 ) -> Result<Quantized, Unquantizable> {
-    let row = channels.channels * channels.inner;
+    let row = channels.count * channels.inner;
     let group = (channels.outer * row).max(1);
     let mut values = vec![0i8; data.len()];
     // A few channels at a time, so that reading across the rows of a matrix stays in cache.
     let block = if channels.inner == 1 { 16 } else { 1 };
     let starts: Vec<(usize, usize)> = (0..channels.groups)
-        .flat_map(|group| (0..channels.channels).step_by(block).map(move |first| (group, first)))
+        .flat_map(|group| (0..channels.count).step_by(block).map(move |first| (group, first)))
         .collect();
     let blocks: Vec<Block> = starts
         .into_par_iter()
         .map(|(g, first)| {
             let numbers = data.get(g * group..(g + 1) * group).unwrap_or_default();
-            quantize_block(numbers, channels, first..(first + block).min(channels.channels), limit)
+            quantize_block(numbers, channels, first..(first + block).min(channels.count), limit)
         })
         .collect::<Result<_, _>>()?;
     let (mut scales, mut error, mut signal) = (Vec::with_capacity(channels.count()), 0.0, 0.0);
@@ -181,7 +181,7 @@ struct Block {
 impl Block {
     /// Puts the values where they belong in the group; `first` is the first channel.
     fn write(&self, group: &mut [i8], channels: &Channels, first: usize) {
-        let Channels { outer, channels: count, inner, .. } = *channels;
+        let Channels { outer, count, inner, .. } = *channels;
         for (offset, channel) in self.values.chunks(outer * inner).enumerate() {
             for (row, piece) in channel.chunks(inner).enumerate() {
                 let at = (row * count + first + offset) * inner;
@@ -197,7 +197,7 @@ fn quantize_block(
     range: std::ops::Range<usize>,
     limit: f32,
 ) -> Result<Block, Unquantizable> {
-    let Channels { outer, channels: count, inner, .. } = *channels;
+    let Channels { outer, count, inner, .. } = *channels;
     let length = outer * inner;
     let mut numbers = vec![0f32; range.len() * length];
     for row in 0..outer {
@@ -329,9 +329,9 @@ mod tests {
         q.iter()
             .enumerate()
             .map(|(i, &q)| {
-                let channel = i / channels.inner % channels.channels;
-                let group = i / (channels.inner * channels.channels * channels.outer);
-                f32::from(q) * s[group * channels.channels + channel]
+                let channel = i / channels.inner % channels.count;
+                let group = i / (channels.inner * channels.count * channels.outer);
+                f32::from(q) * s[group * channels.count + channel]
             })
             .collect()
     }
@@ -398,7 +398,7 @@ mod tests {
         let channels = Channels::along(&[2, 2], 0, 0);
         let quantized = quantize(&[0.0, 0.0, 1.0, -1.0], &[2, 2], &channels, 127.0).unwrap();
         assert_eq!(*quantized.values.elements::<i8>().unwrap(), [0, 0, 127, -127]);
-        assert_eq!(quantized.scales.to_f32().unwrap()[0], 1.0);
+        assert_relative_eq!(quantized.scales.to_f32().unwrap()[0], 1.0);
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let result = quantize(&[0.0, bad, 1.0, 1.0], &[2, 2], &channels, 127.0);
             assert_eq!(result.unwrap_err(), Unquantizable::NotFinite);

@@ -19,16 +19,13 @@ use super::Stored;
 pub(super) fn rewrite(model: &mut Model, weight: ValueId, stored: &Stored, dtype: DataType) {
     let name = model.value(weight).name().to_owned();
     let mut patch = Patch::new();
-    let place = match model.producer_node(weight) {
+    let place = if let Some(constant) = model.producer_node(weight) {
         // Preparation was told to leave constants in their nodes.
-        Some(constant) => {
-            patch.remove(constant);
-            Place::Before(constant)
-        }
-        None => {
-            patch.free(weight);
-            Place::Front(stored.home)
-        }
+        patch.remove(constant);
+        Place::Before(constant)
+    } else {
+        patch.free(weight);
+        Place::Front(stored.home)
     };
     dequantize(
         &mut patch,
