@@ -78,7 +78,7 @@ fn quantize(args: &args::Quantize, common: &Common) -> Result<Done> {
         output.finish()?;
     }
     for warning in &outcome.warnings {
-        eprintln!("warning: {warning}");
+        eprintln!("warning: {}", show::plain(warning));
     }
     if common.json {
         print(&document.to_json())?;
@@ -88,6 +88,7 @@ fn quantize(args: &args::Quantize, common: &Common) -> Result<Done> {
             text += &show::plan(&outcome.plan);
         }
         text += &show::outcome(&outcome, &args.input, &args.output);
+        let text = show::plain(&text);
         if to_stdout { eprint!("{text}") } else { print(&text)? }
     }
     Ok(if outcome.emitted { Done::Ok } else { Done::Refused })
@@ -108,7 +109,7 @@ fn plan(args: &args::Plan, common: &Common) -> Result<Done> {
         });
         print(&format!("{document:#}\n"))?;
     } else if !common.quiet {
-        print(&show::plan(&inspection.plan))?;
+        print(&show::plain(&show::plan(&inspection.plan)))?;
     }
     Ok(Done::Ok)
 }
@@ -125,7 +126,7 @@ fn compare(args: &args::Compare, common: &Common) -> Result<Done> {
     if common.json {
         print(&compared.document(&args.original, &args.candidate).to_json())?;
     } else if !common.quiet {
-        print(&show::compared(&compared))?;
+        print(&show::plain(&show::compared(&compared)))?;
     }
     Ok(if compared.verdict.pass || args.no_gate { Done::Ok } else { Done::Refused })
 }
@@ -139,7 +140,7 @@ fn inspect(args: &args::Inspect, common: &Common) -> Result<Done> {
         document["quantizable_layers"] = inspection.plan.changed().into();
         print(&format!("{document:#}\n"))?;
     } else if !common.quiet {
-        print(&show::inspection(&inspection, &args.input))?;
+        print(&show::plain(&show::inspection(&inspection, &args.input)))?;
     }
     Ok(Done::Ok)
 }

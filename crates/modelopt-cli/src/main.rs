@@ -43,7 +43,7 @@ fn main() -> ExitCode {
 }
 
 fn report(error: &anyhow::Error, json: bool) {
-    let message = format!("{error:#}");
+    let message = show::plain(&message(error));
     let hint = error.downcast_ref::<modelopt::Error>().and_then(modelopt::Error::hint);
     if json {
         let document = serde_json::json!({
@@ -58,6 +58,17 @@ fn report(error: &anyhow::Error, json: bool) {
     if let Some(hint) = hint {
         eprintln!("hint: {hint}");
     }
+}
+
+/// What failed and why, from the outside in. Some errors tell their cause themselves.
+fn message(error: &anyhow::Error) -> String {
+    let mut message = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !message.contains(&cause) {
+            message = format!("{message}: {cause}");
+        }
+    }
+    message
 }
 
 /// `modelopt inspect … | head` is not an error.

@@ -57,6 +57,19 @@ pub(crate) fn bytes(count: u64) -> String {
     format!("{value:.decimals$} {}", units[unit])
 }
 
+/// The text without what a terminal would obey: names in a model can hold anything.
+pub(crate) fn plain(text: &str) -> String {
+    let shown = |c: char| {
+        if c.is_control() && c != '\n' { c.escape_default().collect() } else { c.to_string() }
+    };
+    text.chars().map(shown).collect()
+}
+
+/// The same on one line, for cells of a table.
+fn cell(text: &str) -> String {
+    plain(text).replace('\n', "\\n")
+}
+
 pub(crate) fn decibels(value: f64) -> String {
     if value == f64::INFINITY { "equal".to_owned() } else { format!("{value:.1} dB") }
 }
@@ -157,7 +170,7 @@ fn parity_table(parity: &Parity, verdict: &Verdict) -> String {
         let pass = if checks.iter().all(|check| check.pass) { "pass" } else { "FAIL" };
         let [sqnr, error, cosine] = figures(output);
         rows.add_row([
-            output.name.clone(),
+            cell(&output.name),
             output.original.to_string(),
             sqnr,
             limit,
@@ -197,7 +210,7 @@ fn failures(outcome: &Outcome) -> String {
                 1 => String::new(),
                 count => format!(" and {} more that share its weight", count - 1),
             };
-            let first = culprit.layers.first().cloned().unwrap_or_default();
+            let first = cell(culprit.layers.first().map_or("", String::as_str));
             rows.add_row([
                 decibels(culprit.sqnr_db),
                 culprit.scheme.clone(),
@@ -248,11 +261,11 @@ pub(crate) fn plan(plan: &Plan) -> String {
     let mut rows = table(&["layer", "operator", "weights", "scheme", "because"]);
     for layer in &plan.layers {
         rows.add_row([
-            layer.name.clone(),
-            layer.op.clone(),
+            cell(&layer.name),
+            cell(&layer.op),
             bytes(layer.bytes),
             layer.scheme.to_string(),
-            layer.reason.clone(),
+            cell(&layer.reason),
         ]);
     }
     let mut text = indented(rows, &[2]);
@@ -294,7 +307,7 @@ pub(crate) fn inspection(model: &Inspection, path: &Path) -> String {
         let mut rows = table(&[]);
         for port in ports {
             let default = if port.has_default { "has a default" } else { "" };
-            rows.add_row([&port.name, &port.ty, default]);
+            rows.add_row([&cell(&port.name), &cell(&port.ty), default]);
         }
         text += &indented(rows, &[]);
     }

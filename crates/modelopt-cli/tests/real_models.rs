@@ -194,7 +194,8 @@ fn weights_alone_are_close_on_most_samples() {
     let models = [("magika", 45.0, 29.5), ("cls", 28.0, 25.0), ("rec", 18.0, 12.0)];
     for (name, aim, floor) in models {
         let figures = figures_by_sample(name);
-        let (worst, median) = (figures[0], figures[figures.len() / 2]);
+        // Of two in the middle, the lower one.
+        let (worst, median) = (figures[0], figures[(figures.len() - 1) / 2]);
         println!("{name}: median {median:.1} dB, worst {worst:.1} dB of {figures:.1?}");
         assert!(median >= aim, "{name}: the median is {median} dB, below {aim}");
         assert!(worst >= floor, "{name}: the worst is {worst} dB, below {floor}");

@@ -112,8 +112,11 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // The model in place now says whether the data is needed.
-        self.data = None;
+        // The model in place now says whether the data is needed. Unlocked rather than only closed:
+        // a process that is just being started may have inherited the file.
+        if let Some(data) = self.data.take() {
+            let _ = data.unlock();
+        }
         remove_unused_data(&self.target);
     }
 }
@@ -370,5 +373,62 @@ impl Placement for Layout {
         let bytes = tensor.bytes()?;
         let offset = *self.offsets.get(&key(bytes))?;
         Some(ExternalRange { file: &self.file, offset, length: bytes.len() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_we_give_are_data() {
+        let name = data_name("m.onnx", &blake3::hash(b"weights"));
+        assert!(is_data_name(&name, "m.onnx"));
+        assert!(!is_data_name(&name, "m"));
+        for other in ["m.onnx.data", "m.onnx_data", "m.onnx.0123456789abcdeg.data", "m.onnx..data"]
+        {
+            assert!(!is_data_name(other, "m.onnx"), "{other}");
+        }
+    }
+
+    #[test]
+    fn locked_and_needed_files_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, "").unwrap();
+        let held = hold(&path).unwrap().unwrap();
+        let second = hold(&path).unwrap().unwrap();
+        drop(held);
+        remove_unless(&path, || false);
+        assert!(path.exists());
+        drop(second);
+        remove_unless(&path, || true);
+        assert!(path.exists());
+        remove_unless(&path, || false);
+        assert!(!path.exists());
+        assert!(hold(&path).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_name_that_is_taken_stays_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        assert!(place(temporary(folder.path(), "m").unwrap(), &path).unwrap());
+        let held = hold(&path).unwrap().unwrap();
+        assert!(!place(temporary(folder.path(), "m").unwrap(), &path).unwrap());
+        assert!(is_at(&held, &path));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_model_mentions_its_data() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.onnx");
+        assert!(!mentions(&path, OsStr::new("name")));
+        std::fs::write(&path, "a name in it").unwrap();
+        assert!(mentions(&path, OsStr::new("name")));
+        assert!(!mentions(&path, OsStr::new("another")));
+        // What cannot be read may mention anything.
+        assert!(mentions(folder.path(), OsStr::new("name")));
     }
 }

@@ -255,6 +255,19 @@ mod tests {
     }
 
     #[test]
+    fn objects_are_limited_by_the_size_of_the_file() {
+        let limit = |bytes: usize| {
+            let wire = Wire::new(Bytes::from(vec![0; bytes]));
+            let clone = wire.clone();
+            let count = |wire: &Wire| wire.count_object().is_ok();
+            (0..=MAX_OBJECTS).take_while(|_| count(&wire) && count(&clone)).count() * 2
+        };
+        assert_eq!(limit(0), FREE_OBJECTS);
+        assert_eq!(limit(10_000 * BYTES_PER_OBJECT), FREE_OBJECTS + 10_000);
+        assert_eq!(limit(100 << 20), MAX_OBJECTS);
+    }
+
+    #[test]
     fn varints_round_trip() {
         for value in [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX] {
             let mut bytes = Vec::new();

@@ -460,3 +460,59 @@ fn external_tensor(tensor: &Tensor, range: &ExternalRange<'_>) -> Rope {
     out.int(field::tensor::DATA_LOCATION, 1);
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use modelopt_graph::{DataType, ModelInfo};
+
+    use super::*;
+
+    fn bytes_of(rope: &Rope) -> Vec<u8> {
+        rope.parts().flatten().copied().collect()
+    }
+
+    #[test]
+    fn a_rope_knows_its_length_and_shares_what_is_large() {
+        let large = Bytes::from(vec![7; SHARED_FROM]);
+        let mut inner = Rope::default();
+        inner.bytes(1, &large);
+        inner.text(2, "end");
+        let mut outer = Rope::default();
+        outer.text(3, "start");
+        outer.message(4, inner);
+        outer.bytes(5, &Bytes::from_static(b"small"));
+        assert_eq!(outer.len(), bytes_of(&outer).len() as u64);
+        let shared = outer.parts().filter(|part| part.as_ptr() == large.as_ptr()).count();
+        assert_eq!(shared, 1);
+        assert!(bytes_of(&outer).ends_with(b"end\x2a\x05small"));
+    }
+
+    #[test]
+    fn what_modelopt_made_says_its_type_and_its_zero() {
+        let model = Model::new(ModelInfo::default());
+        let writer = Writer { model: &model, placement: &Inline };
+        let bytes = |attribute| bytes_of(&writer.attribute(&attribute).unwrap());
+        assert_eq!(bytes(Attribute::new("a", 0)), b"\x0a\x01a\x18\x00\xa0\x01\x02");
+        assert_eq!(bytes(Attribute::new("a", "")), b"\x0a\x01a\x22\x00\xa0\x01\x03");
+        let none = AttributeValue::Ints(Vec::new());
+        assert_eq!(bytes(Attribute::new("a", none)), b"\x0a\x01a\xa0\x01\x07");
+        let empty = Tensor::dense(DataType::FLOAT, vec![0], Bytes::new()).unwrap();
+        assert_eq!(bytes_of(&inline_tensor(&empty)), b"\x08\x00\x10\x01\x4a\x00");
+    }
+
+    /// Fields that were changed come after the records that were kept, and so win.
+    #[test]
+    fn changes_override_what_was_kept() {
+        let kept = |bytes: &'static [u8]| {
+            let records = vec![Bytes::from_static(bytes)];
+            Extra { records, ..Extra::default() }.into_origin()
+        };
+        let info = ModelInfo { ir_version: 10, origin: kept(&[8, 0]), ..ModelInfo::default() };
+        let rope = super::model(&Model::new(info), &Inline).unwrap();
+        assert!(bytes_of(&rope).starts_with(&[8, 0, 8, 10]));
+        let mut opset = OpsetImport { domain: String::new(), version: 0, origin: kept(&[16, 0]) };
+        assert_eq!(bytes_of(&super::opset(&opset)), [16, 0]);
+        opset.version = 21;
+        assert_eq!(bytes_of(&super::opset(&opset)), [16, 0, 16, 21]);
+    }
+}

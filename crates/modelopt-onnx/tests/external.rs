@@ -74,7 +74,7 @@ fn the_same_model_comes_back_and_runtimes_load_it() {
     let graphs = ["attention_small", "if_branches", "embedding_tied", "external_data"];
     let mut models: Vec<PathBuf> =
         graphs.iter().map(|name| testdata::fixture(format!("graphs/{name}.onnx"))).collect();
-    models.push(testdata::model("det"));
+    models.push(testdata::model("magika"));
     let (mut pairs, mut copies) = (Vec::new(), Vec::new());
     for (index, model) in models.iter().enumerate() {
         let folder = folder.path().join(index.to_string());
@@ -142,7 +142,7 @@ fn data_goes_when_its_model_goes() {
     for name in others {
         fs::write(folder.path().join(name), "").unwrap();
     }
-    save(&model(&[one.clone()], Vec::new()), &target, EXTERNAL);
+    save(&model(std::slice::from_ref(&one), Vec::new()), &target, EXTERNAL);
     let first = data_files(folder.path());
     assert_eq!(first.len(), others.len() + 1);
     save(&model(&[two], Vec::new()), &target, EXTERNAL);

@@ -37,8 +37,11 @@ fn function(parts: &[&[u8]]) -> Vec<u8> {
     [model(one_node(&[])), message(25, [fixed, parts.concat()].concat())].concat()
 }
 
+/// Files, each with what is rare about it.
+type Made = Vec<(&'static str, Vec<u8>)>;
+
 /// Attributes, and what stands in them twice, unasked for, or with a default value.
-fn attributes() -> Vec<(&'static str, Vec<u8>)> {
+fn attributes() -> Made {
     let name = message(1, "a");
     let (ty, int) = (|kind| number(20, kind), number(3, 7));
     let t = [number(1, 1), number(2, 1), message(9, [0; 4]), message(8, "own name")].concat();
@@ -103,7 +106,7 @@ fn attributes() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// Tensors in every way that they can be stored.
-fn tensors() -> Vec<(&'static str, Vec<u8>)> {
+fn tensors() -> Made {
     let ty = |number_of| number(2, number_of);
     let raw = message(9, [1; 8]);
     let two = number(1, 2);
@@ -170,22 +173,14 @@ fn tensors() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Graphs and models.
-fn graphs() -> Vec<(&'static str, Vec<u8>)> {
-    let plain = model(one_node(&[]));
-    let with = |parts: &[Vec<u8>]| [plain.clone(), parts.concat()].concat();
-    let value = |parts: &[Vec<u8>]| model([one_node(&[]), message(13, parts.concat())].concat());
-    let node = |parts: &[Vec<u8>]| {
-        let names = [message(1, "x"), message(2, "y")].concat();
-        let node = message(1, [names, parts.concat()].concat());
-        model([node, float_value(11, "x"), float_value(12, "y")].concat())
-    };
-    let op = message(4, "Op");
-    let (dim, param) = (message(1, number(1, -1)), message(1, message(2, "n")));
-    let ty = |parts: &[Vec<u8>]| {
-        message(2, message(1, [number(1, 1), message(2, parts.concat())].concat()))
-    };
-    let everywhere = [
+/// The tensor type float32 with a shape of these parts.
+fn shaped(parts: &[Vec<u8>]) -> Vec<u8> {
+    message(2, message(1, [number(1, 1), message(2, parts.concat())].concat()))
+}
+
+/// A model with unknown fields in all of its messages.
+fn unknown_everywhere() -> Vec<u8> {
+    [
         [header(), unknown()].concat(),
         message(8, [number(2, 1), message(1, "d"), unknown()].concat()),
         message(14, [message(1, "k"), unknown()].concat()),
@@ -194,7 +189,11 @@ fn graphs() -> Vec<(&'static str, Vec<u8>)> {
             [
                 one_node(&[[message(1, "a"), number(20, 2), number(3, 0), unknown()].concat()]),
                 message(5, [message(8, "w"), number(2, 3), unknown(), message(9, "1")].concat()),
-                message(11, [message(1, "u"), ty(&[dim.clone(), unknown()]), unknown()].concat()),
+                message(
+                    11,
+                    [message(1, "u"), shaped(&[message(1, number(1, -1)), unknown()]), unknown()]
+                        .concat(),
+                ),
                 message(14, [message(1, "w"), unknown()].concat()),
                 unknown(),
             ]
@@ -202,9 +201,16 @@ fn graphs() -> Vec<(&'static str, Vec<u8>)> {
         ),
         message(20, [message(1, message(2, "init")), unknown()].concat()),
         message(26, message(1, "configuration")),
-    ];
+    ]
+    .concat()
+}
+
+/// Models and what describes them.
+fn models() -> Made {
+    let plain = model(one_node(&[]));
+    let with = |parts: &[Vec<u8>]| [plain.clone(), parts.concat()].concat();
     vec![
-        ("unknown fields everywhere", everywhere.concat()),
+        ("unknown fields everywhere", unknown_everywhere()),
         (
             "fields in reverse",
             [message(7, one_node(&[])), message(8, number(2, 17)), number(1, 8)].concat(),
@@ -267,10 +273,18 @@ fn graphs() -> Vec<(&'static str, Vec<u8>)> {
             with(&[number(2, 7), message(1, "?"), number(14, 1), number(25, 1)]),
         ),
         ("no old operator set", [number(1, 2), message(7, one_node(&[]))].concat()),
-        ("value without name", value(&[ty(&[])])),
+    ]
+}
+
+/// Declared values and their types.
+fn values() -> Made {
+    let value = |parts: &[Vec<u8>]| model([one_node(&[]), message(13, parts.concat())].concat());
+    let (dim, param) = (message(1, number(1, -1)), message(1, message(2, "n")));
+    vec![
+        ("value without name", value(&[shaped(&[])])),
         ("value without type", value(&[message(1, "y"), message(3, "doc")])),
         ("value twice", value(&[message(1, "x"), message(1, "y"), message(1, "")])),
-        ("value unknown", value(&[message(1, "nowhere"), ty(&[dim, param])])),
+        ("value unknown", value(&[message(1, "nowhere"), shaped(&[dim, param])])),
         ("empty type", value(&[message(1, "y"), message(2, "")])),
         ("shape absent and empty", value(&[message(1, "y"), message(2, message(1, number(1, 1)))])),
         (
@@ -285,6 +299,18 @@ fn graphs() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("opaque type", value(&[message(1, "y"), message(2, message(7, message(1, "d")))])),
         ("map without value", value(&[message(1, "y"), message(2, message(5, number(1, 7)))])),
+    ]
+}
+
+/// Nodes, inputs and outputs.
+fn nodes() -> Made {
+    let node = |parts: &[Vec<u8>]| {
+        let names = [message(1, "x"), message(2, "y")].concat();
+        let node = message(1, [names, parts.concat()].concat());
+        model([node, float_value(11, "x"), float_value(12, "y")].concat())
+    };
+    let op = message(4, "Op");
+    vec![
         (
             "inputs without names",
             model([message(11, ""), message(11, ""), message(11, message(1, ""))].concat()),
@@ -336,6 +362,11 @@ fn graphs() -> Vec<(&'static str, Vec<u8>)> {
                 .concat(),
             ),
         ),
+    ]
+}
+
+fn functions() -> Made {
+    vec![
         (
             "function",
             function(&[&message(10, "d"), &message(9, number(2, 17)), &message(6, "attribute")]),
@@ -362,7 +393,7 @@ fn graphs() -> Vec<(&'static str, Vec<u8>)> {
 #[test]
 fn what_the_format_allows_is_kept() {
     let folder = tempfile::tempdir().unwrap();
-    let made: Vec<_> = [attributes(), tensors(), graphs()].concat();
+    let made: Vec<_> = [attributes(), tensors(), models(), values(), nodes(), functions()].concat();
     let mut problems = Vec::new();
     let mut pairs: Vec<(PathBuf, PathBuf)> = Vec::new();
     let mut names = Vec::new();

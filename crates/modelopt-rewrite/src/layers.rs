@@ -238,6 +238,19 @@ pub(crate) fn is_overridable(model: &Model, value: ValueId) -> bool {
     matches!(model.value(value).producer(), Producer::Input(_)) && model.constant(value).is_none()
 }
 
+/// Whether the weight is also an output, by its own name or, of the main graph, by another.
+pub(crate) fn is_returned(model: &Model, value: ValueId) -> bool {
+    let is_output = |value: ValueId| model.value(value).is_output();
+    // Behind an Identity in a branch it goes on to be computed with.
+    let is_copied_out = |id: NodeId| {
+        let node = model.node(id);
+        node.op.is("Identity")
+            && node.graph() == model.main()
+            && node.output(0).is_some_and(is_output)
+    };
+    is_output(value) || model.consumers(value).any(|(id, _)| is_copied_out(id))
+}
+
 fn role(model: &Model, id: NodeId, input: usize, tensor: &Tensor) -> Role {
     let node = model.node(id);
     if !node.op.is_onnx() {

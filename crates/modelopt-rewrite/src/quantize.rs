@@ -18,6 +18,7 @@ use crate::plan::{Numerics, Plan, Scheme};
 use crate::prepare;
 use crate::rules::{self, Candidate};
 
+pub(crate) use numerics::SMALLEST;
 pub use numerics::{Channels, Granularity, Quantized, Unquantizable, quantize};
 
 /// What became of one weight.

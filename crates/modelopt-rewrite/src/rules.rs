@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use crate::layers::{self, Layer, Role, WeightUse};
 use crate::plan::{Numerics, Plan, PlanError, PlannedLayer, Scheme};
+use crate::quantize::SMALLEST;
 use crate::select::{self, Pattern};
 
 /// What to plan.
@@ -127,7 +128,7 @@ fn weight_as_int8(
             model.value(weight.value).name()
         ));
     }
-    if model.value(weight.value).is_output() {
+    if layers::is_returned(model, weight.value) {
         return Err("the weight is also an output of the graph".to_owned());
     }
     if let Some(reason) = layers::refuses_computed(model, layer.node) {
@@ -149,8 +150,8 @@ fn weight_as_int8(
     if numbers.iter().any(|x| !x.is_finite()) {
         return Err("the weight holds NaN or infinity".to_owned());
     }
-    if numbers.iter().all(|&x| x == 0.0) {
-        return Err("the weight is all zero".to_owned());
+    if numbers.iter().all(|&x| x.abs() < SMALLEST) {
+        return Err("the weight is all zero, or next to it".to_owned());
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use modelopt_validate::{Measurements, Parity, SizeChange, Verdict, judge};
 
 use crate::Progress;
 use crate::config::Config;
+use crate::demand;
 use crate::error::Error;
 use crate::run::{self, Ran};
 
@@ -36,6 +37,9 @@ pub fn compare(
     progress(Progress::Step("loading"));
     let model = onnx::load(original)?;
     let other = onnx::load(candidate)?;
+    for model in [&model, &other] {
+        demand::check_loaded(model)?;
+    }
     let samples = run::samples(&model, config)?;
     progress(Progress::Step("preparing the original"));
     let mut bench = run::bench(original, &samples, config)?;

@@ -36,6 +36,9 @@ pub enum ErrorKind {
     /// The original did not run on a sample.
     #[error(transparent)]
     Run(#[from] CompareError),
+    /// The model asks for more than any machine has.
+    #[error("the model cannot be run here: {0}")]
+    Unreasonable(String),
     /// A configuration file or option is wrong.
     #[error("{0}")]
     Config(String),
@@ -64,6 +67,7 @@ impl Error {
             ErrorKind::Runtime(_) | ErrorKind::Run(_) => {
                 Some("try another --runtime, or give real inputs with --samples")
             }
+            ErrorKind::Unreasonable(_) => Some("--no-validate emits without running it"),
             ErrorKind::Rewrite(_) => Some(
                 "this is a defect of modelopt; --skip-rewrite NAME leaves the step out, --exclude a layer",
             ),

@@ -13,6 +13,7 @@
 mod blame;
 mod compare;
 mod config;
+mod demand;
 mod error;
 mod inspect;
 mod optimize;
@@ -51,3 +52,8 @@ pub enum Progress {
 
 /// Version of this library.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The example of the README is compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -13,6 +13,7 @@ use modelopt_validate::{
 use crate::Progress;
 use crate::blame;
 use crate::config::{Config, Enforcement};
+use crate::demand;
 use crate::error::Error;
 use crate::run::{self, Ran};
 use crate::transform::{self, Transformed};
@@ -150,6 +151,7 @@ fn validate(
     config: &Config,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Validation, Error> {
+    demand::check(prepared)?;
     let samples = run::samples(original, config)?;
     progress(Progress::Step("preparing the original"));
     let mut bench = run::bench(input, &samples, config)?;

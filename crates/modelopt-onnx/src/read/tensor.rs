@@ -232,3 +232,36 @@ pub(super) fn unpack_varints(mut bytes: &[u8]) -> Option<Vec<u64>> {
     }
     Some(numbers)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn six_bits_are_packed_from_the_lowest_bit_on() {
+        // Elements 1, 2, 3, 63 as in onnx.proto: byte0 = x0 | (x1 & 3) << 6, and so on.
+        assert_eq!(pack_six_bits(&[1, 2, 3, 63]), [0x81, 0x30, 0xfc]);
+        assert_eq!(pack_six_bits(&[63, 63, 63, 63, 1]), [0xff, 0xff, 0xff, 1]);
+        assert_eq!(pack_six_bits(&[0xff]), [63]);
+        for count in 0..9 {
+            let length = DataType::from_number(27).byte_len(count).unwrap();
+            assert_eq!(pack_six_bits(&vec![1; count]).len(), length);
+        }
+    }
+
+    #[test]
+    fn neighbours_make_one_run() {
+        let mut runs = Vec::new();
+        for span in [0..2, 2..5, 6..7, 7..9] {
+            extend(&mut runs, span);
+        }
+        assert_eq!(runs, [0..5, 6..9]);
+    }
+
+    #[test]
+    fn a_list_of_numbers_ends_where_it_should() {
+        assert_eq!(unpack_varints(&[1, 0x80, 1]), Some(vec![1, 128]));
+        assert_eq!(unpack_varints(&[]), Some(vec![]));
+        assert_eq!(unpack_varints(&[1, 0x80]), None);
+    }
+}

@@ -28,7 +28,7 @@ pub enum Granularity {
 }
 
 /// Numbers below this are taken for zero: their scale would not be a normal float32.
-const SMALLEST: f32 = 1e-30;
+pub(crate) const SMALLEST: f32 = 1e-30;
 
 /// Scales that are tried, as parts of the one that covers the maximum. Finer steps and deeper
 /// clipping were not seen to lower the error further for weights of 8 bits.
