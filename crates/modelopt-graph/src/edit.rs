@@ -220,14 +220,7 @@ impl Model {
                 *producer = Producer::None;
             }
         }
-        match previous {
-            Some(previous) => self.nodes[previous.index()].next = next,
-            None => self.graphs[graph.index()].first = next,
-        }
-        match next {
-            Some(next) => self.nodes[next.index()].previous = previous,
-            None => self.graphs[graph.index()].last = previous,
-        }
+        self.unlink(graph, previous, next);
     }
 
     /// Moves a node, with its nested graphs, to another place in the same graph.
@@ -239,14 +232,7 @@ impl Model {
             let node = self.node(id);
             (node.graph, node.previous, node.next)
         };
-        match previous {
-            Some(previous) => self.nodes[previous.index()].next = next,
-            None => self.graphs[graph.index()].first = next,
-        }
-        match next {
-            Some(next) => self.nodes[next.index()].previous = previous,
-            None => self.graphs[graph.index()].last = previous,
-        }
+        self.unlink(graph, previous, next);
         let ahead = self.node(before).previous;
         self.nodes[before.index()].previous = Some(id);
         let node = &mut self.nodes[id.index()];
@@ -255,6 +241,18 @@ impl Model {
         match ahead {
             Some(ahead) => self.nodes[ahead.index()].next = Some(id),
             None => self.graphs[graph.index()].first = Some(id),
+        }
+    }
+
+    /// Takes whatever stands between two neighbours out of a graph's order.
+    fn unlink(&mut self, graph: GraphId, previous: Option<NodeId>, next: Option<NodeId>) {
+        match previous {
+            Some(previous) => self.nodes[previous.index()].next = next,
+            None => self.graphs[graph.index()].first = next,
+        }
+        match next {
+            Some(next) => self.nodes[next.index()].previous = previous,
+            None => self.graphs[graph.index()].last = previous,
         }
     }
 

@@ -387,3 +387,97 @@ fn assemble(
     }
     plan
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Build, float, noise, options};
+
+    /// Two MatMuls on one weight and one on another.
+    fn shared() -> Build {
+        let mut b = Build::new(17);
+        let x = b.input("x", float(&[2, 64]));
+        let w = b.weight("W", &[64, 64], &noise(4096, 1));
+        let other = b.weight("V", &[64, 64], &noise(4096, 2));
+        let a = b.node("MatMul", &[x, w], &[]);
+        let c = b.node("MatMul", &[a, w], &[]);
+        let y = b.node("MatMul", &[c, other], &[]);
+        b.output(y, float(&[2, 64]));
+        b
+    }
+
+    fn schemes(plan: &Plan) -> Vec<Scheme> {
+        plan.layers.iter().map(|layer| layer.scheme).collect()
+    }
+
+    #[test]
+    fn layers_that_share_a_weight_are_kept_together() {
+        let b = shared();
+        let exclude = vec![Pattern::new("matmul_out_node").unwrap()];
+        let options = PlanOptions { exclude, ..options(Scheme::Int8Dynamic) };
+        let plan = plan(&b.model, &options).unwrap();
+        assert_eq!(schemes(&plan), [Scheme::Keep, Scheme::Keep, Scheme::Int8Dynamic]);
+        assert_eq!(plan.layers[0].reason, "excluded by 'matmul_out_node'");
+        assert!(plan.layers[1].reason.contains("needs it in float"), "{:?}", plan.layers[1]);
+    }
+
+    #[test]
+    fn a_pattern_that_fits_nothing_is_an_error() {
+        let include = vec![Pattern::new("Conv*").unwrap()];
+        let options = PlanOptions { include, ..options(Scheme::Int8Weights) };
+        let error = plan(&shared().model, &options).unwrap_err().to_string();
+        assert!(error.contains("'Conv*' fits no weight layer"), "{error}");
+    }
+
+    #[test]
+    fn a_plan_given_back_is_the_plan_carried_out() {
+        let b = shared();
+        let first = plan(&b.model, &options(Scheme::Int8Dynamic)).unwrap();
+        let again = plan_from(&b.model, &Plan::from_toml(&first.to_toml()).unwrap()).unwrap();
+        assert_eq!(first, again);
+    }
+
+    #[test]
+    fn a_plan_that_cannot_be_carried_out_is_an_error() {
+        let b = shared();
+        let asked = |name: &str, scheme| {
+            let mut wanted = plan(&b.model, &options(Scheme::Int8Weights)).unwrap();
+            wanted.layers.truncate(1);
+            wanted.layers[0].name = name.to_owned();
+            wanted.layers[0].scheme = scheme;
+            plan_from(&b.model, &wanted).map_err(|error| error.to_string())
+        };
+        assert!(asked("nowhere", Scheme::Keep).unwrap_err().contains("'nowhere'"));
+        assert!(asked("matmul_out_node", Scheme::Int8Dynamic).is_ok());
+        let mut conv = Build::new(17);
+        let x = conv.input("x", float(&[1, 8, 4, 4]));
+        let w = conv.weight("W", &[16, 8, 3, 3], &noise(1152, 1));
+        let y = conv.node("Conv", &[x, w], &[]);
+        conv.output(y, float(&[1, 16, 2, 2]));
+        let mut wanted = plan(&conv.model, &options(Scheme::Int8Weights)).unwrap();
+        wanted.layers[0].scheme = Scheme::Int8Dynamic;
+        let error = plan_from(&conv.model, &wanted).unwrap_err().to_string();
+        assert!(error.contains("Conv has no dynamic int8 form"), "{error}");
+    }
+
+    #[test]
+    fn vectors_small_weights_and_hostile_numbers_are_left_alone() {
+        let reason = |shape: &[usize], data: &[f32], min: usize| {
+            let mut b = Build::new(17);
+            let x = b.input("x", float(shape));
+            let w = b.weight("W", shape, data);
+            let y = b.node("Add", &[x, w], &[]);
+            b.output(y, float(shape));
+            let options = PlanOptions { min_weight_bytes: min, ..PlanOptions::default() };
+            let plan = plan(&b.model, &options).unwrap();
+            assert_eq!(schemes(&plan), [Scheme::Keep]);
+            plan.layers[0].reason.clone()
+        };
+        assert!(reason(&[1, 2048], &noise(2048, 1), 1024).contains("a vector"));
+        let mut broken = noise(4096, 1);
+        broken[7] = f32::NAN;
+        assert!(reason(&[64, 64], &broken, 1024).contains("NaN"));
+        assert!(reason(&[64, 64], &[0.0; 4096], 1024).contains("all zero"));
+        assert!(reason(&[4, 4], &noise(16, 1), 0).contains("save nothing"));
+    }
+}

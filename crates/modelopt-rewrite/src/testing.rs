@@ -134,4 +134,22 @@ impl Build {
     pub(crate) fn ops(&self) -> Vec<String> {
         self.model.walk().into_iter().map(|node| self.model.node(node).op.name.clone()).collect()
     }
+
+    /// The node that makes a value.
+    pub(crate) fn maker(&self, value: ValueId) -> &modelopt_graph::Node {
+        self.model.node(self.model.producer_node(value).unwrap())
+    }
+
+    /// Plans with the default rules and carries the plan out; returns the plan.
+    pub(crate) fn quantized(&mut self, options: &crate::PlanOptions) -> crate::Plan {
+        modelopt_graph::infer::infer(&mut self.model);
+        let plan = crate::plan(&self.model, options).unwrap();
+        crate::apply(&mut self.model, &plan).unwrap();
+        plan
+    }
+}
+
+/// Default rules for a scheme, without a threshold for small weights.
+pub(crate) fn options(scheme: crate::Scheme) -> crate::PlanOptions {
+    crate::PlanOptions { scheme, min_weight_bytes: 0, ..crate::PlanOptions::default() }
 }

@@ -183,3 +183,85 @@ fn activation(model: &Model, reader: NodeId) -> Option<(ValueId, bool)> {
     let node = model.node(reader);
     Some((node.input(0)?, node.op.is("Gemm") && node.int("transA", 0) != 0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Scheme;
+    use crate::testing::{Build, float, noise, options};
+
+    #[test]
+    fn one_activation_is_quantized_once_for_all_its_readers() {
+        let mut b = Build::new(11);
+        let x = b.input("x", float(&[2, 64]));
+        let [q, k] = ["Q", "K"].map(|name| b.weight(name, &[64, 64], &noise(4096, 1)));
+        let y = b.node("MatMul", &[x, q], &[]);
+        let z = b.node("MatMul", &[x, k], &[]);
+        b.output(y, float(&[2, 64]));
+        b.output(z, float(&[2, 64]));
+        b.quantized(&options(Scheme::Int8Dynamic));
+        let layer = ["MatMulInteger", "Cast", "Mul", "Mul"];
+        assert_eq!(b.ops(), [["DynamicQuantizeLinear"].as_slice(), &layer, &layer].concat());
+        let scales = b.maker(b.maker(y).input(1).unwrap()).input(1).unwrap();
+        assert_eq!(b.model.constant(scales).unwrap().shape(), [64]);
+    }
+
+    #[test]
+    fn a_gemm_keeps_alpha_beta_bias_and_transposition() {
+        let mut b = Build::new(13);
+        let x = b.input("x", float(&[64, 2]));
+        let w = b.weight("W", &[32, 64], &noise(2048, 2));
+        let c = b.weight("C", &[32], &noise(32, 3));
+        let attributes = [
+            ("transA", 1.into()),
+            ("transB", 1.into()),
+            ("alpha", 0.5f32.into()),
+            ("beta", 2f32.into()),
+        ];
+        let y = b.node("Gemm", &[x, w, c], &attributes);
+        b.output(y, float(&[2, 32]));
+        let bias_before = b.model.constant(c).unwrap().to_f32().unwrap()[5];
+        b.quantized(&options(Scheme::Int8Dynamic));
+        let ops =
+            ["Transpose", "DynamicQuantizeLinear", "MatMulInteger", "Cast", "Mul", "Mul", "Add"];
+        assert_eq!(b.ops(), ops);
+        let bias = b.model.constant(b.maker(y).input(1).unwrap()).unwrap();
+        assert!((bias.to_f32().unwrap()[5] - 2.0 * bias_before).abs() < 1e-6);
+        let product = b.model.walk()[2];
+        let stored = b.model.constant(b.model.node(product).input(1).unwrap()).unwrap();
+        assert_eq!(stored.shape(), [64, 32]);
+    }
+
+    #[test]
+    fn what_has_no_dynamic_form_is_stored_as_int8_with_the_reason() {
+        let reason = |opset, op: &str, left: bool| {
+            let mut b = Build::new(opset);
+            let x = b.input("x", float(&[64, 64]));
+            let w = b.weight("W", &[64, 64], &noise(4096, 1));
+            let inputs = if left { [w, x] } else { [x, w] };
+            let y = b.node(op, &inputs, &[]);
+            b.output(y, float(&[64, 64]));
+            let plan = b.quantized(&options(Scheme::Int8Dynamic));
+            assert_eq!(plan.layers[0].scheme, Scheme::Int8Weights);
+            plan.layers[0].reason.clone()
+        };
+        assert!(reason(10, "MatMul", false).contains("opset 10"));
+        assert!(reason(13, "MatMul", true).contains("on the left"));
+        assert!(reason(13, "Add", false).contains("no dynamic int8 form"));
+    }
+
+    #[test]
+    fn an_activation_that_is_quantized_already_is_not_quantized_again() {
+        let mut b = Build::new(13);
+        let x = b.input("x", modelopt_graph::Type::tensor(DataType::INT8));
+        let scale = b.weight("s", &[], &[0.1]);
+        let float_x = b.node("DequantizeLinear", &[x, scale], &[]);
+        let w = b.weight("W", &[64, 64], &noise(4096, 1));
+        let y = b.node("MatMul", &[float_x, w], &[]);
+        b.output(y, float(&[2, 64]));
+        let plan = b.quantized(&options(Scheme::Int8Dynamic));
+        let layer = plan.layers.iter().find(|layer| layer.op == "MatMul").unwrap();
+        assert!(layer.reason.contains("quantized already"), "{layer:?}");
+        assert_eq!(b.ops(), ["Cast", "Mul", "DequantizeLinear", "MatMul"]);
+    }
+}

@@ -56,3 +56,62 @@ pub(super) fn rewrite(
     patch.remove(id);
     model.apply(patch);
 }
+
+#[cfg(test)]
+mod tests {
+    use modelopt_graph::Type;
+
+    use super::*;
+    use crate::Scheme;
+    use crate::testing::{Build, float, noise, options};
+
+    fn embedding(table: &[f32], shape: &[usize]) -> (Build, modelopt_graph::ValueId) {
+        let mut b = Build::new(13);
+        let ids = b.input("ids", Type::tensor(DataType::INT64));
+        let w = b.weight("table", shape, table);
+        let y = b.node("Gather", &[w, ids], &[]);
+        b.output(y, float(&[4, shape[1]]));
+        b.quantized(&options(Scheme::Int8Weights));
+        (b, y)
+    }
+
+    #[test]
+    fn rows_of_different_size_have_scales_of_their_own() {
+        let mut table = noise(64 * 32, 1);
+        for (index, x) in table.iter_mut().enumerate() {
+            *x *= (1 + index / 32) as f32;
+        }
+        let (b, y) = embedding(&table, &[64, 32]);
+        assert_eq!(b.ops(), ["Gather", "Gather", "Cast", "Mul"]);
+        let scales = b.maker(b.maker(y).input(1).unwrap());
+        assert_eq!(scales.op.name, "Gather");
+        let tensor = b.model.constant(scales.input(0).unwrap()).unwrap();
+        assert_eq!(tensor.shape(), [64, 1]);
+    }
+
+    #[test]
+    fn columns_of_different_size_have_scales_of_their_own() {
+        let mut table = noise(64 * 32, 2);
+        for (index, x) in table.iter_mut().enumerate() {
+            *x *= (1 + index % 32) as f32;
+        }
+        let (b, y) = embedding(&table, &[64, 32]);
+        assert_eq!(b.ops(), ["Gather", "Cast", "Mul"]);
+        let scales = b.model.constant(b.maker(y).input(1).unwrap()).unwrap();
+        assert_eq!(scales.shape(), [32]);
+    }
+
+    #[test]
+    fn a_table_that_is_multiplied_too_is_stored_once() {
+        let mut b = Build::new(13);
+        let ids = b.input("ids", Type::tensor(DataType::INT64));
+        let w = b.weight("table", &[64, 64], &noise(4096, 3));
+        let x = b.node("Gather", &[w, ids], &[]);
+        let y = b.node("MatMul", &[x, w], &[]);
+        b.output(y, float(&[4, 64]));
+        b.quantized(&options(Scheme::Int8Dynamic));
+        let stored = b.model.initializers_of(b.model.main()).iter();
+        let int8 = stored.filter(|&&v| b.model.value(v).elem() == Some(DataType::INT8)).count();
+        assert_eq!(int8, 1, "{:?}", b.ops());
+    }
+}

@@ -57,3 +57,77 @@ pub(super) fn dequantize(
         patch.node_into(place, "Cast", format!("{name}_cast"), &[product], &to(dtype), output);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use modelopt_graph::Tensor;
+
+    use super::*;
+    use crate::Scheme;
+    use crate::testing::{Build, boolean, float, noise, options};
+
+    #[test]
+    fn a_convolution_reads_the_same_value_computed() {
+        let mut b = Build::new(7);
+        let x = b.input("x", float(&[1, 8, 4, 4]));
+        let w = b.weight("W", &[16, 8, 3, 3], &noise(1152, 1));
+        let y = b.node("Conv", &[x, w], &[]);
+        b.output(y, float(&[1, 16, 2, 2]));
+        b.quantized(&options(Scheme::Int8Weights));
+        assert_eq!(b.ops(), ["Cast", "Mul", "Conv"]);
+        assert_eq!(b.maker(y).input(1), Some(w));
+        assert_eq!(b.model.value(w).name(), "W");
+        let scales = b.model.constant(b.maker(w).input(1).unwrap()).unwrap();
+        assert_eq!(scales.shape(), [16, 1, 1, 1]);
+        let cast = b.maker(b.maker(w).input(0).unwrap());
+        let stored = b.model.constant(cast.input(0).unwrap()).unwrap();
+        assert_eq!((stored.dtype(), stored.shape()), (DataType::INT8, [16, 8, 3, 3].as_slice()));
+    }
+
+    #[test]
+    fn one_weight_in_two_branches_is_stored_once() {
+        let mut b = Build::new(17);
+        let x = b.input("x", float(&[4, 32]));
+        let condition = b.input("c", boolean());
+        let w = b.weight("W", &[32, 32], &noise(1024, 2));
+        let (then_body, _) =
+            b.body(|b, graph| (b.named_node_in(graph, "MatMul", &[x, w], "t"), ()));
+        let (else_body, _) =
+            b.body(|b, graph| (b.named_node_in(graph, "MatMul", &[x, w], "e"), ()));
+        let y = b.if_node(condition, then_body, else_body);
+        b.output(y, float(&[4, 32]));
+        b.quantized(&options(Scheme::Int8Weights));
+        assert_eq!(b.ops(), ["Cast", "Mul", "If", "MatMul", "MatMul"]);
+        assert_eq!(b.model.initializers_of(b.model.main()).len(), 2);
+    }
+
+    #[test]
+    fn half_precision_weights_are_cast_back() {
+        let mut b = Build::new(17);
+        let half: Vec<half::f16> = noise(1024, 3).into_iter().map(half::f16::from_f32).collect();
+        let ty = modelopt_graph::Type::tensor(DataType::FLOAT16);
+        let x = b.input("x", ty.clone());
+        let w = b.model.add_value("W");
+        let tensor = Tensor::of(vec![32, 32], &half).unwrap();
+        let constant = modelopt_graph::Constant::Dense(tensor.into());
+        b.model.set_constant(b.model.main(), w, constant);
+        let y = b.node("MatMul", &[x, w], &[]);
+        b.output(y, ty);
+        b.quantized(&options(Scheme::Int8Weights));
+        assert_eq!(b.ops(), ["Cast", "Mul", "Cast", "MatMul"]);
+        assert_eq!(b.maker(w).int("to", 0), i64::from(DataType::FLOAT16.number()));
+    }
+
+    #[test]
+    fn a_weight_that_is_an_output_stays() {
+        let mut b = Build::new(17);
+        let x = b.input("x", float(&[4, 32]));
+        let w = b.weight("W", &[32, 32], &noise(1024, 4));
+        let y = b.node("MatMul", &[x, w], &[]);
+        b.output(y, float(&[4, 32]));
+        b.output(w, float(&[32, 32]));
+        let plan = b.quantized(&options(Scheme::Int8Dynamic));
+        assert_eq!(b.ops(), ["MatMul"]);
+        assert_eq!(plan.layers[0].reason, "the weight is also an output of the graph");
+    }
+}
