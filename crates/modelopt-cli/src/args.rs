@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use modelopt::rewrite::{Granularity, Scheme};
+use modelopt::rewrite::{self, Granularity, Scheme};
 
 /// Makes ONNX models smaller and faster, and proves that they still are the same model.
 #[derive(Debug, Parser)]
@@ -138,7 +138,7 @@ pub(crate) struct Planning {
     #[arg(long, value_name = "BYTES")]
     pub(crate) min_weight_bytes: Option<usize>,
     /// Leave out a preparation step: sort, freeze-inputs, functions, aliases, constants, fold, batchnorm, dead
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_parser = step, value_name = "NAME")]
     pub(crate) skip_rewrite: Vec<String>,
     /// Make inputs that have a default constants, so that callers can no longer override them
     #[arg(long)]
@@ -147,6 +147,38 @@ pub(crate) struct Planning {
 
 fn scheme(text: &str) -> Result<Scheme, String> {
     text.parse()
+}
+
+fn step(text: &str) -> Result<String, String> {
+    if rewrite::steps().any(|name| name == text) {
+        return Ok(text.to_owned());
+    }
+    let known = rewrite::steps().collect::<Vec<_>>().join(", ");
+    Err(format!("'{text}' is not a preparation step; there are {known}"))
+}
+
+/// The most samples that are invented: they are all kept in memory.
+const MOST_SAMPLES: usize = 10_000;
+
+fn sample_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if (1..=MOST_SAMPLES).contains(&count) => Ok(count),
+        _ => Err(format!("it must be a number from 1 to {MOST_SAMPLES}")),
+    }
+}
+
+fn limit(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if !number.is_nan() => Ok(number),
+        _ => Err("it must be a number".to_owned()),
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    limit(text)
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| "it must be from 0 to 1".to_owned())
 }
 
 /// `Granularity` as an argument.
@@ -189,7 +221,7 @@ pub(crate) struct Running {
     #[arg(long, value_name = "N", conflicts_with = "samples")]
     pub(crate) seed: Option<u64>,
     /// How many samples to invent
-    #[arg(long, value_name = "N", conflicts_with = "samples")]
+    #[arg(long, value_parser = sample_count, value_name = "N", conflicts_with = "samples")]
     pub(crate) sample_count: Option<usize>,
 }
 
@@ -205,16 +237,16 @@ pub(crate) enum RuntimeArgument {
 #[command(next_help_heading = "Gate")]
 pub(crate) struct Gate {
     /// Lowest signal-to-quantization-noise ratio of any float output [default: 20]
-    #[arg(long, value_name = "DB", allow_negative_numbers = true)]
+    #[arg(long, value_parser = limit, value_name = "DB", allow_negative_numbers = true)]
     pub(crate) min_sqnr: Option<f64>,
     /// Highest absolute error of any float output [default: none]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_parser = limit, value_name = "X")]
     pub(crate) max_abs_error: Option<f64>,
     /// Lowest share of rows whose best class is the original's, 0 to 1 [default: none]
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_parser = share, value_name = "SHARE")]
     pub(crate) min_top1: Option<f64>,
     /// Lowest ratio of sizes, original to result [default: 1]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_parser = limit, value_name = "X")]
     pub(crate) min_shrink: Option<f64>,
 }
 

@@ -57,6 +57,7 @@ fn quantize(args: &args::Quantize, common: &Common) -> Result<Done> {
     if to_stdout && std::io::stdout().is_terminal() {
         return Err(Usage("-o - would write the model to the terminal; redirect it".into()).into());
     }
+    check_distinct(args.save_plan.as_deref(), &[&args.input, &args.output])?;
     let input = Input::new(&args.input)?;
     let output = Output::new(&args.output)?;
     let mut bar = Bar::new(common.quiet);
@@ -97,6 +98,7 @@ fn quantize(args: &args::Quantize, common: &Common) -> Result<Done> {
 fn plan(args: &args::Plan, common: &Common) -> Result<Done> {
     let mut config = settings(common)?;
     apply_planning(&mut config, &args.planning)?;
+    check_distinct(args.save.as_deref(), &[&args.input])?;
     let input = Input::new(&args.input)?;
     let inspection = modelopt::inspect(input.path(), &config)?;
     if let Some(path) = &args.save {
@@ -211,6 +213,16 @@ fn apply_gate(config: &mut Config, args: &args::Gate) {
     gate.max_abs_error = args.max_abs_error.or(gate.max_abs_error);
     gate.min_top1 = args.min_top1.or(gate.min_top1);
     gate.min_shrink = args.min_shrink.or(gate.min_shrink);
+}
+
+/// Refuses to save a plan over a model.
+fn check_distinct(plan: Option<&Path>, models: &[&Path]) -> Result<()> {
+    match plan {
+        Some(plan) if models.contains(&plan) => {
+            Err(Usage(format!("the plan would overwrite the model {}", plan.display())).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn replace(setting: &mut Vec<String>, argument: &[String]) {

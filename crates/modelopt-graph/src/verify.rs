@@ -157,7 +157,7 @@ fn sorted(model: &Model, graph: GraphId) -> Result<Vec<NodeId>, Problem> {
                 break;
             };
             if let Some(need) = needs.pop() {
-                enter = Some(need)
+                enter = Some(need);
             } else {
                 marks.insert(*node, Mark::Done);
                 order.push(*node);
