@@ -393,7 +393,7 @@ mod tests {
     use super::*;
     use crate::testing::{Build, float, noise, options};
 
-    /// Two MatMuls on one weight and one on another.
+    /// Two products with one weight and one with another.
     fn shared() -> Build {
         let mut b = Build::new(17);
         let x = b.input("x", float(&[2, 64]));

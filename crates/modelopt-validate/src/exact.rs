@@ -26,7 +26,7 @@ pub(crate) fn mismatches(original: &Tensor, candidate: &Tensor) -> u64 {
 
 fn differing(dtype: DataType, elements: usize, a: &[u8], b: &[u8]) -> usize {
     match dtype.bits() {
-        Some(bits @ 1..=7) => differing_packed(bits, elements, a, b),
+        Some(bits @ (1 | 2 | 4)) => differing_packed(bits, elements, a, b),
         Some(bits @ 8..) => {
             let width = bits as usize / 8;
             a.chunks(width).zip(b.chunks(width)).filter(|(a, b)| a != b).count()

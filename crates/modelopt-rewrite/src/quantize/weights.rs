@@ -90,9 +90,9 @@ mod tests {
         let x = b.input("x", float(&[4, 32]));
         let condition = b.input("c", boolean());
         let w = b.weight("W", &[32, 32], &noise(1024, 2));
-        let (then_body, _) =
+        let (then_body, ()) =
             b.body(|b, graph| (b.named_node_in(graph, "MatMul", &[x, w], "t"), ()));
-        let (else_body, _) =
+        let (else_body, ()) =
             b.body(|b, graph| (b.named_node_in(graph, "MatMul", &[x, w], "e"), ()));
         let y = b.if_node(condition, then_body, else_body);
         b.output(y, float(&[4, 32]));
