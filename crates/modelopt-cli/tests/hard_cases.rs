@@ -162,13 +162,16 @@ fn operators(model: &Path) -> BTreeSet<String> {
     entries.map(|entry| entry["operator"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Checks that all layers of a graph were changed, that its int8 weights are so many, and that no
-/// float tensor that would be worth it is left.
+/// Checks that all layers of a graph were changed but for tiny ones, that its int8 weights are so
+/// many, and that little is left in float.
 #[track_caller]
-fn check_all_quantized(name: &str, tensors: u64) {
+fn check_quantized(name: &str, tensors: u64) {
     for case in both(name) {
         let label = case.label();
-        let kept: Vec<Layer> = case.layers().into_iter().filter(|l| l.scheme == "keep").collect();
+        let layers = case.layers().into_iter();
+        let kept: Vec<Layer> = layers
+            .filter(|line| line.scheme == "keep" && !line.reason.contains("below the threshold"))
+            .collect();
         assert!(kept.is_empty() && case.is_changed(), "{label}: {kept:?}");
         let weights = weights(&case.candidate);
         assert_eq!(weights["int8"].0, tensors, "{label}: {weights:?}");
@@ -425,7 +428,7 @@ fn plans_say_why() {
 
 #[test]
 fn weights_in_constant_nodes() {
-    check_all_quantized("constant_weights", 2);
+    check_quantized("constant_weights", 2);
     for case in both("constant_weights") {
         assert!(!operators(&case.candidate).contains("Constant"), "{}", case.label());
     }
@@ -433,26 +436,26 @@ fn weights_in_constant_nodes() {
 
 #[test]
 fn weights_in_branches_and_bodies() {
-    check_all_quantized("if_branches", 3);
-    check_all_quantized("loop_body", 2);
-    check_all_quantized("scan_body", 2);
-    check_all_quantized("if_shapes_differ", 2);
+    check_quantized("if_branches", 3);
+    check_quantized("loop_body", 2);
+    check_quantized("scan_body", 2);
+    check_quantized("if_shapes_differ", 1);
 }
 
 #[test]
 fn weights_two_levels_deep_and_captured_from_outside() {
     // One outer weight that three branches at two depths read, and one of the inmost branch.
-    check_all_quantized("if_nested", 2);
+    check_quantized("if_nested", 2);
 }
 
 #[test]
 fn names_that_hide_others() {
-    check_all_quantized("shadowed_names", 4);
+    check_quantized("shadowed_names", 4);
 }
 
 #[test]
 fn a_weight_shared_through_aliases_is_stored_once() {
-    check_all_quantized("shared_identity", 1);
+    check_quantized("shared_identity", 1);
     for case in both("shared_identity") {
         assert_eq!(case.layers().len(), 9, "{:?}", case.layers());
     }
@@ -460,12 +463,12 @@ fn a_weight_shared_through_aliases_is_stored_once() {
 
 #[test]
 fn a_weight_in_two_roles_is_stored_once() {
-    check_all_quantized("weight_two_roles", 1);
+    check_quantized("weight_two_roles", 1);
 }
 
 #[test]
 fn gemm_of_every_kind() {
-    check_all_quantized("gemm_variants", 9);
+    check_quantized("gemm_variants", 4);
     let dynamic = case("gemm_variants", "int8-dynamic").layers();
     let count = dynamic.iter().filter(|layer| layer.scheme == "int8-dynamic").count();
     assert_eq!(count, 7, "all but those whose weight is on the left: {dynamic:?}");
@@ -474,9 +477,9 @@ fn gemm_of_every_kind() {
 #[test]
 fn old_operator_sets() {
     for (name, tensors) in
-        [("opset7", 3), ("opset8", 3), ("opset9", 3), ("opset10", 3), ("opset12", 2)]
+        [("opset7", 3), ("opset8", 3), ("opset9", 3), ("opset10", 3), ("opset12", 3)]
     {
-        check_all_quantized(name, tensors);
+        check_quantized(name, tensors);
         for case in both(name) {
             let [before, after] = [&case.original, &case.candidate].map(|path| inspect(path));
             assert_eq!(before["opsets"], after["opsets"], "{}", case.label());
@@ -512,10 +515,10 @@ fn unused_weights_are_gone() {
 
 #[test]
 fn wrong_declarations_do_not_mislead() {
-    check_all_quantized("stale_value_info", 3);
-    check_all_quantized("wrong_output_shape", 3);
-    check_all_quantized("wrong_value_type", 3);
-    check_all_quantized("no_shapes", 3);
+    check_quantized("stale_value_info", 2);
+    check_quantized("wrong_output_shape", 2);
+    check_quantized("wrong_value_type", 2);
+    check_quantized("no_shapes", 2);
 }
 
 #[test]
@@ -607,9 +610,9 @@ fn runs_beside_each_other_do_not_disturb_each_other() {
 
 #[test]
 fn embeddings_are_gathered_small() {
-    check_all_quantized("embedding_gather", 2);
+    check_quantized("embedding_gather", 2);
     // The table of Gather and of the last product, and the layer between.
-    check_all_quantized("embedding_tied", 2);
+    check_quantized("embedding_tied", 2);
     for name in ["embedding_gather", "embedding_tied"] {
         for case in both(name) {
             let layers = case.layers();
@@ -622,42 +625,42 @@ fn embeddings_are_gathered_small() {
 
 #[test]
 fn convolutions_of_every_kind() {
-    check_all_quantized("conv1d", 2);
-    check_all_quantized("conv3d", 1);
-    check_all_quantized("conv_transpose", 2);
-    check_all_quantized("conv_attributes", 4);
-    check_all_quantized("depthwise_conv", 2);
-    check_all_quantized("batchnorm_conv", 6);
+    check_quantized("conv1d", 2);
+    check_quantized("conv3d", 1);
+    check_quantized("conv_transpose", 2);
+    check_quantized("conv_attributes", 3);
+    check_quantized("depthwise_conv", 2);
+    check_quantized("batchnorm_conv", 5);
 }
 
 #[test]
 fn recurrent_layers() {
     // W and R.
-    check_all_quantized("lstm", 2);
-    check_all_quantized("gru", 2);
-    check_all_quantized("rnn", 2);
+    check_quantized("lstm", 2);
+    check_quantized("gru", 2);
+    check_quantized("rnn", 2);
 }
 
 #[test]
 fn products_of_every_shape() {
-    check_all_quantized("matmul_left", 2);
-    check_all_quantized("matmul_batched", 3);
-    check_all_quantized("transposed_weight", 2);
-    check_all_quantized("reshaped_weight", 4);
-    check_all_quantized("weight_used_by_add", 2);
+    check_quantized("matmul_left", 1);
+    check_quantized("matmul_batched", 2);
+    check_quantized("transposed_weight", 2);
+    check_quantized("reshaped_weight", 4);
+    check_quantized("weight_used_by_add", 2);
 }
 
 #[test]
 fn other_float_types() {
-    check_all_quantized("fp16_model", 1);
-    check_all_quantized("fp16_weights", 1);
-    check_all_quantized("bf16_weights", 1);
-    check_all_quantized("double_model", 3);
+    check_quantized("fp16_model", 1);
+    check_quantized("fp16_weights", 1);
+    check_quantized("bf16_weights", 1);
+    check_quantized("double_model", 2);
 }
 
 #[test]
 fn initializers_that_are_listed_as_inputs() {
-    check_all_quantized("ir3_inputs", 2);
+    check_quantized("ir3_inputs", 1);
     for case in both("ir3_inputs") {
         let after = inspect(&case.candidate);
         assert_eq!(after["ir_version"], 4, "{}", case.label());
@@ -693,7 +696,7 @@ fn weights_that_are_outputs() {
     check_kept("outputs_alias", "matmul_y", "also an output");
     check_kept("outputs_alias", "identity_w_copy", "also an output");
     // What a branch returns goes on to a product.
-    check_all_quantized("if_returns_weight", 2);
+    check_quantized("if_returns_weight", 2);
 }
 
 #[test]
@@ -730,7 +733,7 @@ fn weights_in_functions() {
 #[test]
 fn values_that_are_no_tensors() {
     for name in ["string_tensors", "sequence_ops", "optional_ops"] {
-        check_all_quantized(name, 1);
+        check_quantized(name, 1);
     }
 }
 
@@ -744,7 +747,7 @@ fn weights_beside_sparse_ones() {
 
 #[test]
 fn nodes_out_of_order() {
-    check_all_quantized("unsorted_nodes", 3);
+    check_quantized("unsorted_nodes", 2);
     for case in both("unsorted_nodes") {
         let answers =
             oracle::check_models(&[case.original.clone(), case.candidate.clone()]).unwrap();
@@ -754,7 +757,7 @@ fn nodes_out_of_order() {
 
 #[test]
 fn weights_in_external_files() {
-    check_all_quantized("external_data", 3);
+    check_quantized("external_data", 4);
 }
 
 #[test]

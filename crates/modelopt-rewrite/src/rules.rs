@@ -137,7 +137,10 @@ fn weight_as_int8(
     if tensor.byte_len() < min {
         return Err(format!("{} bytes: below the threshold of {min}", tensor.byte_len()));
     }
-    if tensor.shape().iter().filter(|&&dim| dim > 1).count() < 2 {
+    // Biases and peepholes; directions and gates make them look like matrices.
+    let recurrent = matches!(model.node(layer.node).op.name.as_str(), "LSTM" | "GRU" | "RNN");
+    let is_bias = recurrent && weight.role == Role::Other;
+    if is_bias || tensor.shape().iter().filter(|&&dim| dim > 1).count() < 2 {
         return Err("a vector: it needs its precision, and there is little to gain".to_owned());
     }
     let scales = weight.role.channels(tensor.shape()).map_or(1, |channels| channels.count());

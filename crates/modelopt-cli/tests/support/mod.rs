@@ -44,9 +44,10 @@ impl Output {
             .unwrap_or_else(|error| panic!("{error} in:\n{}\n{}", self.stdout, self.stderr))
     }
 
-    /// Whether the program ended by itself and with a message, not by a panic or a signal.
+    /// Whether the program ended by itself and with a message, not by a panic or a signal. That a
+    /// runtime panicked is such a message.
     pub(crate) fn is_orderly(&self) -> bool {
-        matches!(self.code, Some(0..=3)) && !self.stderr.contains("panicked")
+        matches!(self.code, Some(0..=3)) && !self.stderr.contains("panicked at")
     }
 }
 
