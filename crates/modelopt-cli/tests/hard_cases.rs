@@ -305,7 +305,7 @@ fn outputs_in_onnxruntime_are_close() {
     let mut worst = f64::INFINITY;
     for (case, result) in CASES.iter().zip(RESULTS.iter()) {
         if let Some(error) = &result.error {
-            let original = &oracle::load_models(&[case.original.clone()]).unwrap()[0];
+            let original = &oracle::load_models(std::slice::from_ref(&case.original)).unwrap()[0];
             assert!(!original.is_ok(), "{}: {error}", case.label());
             continue;
         }
@@ -354,7 +354,7 @@ fn embedded_runtimes_run_what_they_ran_and_agree() {
                 assert_eq!(output["shape_equal"], true, "{label}");
                 match &output["float"]["sqnr_db"] {
                     Value::Number(sqnr) => {
-                        assert!(sqnr.as_f64().unwrap() >= case.floor(), "{label}")
+                        assert!(sqnr.as_f64().unwrap() >= case.floor(), "{label}");
                     }
                     Value::String(sqnr) => assert_eq!(sqnr, "inf", "{label}"),
                     _ => assert_eq!(output["mismatches"], 0, "{label}"),

@@ -23,6 +23,21 @@ const LARGEST: [(&str, u64); 7] = [
     ("rxnmap", 22_000_000),
 ];
 
+/// The least SQNR of the worst output on the worst sample with the default scheme, in dB: a little
+/// below what it was when this was written, so that it does not get worse unseen.
+///
+/// det has none. Three of its pictures have no text, and a ratio to probabilities that are almost
+/// zero everywhere says little: the worst, -13 dB, is an error of 0.05 at most. On the pictures
+/// with text it has 11 to 24 dB.
+const FLOORS: [(&str, f64); 6] = [
+    ("cls", 24.0),
+    ("silero_vad_16k_op15", 32.0),
+    ("silero_vad", 32.0),
+    ("magika", 30.0),
+    ("rec", 12.0),
+    ("rxnmap", 24.0),
+];
+
 const RUNTIMES: [&str; 2] = ["tract", "rten"];
 
 struct Artifact {
@@ -88,13 +103,17 @@ fn the_onnx_checker_accepts_every_artifact() {
 }
 
 #[test]
-fn onnxruntime_gives_outputs_of_the_same_types_and_shapes() {
+fn onnxruntime_gives_close_outputs_of_the_same_types_and_shapes() {
     let jobs: Vec<_> = ARTIFACTS.iter().map(job).collect();
     for (artifact, result) in ARTIFACTS.iter().zip(oracle::run_models(&jobs).unwrap()) {
         let name = artifact.name;
         assert_eq!(result.error, None, "{name}");
         assert!(!result.outputs.is_empty(), "{name}");
-        println!("{name}: {:.1} dB worst", result.worst_sqnr_db());
+        let worst = result.worst_sqnr_db();
+        println!("{name}: {worst:.1} dB worst");
+        if let Some((_, floor)) = FLOORS.iter().find(|(model, _)| *model == name) {
+            assert!(worst >= *floor, "{name}: {worst} dB, below {floor}");
+        }
         for output in result.outputs {
             assert!(output.same_type && output.same_shape, "{name}: {}", output.name);
         }
