@@ -12,8 +12,9 @@ use crate::quantize::Channels;
 pub struct Layer {
     /// Node.
     pub node: NodeId,
-    /// A name that no other layer of the model has: path of the graph, then the node's name or,
-    /// where that is empty or taken, the name of its first output.
+    /// A name that no other node of the model has: path of the graph, then the node's name or,
+    /// where that is empty, the name of its first output; `#2`, `#3` … behind names that occur
+    /// again. It does not depend on which other nodes are layers.
     pub name: String,
     /// Weights it reads, by input.
     pub weights: Vec<WeightUse>,
@@ -175,6 +176,7 @@ pub(crate) fn find(model: &Model, min_bytes: usize) -> Vec<Layer> {
     let mut layers = Vec::new();
     let mut names: HashMap<String, usize> = HashMap::new();
     for id in model.walk() {
+        let name = node_name(model, id, &mut names);
         let weights = weights_of(model, id);
         let node = model.node(id);
         let is_layer = LAYERS.contains(&node.op.name.as_str());
@@ -183,14 +185,13 @@ pub(crate) fn find(model: &Model, min_bytes: usize) -> Vec<Layer> {
             || (is_layer
                 && node.inputs().iter().skip(1).flatten().any(|&v| comes_quantized(model, v)));
         if large || quantized || (is_layer && !weights.is_empty()) {
-            let name = layer_name(model, id, &mut names);
             layers.push(Layer { node: id, name, weights });
         }
     }
     layers
 }
 
-fn layer_name(model: &Model, id: NodeId, taken: &mut HashMap<String, usize>) -> String {
+fn node_name(model: &Model, id: NodeId, taken: &mut HashMap<String, usize>) -> String {
     let node = model.node(id);
     let path = model.graph_path(node.graph());
     let own = if node.name.is_empty() {
@@ -203,9 +204,16 @@ fn layer_name(model: &Model, id: NodeId, taken: &mut HashMap<String, usize>) -> 
         node.name.clone()
     };
     let name = if path.is_empty() { own } else { format!("{path}/{own}") };
-    let count = taken.entry(name.clone()).or_default();
-    *count += 1;
-    if *count == 1 { name } else { format!("{name}#{count}") }
+    let mut count = taken.get(&name).copied().unwrap_or_default() + 1;
+    let numbered = |count| if count == 1 { name.clone() } else { format!("{name}#{count}") };
+    // A node may be called `name#2` itself.
+    while count > 1 && taken.contains_key(&numbered(count)) {
+        count += 1;
+    }
+    let unique = numbered(count);
+    taken.insert(unique.clone(), 1);
+    taken.insert(name, count);
+    unique
 }
 
 fn weights_of(model: &Model, id: NodeId) -> Vec<WeightUse> {
@@ -298,21 +306,67 @@ impl Role {
     /// does not say.
     pub(crate) fn channels(self, shape: &[usize]) -> Option<Channels> {
         let rank = shape.len();
-        let channels = match self {
+        Some(match self {
+            // Behind a LayerNormalization as often as not: centred.
             Role::MatMulRight => Channels::along(shape, rank - 1, rank - 2),
             Role::MatMulLeft => Channels::along(shape, rank - 2, rank - 2),
-            Role::GemmB { transposed } => Channels::along(shape, usize::from(!transposed), 0),
-            Role::GemmA { transposed } => Channels::along(shape, usize::from(transposed), 0),
-            Role::ConvFilters => Channels::along(shape, 0, 0),
-            Role::ConvTransposeFilters => Channels::along(shape, 1, 0),
             Role::Recurrent => Channels::along(shape, 1, 1),
+            Role::GemmB { transposed } => {
+                Channels::along(shape, usize::from(!transposed), 0).summed()
+            }
+            Role::GemmA { transposed } => {
+                Channels::along(shape, usize::from(transposed), 0).summed()
+            }
+            Role::ConvFilters => Channels::along(shape, 0, 0).summed(),
+            Role::ConvTransposeFilters => Channels::along(shape, 1, 0).summed(),
             Role::GatherTable { .. } | Role::Other => return None,
-        };
-        Some(channels.summed())
+        })
     }
 }
 
 /// The rank of a value, if known.
 pub(crate) fn rank(model: &Model, value: ValueId) -> Option<usize> {
     model.value(value).ty().and_then(Type::shape).map(Vec::len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Build, float, noise};
+
+    /// A plan lists large weights and carrying it out looks at all: both must mean the same node.
+    #[test]
+    fn names_do_not_depend_on_what_is_listed() {
+        let mut b = Build::new(17);
+        let x = b.input("x", float(&[4, 64]));
+        let small = b.weight("small", &[64], &noise(64, 1));
+        let large = b.weight("large", &[64, 64], &noise(4096, 2));
+        let shifted = b.node("Add", &[x, small], &[]);
+        let y = b.node("Mul", &[shifted, large], &[]);
+        b.output(y, float(&[64, 64]));
+        let nodes = b.model.walk();
+        for &node in &nodes {
+            b.model.node_mut(node).name = "same".to_owned();
+        }
+        let name = |min| {
+            let layers = find(&b.model, min);
+            layers.into_iter().find(|layer| layer.node == nodes[1]).map(|layer| layer.name)
+        };
+        assert_eq!(name(0).as_deref(), Some("same#2"));
+        assert_eq!(name(4096), name(0));
+    }
+
+    #[test]
+    fn names_that_look_numbered_are_not_taken_twice() {
+        let mut b = Build::new(17);
+        let x = b.input("x", float(&[4, 64]));
+        let w = b.weight("w", &[64, 64], &noise(4096, 2));
+        let y = (0..3).fold(x, |x, _| b.node("MatMul", &[x, w], &[]));
+        b.output(y, float(&[4, 64]));
+        for (node, name) in b.model.walk().into_iter().zip(["a#2", "a", "a"]) {
+            b.model.node_mut(node).name = name.to_owned();
+        }
+        let names: Vec<String> = find(&b.model, 0).into_iter().map(|layer| layer.name).collect();
+        assert_eq!(names, ["a#2", "a", "a#3"]);
+    }
 }

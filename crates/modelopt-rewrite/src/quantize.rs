@@ -1,6 +1,7 @@
 //! Carrying out a plan: weights are quantized in parallel, then every layer is rewritten.
 
 mod dynamic;
+mod equalize;
 mod gather;
 mod numerics;
 mod weights;
@@ -43,6 +44,15 @@ struct Job<'a> {
     uses: Vec<(&'a Candidate, &'a WeightUse, Scheme)>,
 }
 
+impl Job<'_> {
+    /// Whether all that read it are convolutions that compute in float.
+    fn is_float_filters(&self) -> bool {
+        self.uses.iter().all(|(_, weight, scheme)| {
+            *scheme == Scheme::Int8Weights && weight.role == Role::ConvFilters
+        })
+    }
+}
+
 /// The int8 form of a weight in the model: what the patterns build on.
 struct Stored {
     /// int8 values; transposed to `[K, N]` where `transposed` is set.
@@ -50,6 +60,8 @@ struct Stored {
     /// float32 scales, shaped to broadcast over the (untransposed) values.
     scales: ValueId,
     scale_tensor: Tensor,
+    /// float32 factors besides the scales, for filters that are computed in float.
+    input_scales: Option<ValueId>,
     home: GraphId,
 }
 
@@ -77,7 +89,7 @@ pub fn apply(model: &mut Model, plan: &Plan) -> Result<Vec<QuantizedWeight>, Bro
             results.push(QuantizedWeight {
                 name,
                 bytes_before: job.tensor.byte_len() as u64,
-                bytes_after: (quantized.values.byte_len() + quantized.scales.byte_len()) as u64,
+                bytes_after: quantized.byte_len() as u64,
                 sqnr_db: quantized.sqnr_db(),
             });
             rewrite(model, value, job, quantized, &activations);
@@ -128,6 +140,9 @@ fn quantize_weight(job: &Job<'_>, numerics: Numerics) -> Option<Quantized> {
         return best(vec![Channels::whole(shape)]);
     }
     if let Some(channels) = job.uses.iter().find_map(|(_, weight, _)| weight.role.channels(shape)) {
+        if job.is_float_filters() {
+            return equalize::quantize_filters(&numbers, shape, &channels, limit).ok();
+        }
         return best(vec![channels]);
     }
     let gathered = job.uses.iter().find_map(|(_, weight, _)| match weight.role {
@@ -167,9 +182,18 @@ fn rewrite(
     let mut patch = Patch::new();
     patch.constant(job.home, format!("{name}_int8"), Arc::new(values));
     patch.constant(job.home, format!("{name}_scale"), Arc::new(quantized.scales.clone()));
+    if let Some(factors) = quantized.input_scales {
+        patch.constant(job.home, format!("{name}_input_scale"), Arc::new(factors));
+    }
     let made = model.apply(patch);
-    let [values, scales] = made[..] else { return };
-    let stored = Stored { values, scales, scale_tensor: quantized.scales, home: job.home };
+    let [values, scales, ..] = made[..] else { return };
+    let stored = Stored {
+        values,
+        scales,
+        scale_tensor: quantized.scales,
+        input_scales: made.get(2).copied(),
+        home: job.home,
+    };
     for (candidate, weight, scheme) in &job.uses {
         match (scheme, weight.role) {
             (Scheme::Int8Dynamic, _) => {

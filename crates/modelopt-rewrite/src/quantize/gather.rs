@@ -52,7 +52,7 @@ pub(super) fn rewrite(
             Err(_) => return,
         }
     };
-    weights::dequantize(&mut patch, before, &name, [rows, scales], dtype, output);
+    weights::dequantize(&mut patch, before, &name, rows, &[scales], dtype, output);
     patch.remove(id);
     model.apply(patch);
 }

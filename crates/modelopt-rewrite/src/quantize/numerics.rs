@@ -7,10 +7,11 @@
 //! - The scale starts at `max|x| / Q` and is shrunk where clipping the few largest weights lowers
 //!   the mean squared error of the rest by more than it costs (Banner et al., "Post training
 //!   4-bit quantization of convolutional networks", 2019, on a fixed grid).
-//! - Where a channel's weights are summed against activations, the few numbers that were nearest
-//!   to the other side are rounded there instead, so that the errors of the channel add up to
-//!   nothing: activations are rarely centred, and a common offset would become a bias (Guo et
-//!   al., "SQuant: On-the-fly data-free quantization via diagonal Hessian approximation", 2022).
+//! - Where a channel's weights are summed against activations that are mostly of one sign, as
+//!   behind a Relu, the few numbers that were nearest to the other side are rounded there instead,
+//!   so that the errors of the channel add up to nothing: a common offset would become a bias
+//!   (Guo et al., "SQuant: On-the-fly data-free quantization via diagonal Hessian approximation",
+//!   2022).
 
 use rayon::prelude::*;
 
@@ -44,7 +45,7 @@ pub struct Channels {
     inner: usize,
     /// Shape of the scales, broadcastable to the tensor's.
     scale_shape: Vec<usize>,
-    /// Whether each channel's weights are summed against activations.
+    /// Whether each channel's weights are summed against activations that are mostly of one sign.
     summed: bool,
 }
 
@@ -73,7 +74,8 @@ impl Channels {
         }
     }
 
-    /// The same channels, each of which is one output: its weights are summed against activations.
+    /// The same channels, each of which is one output: its weights are summed against activations
+    /// that are mostly of one sign.
     #[must_use]
     pub fn summed(mut self) -> Self {
         self.summed = true;
@@ -98,6 +100,8 @@ pub struct Quantized {
     pub values: Tensor,
     /// float32, shaped to broadcast.
     pub scales: Tensor,
+    /// float32 factors that the values are multiplied by besides, shaped to broadcast.
+    pub input_scales: Option<Tensor>,
     /// Sum of squared errors.
     pub error: f64,
     /// Sum of squares of the original.
@@ -105,6 +109,12 @@ pub struct Quantized {
 }
 
 impl Quantized {
+    /// Bytes of the values and all scales.
+    pub fn byte_len(&self) -> usize {
+        let factors = self.input_scales.as_ref().map_or(0, Tensor::byte_len);
+        self.values.byte_len() + self.scales.byte_len() + factors
+    }
+
     /// Signal-to-quantization-noise ratio of the weights, in dB; infinite when exact.
     pub fn sqnr_db(&self) -> f64 {
         10.0 * (self.signal / self.error).log10()
@@ -164,6 +174,7 @@ pub fn quantize(
     Ok(Quantized {
         values: tensor(Tensor::of(shape.to_vec(), &values))?,
         scales: tensor(Tensor::of(channels.scale_shape.clone(), &scales))?,
+        input_scales: None,
         error,
         signal,
     })

@@ -7,6 +7,8 @@
 //! W = Mul(Cast<to = float>(W_int8), W_scale)
 //! ```
 //!
+//! with a second `Mul` where filters have scales per input channel, too.
+//!
 //! `W` keeps its name, so nothing that reads it changes, in any graph. Runtimes fold the two
 //! nodes when they load the model; `DequantizeLinear` would keep some from using their fast
 //! layout, and cannot be per-channel below opset 13. A float16, bfloat16 or double weight is
@@ -27,34 +29,42 @@ pub(super) fn rewrite(model: &mut Model, weight: ValueId, stored: &Stored, dtype
         patch.free(weight);
         Place::Front(stored.home)
     };
-    dequantize(
-        &mut patch,
-        place,
-        &name,
-        [stored.values.into(), stored.scales.into()],
-        dtype,
-        weight,
-    );
+    let mut scales: Vec<Operand> = vec![stored.scales.into()];
+    scales.extend(stored.input_scales.map(Operand::from));
+    dequantize(&mut patch, place, &name, stored.values.into(), &scales, dtype, weight);
     model.apply(patch);
 }
 
-/// `output = Mul(Cast<to = float>(values), scales)`, cast to `dtype` where that is not float.
+/// `output = Mul(Cast<to = float>(values), scales)`, one `Mul` for each of the scales, cast to
+/// `dtype` where that is not float.
 pub(super) fn dequantize(
     patch: &mut Patch,
     place: Place,
     name: &str,
-    [values, scales]: [Operand; 2],
+    values: Operand,
+    scales: &[Operand],
     dtype: DataType,
     output: ValueId,
 ) {
     let to = |dtype: DataType| [("to", i64::from(dtype.number()).into())];
-    let cast = patch.node(place, "Cast", format!("{name}_float"), &[values], &to(DataType::FLOAT));
-    let name_mul = format!("{name}_mul");
-    if dtype == DataType::FLOAT {
-        patch.node_into(place, "Mul", name_mul, &[cast, scales], &[], output);
-    } else {
-        let product = patch.node(place, "Mul", name_mul, &[cast, scales], &[]);
-        patch.node_into(place, "Cast", format!("{name}_cast"), &[product], &to(dtype), output);
+    let mut steps: Vec<(&str, String, Vec<Operand>, _)> =
+        vec![("Cast", format!("{name}_float"), Vec::new(), to(DataType::FLOAT).to_vec())];
+    for (index, &scale) in scales.iter().enumerate() {
+        let suffix = if index == 0 { "mul" } else { "mul_input" };
+        steps.push(("Mul", format!("{name}_{suffix}"), vec![scale], Vec::new()));
+    }
+    if dtype != DataType::FLOAT {
+        steps.push(("Cast", format!("{name}_cast"), Vec::new(), to(dtype).to_vec()));
+    }
+    let mut current = values;
+    let last = steps.len() - 1;
+    for (index, (op, name, others, attributes)) in steps.into_iter().enumerate() {
+        let inputs: Vec<Operand> = std::iter::once(current).chain(others).collect();
+        if index == last {
+            patch.node_into(place, op, name, &inputs, &attributes, output);
+        } else {
+            current = patch.node(place, op, name, &inputs, &attributes);
+        }
     }
 }
 
@@ -74,12 +84,15 @@ mod tests {
         let y = b.node("Conv", &[x, w], &[]);
         b.output(y, float(&[1, 16, 2, 2]));
         b.quantized(&options(Scheme::Int8Weights));
-        assert_eq!(b.ops(), ["Cast", "Mul", "Conv"]);
+        assert_eq!(b.ops(), ["Cast", "Mul", "Mul", "Conv"]);
         assert_eq!(b.maker(y).input(1), Some(w));
         assert_eq!(b.model.value(w).name(), "W");
-        let scales = b.model.constant(b.maker(w).input(1).unwrap()).unwrap();
+        let factors = b.model.constant(b.maker(w).input(1).unwrap()).unwrap();
+        assert_eq!(factors.shape(), [1, 8, 1, 1]);
+        let inner = b.maker(b.maker(w).input(0).unwrap());
+        let scales = b.model.constant(inner.input(1).unwrap()).unwrap();
         assert_eq!(scales.shape(), [16, 1, 1, 1]);
-        let cast = b.maker(b.maker(w).input(0).unwrap());
+        let cast = b.maker(inner.input(0).unwrap());
         let stored = b.model.constant(cast.input(0).unwrap()).unwrap();
         assert_eq!((stored.dtype(), stored.shape()), (DataType::INT8, [16, 8, 3, 3].as_slice()));
     }
