@@ -5,6 +5,7 @@
 
 pub mod engine;
 pub mod evaluate;
+mod isolate;
 mod layers;
 mod plan;
 mod prepare;
@@ -14,11 +15,12 @@ mod select;
 #[cfg(test)]
 mod testing;
 
+pub use isolate::{Isolated, isolate};
 pub use layers::{Layer, Role, WeightUse};
 pub use plan::{Numerics, Plan, PlanError, PlannedLayer, Scheme};
 pub use prepare::{prepare, steps};
 pub use quantize::{
     Channels, Granularity, Quantized, QuantizedWeight, Unquantizable, apply, quantize,
 };
-pub use rules::{PlanOptions, plan, plan_from};
+pub use rules::{MeasuredLayer, PlanOptions, Target, plan, plan_from};
 pub use select::Pattern;

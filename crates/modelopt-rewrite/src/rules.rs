@@ -1,5 +1,7 @@
 //! What can be done to a layer, and what is done by default.
 
+mod targets;
+
 use std::collections::HashMap;
 
 use indexmap::IndexMap;
@@ -11,11 +13,18 @@ use crate::plan::{Numerics, Plan, PlanError, PlannedLayer, Scheme};
 use crate::quantize::SMALLEST;
 use crate::select::{self, Pattern};
 
+pub use targets::Target;
+
 /// What to plan.
 #[derive(Clone, Debug)]
 pub struct PlanOptions {
-    /// The scheme to use wherever it is possible; where it is not, the next one down.
-    pub scheme: Scheme,
+    /// The scheme to use wherever it is possible; where it is not, the next one down. By default
+    /// what pays on the target.
+    pub scheme: Option<Scheme>,
+    /// Where the model is going to run.
+    pub target: Target,
+    /// How long layers took, by name: what was measured counts more than what the table says.
+    pub measured: HashMap<String, MeasuredLayer>,
     /// How weights are turned into integers.
     pub numerics: Numerics,
     /// Weights smaller than this are left alone, in bytes.
@@ -26,10 +35,21 @@ pub struct PlanOptions {
     pub exclude: Vec<Pattern>,
 }
 
+/// How long one layer took, on the target.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MeasuredLayer {
+    /// Time of each scheme that is possible, divided by that of the layer as it is.
+    pub ratios: Vec<(Scheme, f64)>,
+    /// Where it was measured, such as `onnxruntime 1.32.0`.
+    pub place: String,
+}
+
 impl Default for PlanOptions {
     fn default() -> Self {
         PlanOptions {
-            scheme: Scheme::Int8Dynamic,
+            scheme: None,
+            target: Target::default(),
+            measured: HashMap::new(),
             numerics: Numerics::default(),
             min_weight_bytes: 4096,
             include: Vec::new(),
@@ -166,14 +186,16 @@ fn dynamic(
     int8_weights: Result<&[usize], &String>,
 ) -> Result<usize, String> {
     let node = model.node(layer.node);
-    if !matches!(node.op.name.as_str(), "MatMul" | "Gemm") || !node.op.is_onnx() {
+    if !matches!(node.op.name.as_str(), "MatMul" | "Gemm" | "Conv") || !node.op.is_onnx() {
         return Err(format!("{} has no dynamic int8 form", node.op));
     }
     let places = int8_weights.map_err(Clone::clone)?;
+    let is_right =
+        |role| matches!(role, Role::MatMulRight | Role::GemmB { .. } | Role::ConvFilters);
     let place = places
         .iter()
         .copied()
-        .find(|&place| matches!(layer.weights[place].role, Role::MatMulRight | Role::GemmB { .. }))
+        .find(|&place| is_right(layer.weights[place].role))
         .ok_or("the weight is on the left, and integer kernels want it on the right")?;
     let weight = &layer.weights[place];
     if weight.tensor.dtype() != DataType::FLOAT {
@@ -188,12 +210,17 @@ fn dynamic(
         return Err("its activation is quantized already".to_owned());
     }
     let shape = weight.tensor.shape();
-    let depth = match weight.role {
-        Role::GemmB { transposed: true } => shape.last(),
-        _ => shape.len().checked_sub(2).and_then(|axis| shape.get(axis)),
+    let depth: usize = match weight.role {
+        Role::GemmB { transposed: true } => shape[1],
+        Role::ConvFilters => shape.iter().skip(1).product(),
+        _ => shape[shape.len() - 2],
     };
-    if depth.is_some_and(|&depth| depth > LONGEST_DOT) {
+    if depth > LONGEST_DOT {
         return Err("its dot products are too long for 32-bit sums".to_owned());
+    }
+    if weight.role == Role::ConvFilters {
+        let computed = node.input(2).is_some_and(|bias| model.constant(bias).is_none());
+        return if computed { Err("its bias is computed".to_owned()) } else { Ok(place) };
     }
     if shape.len() > 2 && layers::rank(model, activation).is_none_or(|rank| rank < 2) {
         return Err("a batched weight needs an activation of known rank".to_owned());
@@ -211,7 +238,7 @@ pub fn plan(model: &Model, options: &PlanOptions) -> Result<Plan, PlanError> {
         .iter()
         .zip(selected)
         .map(|(candidate, selected)| match selected {
-            Ok(()) => default_decision(candidate, options.scheme),
+            Ok(()) => default_decision(model, candidate, options),
             Err(reason) => Decision { scheme: Scheme::Keep, reason },
         })
         .collect();
@@ -261,21 +288,51 @@ struct Decision {
     reason: String,
 }
 
-fn default_decision(candidate: &Candidate, wanted: Scheme) -> Decision {
-    let steps: &[Scheme] = match wanted {
+/// The schemes from one downwards.
+fn ladder(from: Scheme) -> &'static [Scheme] {
+    match from {
         Scheme::Keep => &[],
         Scheme::Int8Weights => &[Scheme::Int8Weights],
         Scheme::Int8Dynamic => &[Scheme::Int8Dynamic, Scheme::Int8Weights],
+    }
+}
+
+fn default_decision(model: &Model, candidate: &Candidate, options: &PlanOptions) -> Decision {
+    let pays = options.target.scheme(&model.node(candidate.layer.node).op.name);
+    let is_conv = model.node(candidate.layer.node).op.is("Conv");
+    let wanted = match options.scheme {
+        Some(Scheme::Keep) => {
+            return Decision { scheme: Scheme::Keep, reason: "as asked".to_owned() };
+        }
+        // Whoever asks for dynamic products does not ask for convolutions that are slower.
+        Some(Scheme::Int8Dynamic) if is_conv => pays,
+        Some(scheme) => scheme,
+        None => pays,
     };
-    if steps.is_empty() {
-        return Decision { scheme: Scheme::Keep, reason: "as asked".to_owned() };
+    if let (None, Some(measured)) = (options.scheme, options.measured.get(&candidate.layer.name))
+        && let Some(decision) = measured.decision(candidate)
+    {
+        return decision;
     }
     let mut reasons: Vec<String> = Vec::new();
-    for &scheme in steps {
+    if wanted != Scheme::Int8Dynamic && candidate.possible(Scheme::Int8Dynamic).is_ok() {
+        let place = options.target.place();
+        reasons.push(match options.scheme {
+            Some(Scheme::Int8Weights) => "stored small, computed in float".to_owned(),
+            _ => format!(
+                "int8-dynamic does not pay for {}{place}",
+                if is_conv { "Conv" } else { "it" }
+            ),
+        });
+    }
+    for &scheme in ladder(wanted) {
         match candidate.possible(scheme) {
             Ok(()) => {
                 let reason = if reasons.is_empty() {
                     match scheme {
+                        Scheme::Int8Dynamic if is_conv => {
+                            format!("integer convolutions pay{}", options.target.place())
+                        }
                         Scheme::Int8Dynamic => "a matrix product with a constant side".to_owned(),
                         _ => "stored small, computed in float".to_owned(),
                     }
@@ -290,6 +347,36 @@ fn default_decision(candidate: &Candidate, wanted: Scheme) -> Decision {
     }
     // The last step's reason is why nothing at all is done.
     Decision { scheme: Scheme::Keep, reason: reasons.pop().unwrap_or_default() }
+}
+
+/// A scheme must be faster than another by this much to be chosen for its speed; below it, the
+/// smaller file counts.
+const NOTICEABLE: f64 = 0.97;
+
+impl MeasuredLayer {
+    /// The fastest scheme of those that are possible: dynamic products only where they are
+    /// noticeably faster than float ones, and stored weights unless they are noticeably slower.
+    fn decision(&self, candidate: &Candidate) -> Option<Decision> {
+        let ratio = |scheme| {
+            let found = self.ratios.iter().find(|(measured, _)| *measured == scheme);
+            found.filter(|_| candidate.possible(scheme).is_ok()).map(|&(_, ratio)| ratio)
+        };
+        let stored = ratio(Scheme::Int8Weights);
+        let dynamic = ratio(Scheme::Int8Dynamic);
+        let (mut best, mut time) = (Scheme::Keep, 1.0);
+        if let Some(stored) = stored.filter(|&stored| stored * NOTICEABLE <= 1.0) {
+            (best, time) = (Scheme::Int8Weights, stored);
+        }
+        if dynamic.is_some_and(|dynamic| dynamic < NOTICEABLE * time.min(1.0)) {
+            best = Scheme::Int8Dynamic;
+        }
+        let figures = self.ratios.iter().map(|(scheme, ratio)| format!("{scheme} {ratio:.2}x"));
+        let figures = figures.collect::<Vec<_>>().join(", ");
+        (!self.ratios.is_empty()).then(|| Decision {
+            scheme: best,
+            reason: format!("measured on {}: {figures} of float32's time", self.place),
+        })
+    }
 }
 
 /// Makes layers that share a weight agree: a weight that one of them needs in float32 stays
@@ -453,14 +540,67 @@ mod tests {
         assert!(asked("nowhere", Scheme::Keep).unwrap_err().contains("'nowhere'"));
         assert!(asked("matmul_out_node", Scheme::Int8Dynamic).is_ok());
         let mut conv = Build::new(17);
-        let x = conv.input("x", float(&[1, 8, 4, 4]));
+        let x = conv.input("x", float(&[1, 16, 4, 4]));
         let w = conv.weight("W", &[16, 8, 3, 3], &noise(1152, 1));
-        let y = conv.node("Conv", &[x, w], &[]);
-        conv.output(y, float(&[1, 16, 2, 2]));
+        let y = conv.node("ConvTranspose", &[x, w], &[]);
+        conv.output(y, float(&[1, 8, 6, 6]));
         let mut wanted = plan(&conv.model, &options(Scheme::Int8Weights)).unwrap();
         wanted.layers[0].scheme = Scheme::Int8Dynamic;
         let error = plan_from(&conv.model, &wanted).unwrap_err().to_string();
-        assert!(error.contains("Conv has no dynamic int8 form"), "{error}");
+        assert!(error.contains("ConvTranspose has no dynamic int8 form"), "{error}");
+    }
+
+    /// A convolution and a product behind it.
+    fn convolution_and_product() -> Build {
+        let mut b = Build::new(17);
+        let x = b.input("x", float(&[1, 8, 8, 64]));
+        let w = b.weight("W", &[16, 8, 3, 3], &noise(1152, 1));
+        let v = b.weight("V", &[62, 64], &noise(62 * 64, 2));
+        let c = b.node("Conv", &[x, w], &[]);
+        let y = b.node("MatMul", &[c, v], &[]);
+        b.output(y, float(&[1, 16, 6, 64]));
+        b
+    }
+
+    #[test]
+    fn the_target_decides_what_pays() {
+        use Scheme::{Int8Dynamic as D, Int8Weights as W};
+        let planned = |target, scheme| {
+            let options = PlanOptions { target, scheme, min_weight_bytes: 0, ..Default::default() };
+            plan(&convolution_and_product().model, &options).unwrap()
+        };
+        for (target, expected) in [
+            (Target::Anywhere, [W, D]),
+            (Target::Onnxruntime, [W, D]),
+            (Target::Tract, [W, W]),
+            (Target::Rten, [D, D]),
+        ] {
+            assert_eq!(schemes(&planned(target, None)), expected, "{target:?}");
+        }
+        assert_eq!(schemes(&planned(Target::Tract, Some(D))), [W, D]);
+        assert_eq!(schemes(&planned(Target::Rten, Some(W))), [W, W]);
+        let reason = &planned(Target::Onnxruntime, None).layers[0].reason;
+        assert_eq!(reason, "int8-dynamic does not pay for Conv on onnxruntime");
+    }
+
+    #[test]
+    fn what_was_measured_counts_more_than_the_table() {
+        let decided = |stored: f64, dynamic: f64| {
+            let ratios = vec![(Scheme::Int8Weights, stored), (Scheme::Int8Dynamic, dynamic)];
+            let measured = MeasuredLayer { ratios, place: "rten 0.27.0".into() };
+            let options = PlanOptions {
+                measured: HashMap::from([("conv_out_node".to_owned(), measured)]),
+                ..PlanOptions { min_weight_bytes: 0, ..Default::default() }
+            };
+            let plan = plan(&convolution_and_product().model, &options).unwrap();
+            (plan.layers[0].scheme, plan.layers[0].reason.clone())
+        };
+        let (scheme, reason) = decided(1.0, 0.5);
+        assert_eq!(scheme, Scheme::Int8Dynamic);
+        let figures = "int8-weights 1.00x, int8-dynamic 0.50x of float32's time";
+        assert_eq!(reason, format!("measured on rten 0.27.0: {figures}"));
+        assert_eq!(decided(1.02, 0.99).0, Scheme::Int8Weights);
+        assert_eq!(decided(1.3, 1.1).0, Scheme::Keep);
     }
 
     #[test]

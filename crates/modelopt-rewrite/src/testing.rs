@@ -151,5 +151,9 @@ impl Build {
 
 /// Default rules for a scheme, without a threshold for small weights.
 pub(crate) fn options(scheme: crate::Scheme) -> crate::PlanOptions {
-    crate::PlanOptions { scheme, min_weight_bytes: 0, ..crate::PlanOptions::default() }
+    crate::PlanOptions {
+        scheme: Some(scheme),
+        min_weight_bytes: 0,
+        ..crate::PlanOptions::default()
+    }
 }

@@ -15,16 +15,26 @@
 //! y = Add(Mul(p, Mul(x_scale, W_scale)), b)
 //! ```
 //!
+//! and for `y = Conv(x, W, b)`, with scales and bias shaped `[O, 1, ..]`:
+//!
+//! ```text
+//! p = Cast<to = float>(ConvInteger(x_int8, W_int8, x_zero))
+//! y = Add(Mul(p, Mul(x_scale, W_scale)), b)
+//! ```
+//!
 //! In this arrangement onnxruntime fuses all of it into one kernel; the weights are signed,
 //! which is what its and rten's fast kernels want.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use modelopt_graph::{DataType, GraphId, Model, NodeId, Operand, Patch, Place, Tensor, ValueId};
+use modelopt_graph::{
+    Attribute, AttributeValue, DataType, GraphId, Model, NodeId, Operand, Patch, Place, Tensor,
+    ValueId,
+};
 
 use super::{Stored, base_name, operand};
-use crate::layers::WeightUse;
+use crate::layers::{Role, WeightUse};
 
 /// The quantized form of activations, by value and the graph that reads it there.
 #[derive(Default)]
@@ -53,21 +63,28 @@ pub(super) fn rewrite(
         beta: node.float("beta", 1.0),
         bias: node.input(2),
     });
+    let is_conv = weight.role == Role::ConvFilters;
+    let (integer, attributes) = if is_conv {
+        ("ConvInteger", node.attributes.iter().map(named).collect())
+    } else {
+        ("MatMulInteger", Vec::new())
+    };
+    let conv_bias = node.input(2).filter(|_| is_conv);
     let name = base_name(model, id);
     let before = Place::Before(id);
     let mut patch = Patch::new();
     let scales = output_scales(&mut patch, &name, weight, stored, gemm.as_ref());
-    let product = patch.node(
-        before,
-        "MatMulInteger",
-        &name,
-        &[x.values.into(), stored.values.into(), x.zero.into()],
-        &[],
-    );
+    let operands = [x.values.into(), stored.values.into(), x.zero.into()];
+    let attributes: Vec<(&str, AttributeValue)> = attributes;
+    let product = patch.node(before, integer, &name, &operands, &attributes);
     let to_float = [("to", i64::from(DataType::FLOAT.number()).into())];
     let float = patch.node(before, "Cast", format!("{name}_float"), &[product], &to_float);
     let scale = patch.node(before, "Mul", format!("{name}_scale"), &[x.scale.into(), scales], &[]);
-    let bias = gemm.and_then(|gemm| gemm.scaled_bias(model, &mut patch, &name, id));
+    let bias = match (gemm, conv_bias) {
+        (Some(gemm), _) => gemm.scaled_bias(model, &mut patch, &name, id),
+        (None, Some(bias)) => channel_bias(model, &mut patch, &name, bias, weight),
+        (None, None) => None,
+    };
     match bias {
         None => patch.node_into(before, "Mul", format!("{name}_mul"), &[float, scale], &[], output),
         Some(bias) => {
@@ -77,6 +94,32 @@ pub(super) fn rewrite(
     }
     patch.remove(id);
     model.apply(patch);
+}
+
+/// An attribute as a patch takes it.
+fn named(attribute: &Attribute) -> (&str, AttributeValue) {
+    (attribute.name.as_str(), attribute.value.clone())
+}
+
+/// The constant bias of a convolution, `[O]`, as `[O, 1, ..]`.
+fn channel_bias(
+    model: &Model,
+    patch: &mut Patch,
+    name: &str,
+    bias: ValueId,
+    weight: &WeightUse,
+) -> Option<Operand> {
+    let tensor = model.constant(bias)?;
+    let shape = channel_shape(tensor.len(), weight);
+    let shaped = tensor.reshaped(shape).ok()?;
+    Some(patch.constant(model.home(bias)?, format!("{name}_channel_bias"), Arc::new(shaped)))
+}
+
+/// `[O, 1, ..]`, which broadcasts over `[N, O, ..]`.
+fn channel_shape(channels: usize, weight: &WeightUse) -> Vec<usize> {
+    let mut shape = vec![1; weight.tensor.shape().len() - 1];
+    shape[0] = channels;
+    shape
 }
 
 /// The weight's scales as they multiply the product: of rank 1 for a matrix, so that an
@@ -92,6 +135,7 @@ fn output_scales(
     let tensor = &stored.scale_tensor;
     let shape = match tensor.shape() {
         [] => Vec::new(),
+        _ if weight.role == Role::ConvFilters => channel_shape(tensor.len(), weight),
         shape if weight.tensor.shape().len() == 2 => vec![shape.iter().product()],
         shape => shape.to_vec(),
     };
@@ -178,7 +222,7 @@ impl Activations {
     }
 }
 
-/// The activation of a MatMul or Gemm, and whether it is read transposed.
+/// The activation of a layer, and whether it is read transposed.
 fn activation(model: &Model, reader: NodeId) -> Option<(ValueId, bool)> {
     let node = model.node(reader);
     Some((node.input(0)?, node.op.is("Gemm") && node.int("transA", 0) != 0))
@@ -248,6 +292,47 @@ mod tests {
         assert!(reason(10, "MatMul", false).contains("opset 10"));
         assert!(reason(13, "MatMul", true).contains("on the left"));
         assert!(reason(13, "Add", false).contains("no dynamic int8 form"));
+    }
+
+    #[test]
+    fn a_convolution_keeps_its_attributes_and_adds_its_bias_last() {
+        let mut b = Build::new(13);
+        let x = b.input("x", float(&[1, 8, 6, 6]));
+        let w = b.weight("W", &[16, 4, 3, 3], &noise(576, 1));
+        let c = b.weight("b", &[16], &noise(16, 2));
+        let attributes = [("group", 2.into()), ("pads", vec![1, 1, 1, 1].into())];
+        let y = b.node("Conv", &[x, w, c], &attributes);
+        b.output(y, float(&[1, 16, 6, 6]));
+        let target = crate::Target::Rten;
+        b.quantized(&crate::PlanOptions { target, min_weight_bytes: 0, ..Default::default() });
+        let ops = ["Mul", "DynamicQuantizeLinear", "ConvInteger", "Cast", "Mul", "Add"];
+        let mut made = b.ops();
+        made.sort_unstable();
+        let mut expected = ops.map(str::to_owned);
+        expected.sort_unstable();
+        assert_eq!(made, expected);
+        let add = b.maker(y);
+        let bias = b.model.constant(add.input(1).unwrap()).unwrap();
+        assert_eq!(bias.shape(), [16, 1, 1]);
+        let integer = b.model.walk().into_iter().map(|node| b.model.node(node));
+        let integer = integer.filter(|node| node.op.is("ConvInteger")).collect::<Vec<_>>();
+        assert_eq!(integer[0].int("group", 1), 2);
+        assert_eq!(integer[0].ints("pads").unwrap(), [1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn a_convolution_whose_bias_is_computed_is_not_multiplied_as_int8() {
+        let mut b = Build::new(13);
+        let x = b.input("x", float(&[1, 8, 6, 6]));
+        let bias = b.input("b", float(&[16]));
+        let w = b.weight("W", &[16, 8, 3, 3], &noise(1152, 1));
+        let y = b.node("Conv", &[x, w, bias], &[]);
+        b.output(y, float(&[1, 16, 4, 4]));
+        let target = crate::Target::Rten;
+        let options = crate::PlanOptions { target, min_weight_bytes: 0, ..Default::default() };
+        let plan = b.quantized(&options);
+        assert_eq!(plan.layers[0].scheme, Scheme::Int8Weights);
+        assert!(plan.layers[0].reason.contains("bias is computed"), "{:?}", plan.layers[0]);
     }
 
     #[test]
