@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use modelopt::RuntimeChoice;
 use modelopt::rewrite::{self, Granularity, Scheme};
+use modelopt::runtime::Optimization;
 
 /// Makes ONNX models smaller and faster, and proves that they still are the same model.
 #[derive(Debug, Parser)]
@@ -42,8 +44,14 @@ pub(crate) enum Command {
     Plan(Plan),
     /// Run two models on the same inputs and judge how close they are
     Compare(Compare),
+    /// Measure the latency of models, on several runtimes, thread counts and sizes
+    #[command(after_help = BENCH_EXAMPLES)]
+    Bench(Bench),
     /// Show what is in a model: inputs, outputs, operators, weights
     Inspect(Inspect),
+    /// Render a report, or hold it against an earlier one
+    #[command(after_help = REPORT_EXAMPLES)]
+    Report(Report),
     /// Print a completion script for a shell
     Completions {
         /// Shell
@@ -54,6 +62,14 @@ pub(crate) enum Command {
         /// Folder
         folder: PathBuf,
     },
+    /// Try one model for a parent process
+    #[command(hide = true)]
+    Worker {
+        /// Model
+        model: PathBuf,
+        /// Library of ONNX Runtime
+        library: Option<PathBuf>,
+    },
 }
 
 const QUANTIZE_EXAMPLES: &str = "\
@@ -61,7 +77,18 @@ Examples:
   modelopt quantize model.onnx -o model.int8.onnx --samples inputs/
   modelopt quantize model.onnx -o small.onnx --scheme int8-weights --min-sqnr 30
   modelopt quantize model.onnx -o fast.onnx --exclude '/decoder/*' --explain
-  modelopt quantize model.onnx -o out.onnx --dim batch=1 --input sr=16000";
+  modelopt quantize model.onnx -o out.onnx --dim batch=1 --input sr=16000
+  modelopt quantize model.onnx -o out.onnx --runtime onnxruntime,rten --report report/";
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  modelopt bench model.onnx model.int8.onnx --runtime onnxruntime,tract,rten
+  modelopt bench model.onnx --runtime onnxruntime --threads 1,2,4 --dim batch=1,8";
+
+const REPORT_EXAMPLES: &str = "\
+Examples:
+  modelopt report report/report.json --format html > report.html
+  modelopt report new/report.json --baseline old/report.json --max-sqnr-loss 2";
 
 #[derive(Args, Debug)]
 #[allow(clippy::struct_excessive_bools)] // Each is a flag.
@@ -80,11 +107,17 @@ pub(crate) struct Quantize {
     /// Save the plan that was carried out, for --plan
     #[arg(long, value_name = "FILE")]
     pub(crate) save_plan: Option<PathBuf>,
-    /// Write report.json and report.md into this folder
+    /// Write report.json, report.md, report.html and junit.xml into this folder
     #[arg(long, value_name = "DIR")]
     pub(crate) report: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) planning: Planning,
+    /// Choose schemes by measuring the model's own layers on the target, not by the table
+    #[arg(long, help_heading = "Plan", conflicts_with_all = ["plan", "scheme", "no_validate"])]
+    pub(crate) measure: bool,
+    /// Where measurements of layers are kept [default: modelopt/layers.json in the user's cache]
+    #[arg(long, help_heading = "Plan", value_name = "FILE", requires = "measure")]
+    pub(crate) measure_cache: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) running: Running,
     #[command(flatten)]
@@ -97,8 +130,9 @@ pub(crate) struct Quantize {
         long,
         help_heading = "Gate",
         conflicts_with_all = [
-            "runtime", "threads", "samples", "dim", "fixed", "seed", "sample_count", "min_sqnr",
-            "max_abs_error", "min_top1", "min_shrink",
+            "threads", "samples", "dim", "fixed", "seed", "sample_count", "onnxruntime",
+            "optimization", "provider", "no_latency", "latency_seconds", "min_sqnr",
+            "max_abs_error", "min_top1", "min_shrink", "max_slowdown",
         ]
     )]
     pub(crate) no_validate: bool,
@@ -108,7 +142,8 @@ pub(crate) struct Quantize {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Plan")]
 pub(crate) struct Planning {
-    /// What to do wherever it is possible; elsewhere the next one down
+    /// What to do wherever it is possible; elsewhere the next one down [default: what pays on the
+    /// target, see --runtime]
     ///
     /// int8-dynamic: activations quantized at run time, integer matrix products, the other
     /// weights stored as int8. int8-weights: all weights stored as int8, computed in float.
@@ -174,6 +209,24 @@ fn limit(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A ratio that a limit can be, or `off`.
+fn ratio(text: &str) -> Result<f64, String> {
+    if text == "off" {
+        return Ok(f64::INFINITY);
+    }
+    limit(text)
+        .ok()
+        .filter(|&ratio| ratio > 0.0)
+        .ok_or_else(|| "it must be above 0, such as 1.05, or off".to_owned())
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    limit(text)
+        .ok()
+        .filter(|seconds| (0.0..=3600.0).contains(seconds))
+        .ok_or_else(|| "it must be from 0 to 3600".to_owned())
+}
+
 fn share(text: &str) -> Result<f64, String> {
     limit(text)
         .ok()
@@ -201,12 +254,14 @@ impl From<GranularityArgument> for Granularity {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Validation")]
 pub(crate) struct Running {
-    /// Where to run: auto takes tract, or rten where tract cannot run the original
-    #[arg(long, value_enum, value_name = "NAME")]
-    pub(crate) runtime: Option<RuntimeArgument>,
+    #[command(flatten)]
+    pub(crate) place: Place,
     /// Threads for the runtime; 0 for all
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
+    /// Do not measure latency
+    #[arg(long, conflicts_with_all = ["max_slowdown", "latency_seconds"])]
+    pub(crate) no_latency: bool,
     /// Real inputs: an .npz (keys are input names), a folder of them, a folder of NAME.npy, or a
     /// folder with `test_data_set_*`; invented ones are used otherwise
     #[arg(long, value_name = "PATH")]
@@ -225,11 +280,50 @@ pub(crate) struct Running {
     pub(crate) sample_count: Option<usize>,
 }
 
+/// Where models run.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Validation")]
+pub(crate) struct Place {
+    /// Where the model will run, then others to report on: onnxruntime, tract, rten
+    ///
+    /// The first is the target, which default rules and gate follow. auto, the default, proves
+    /// parity in the embedded tract (or rten where tract cannot run the original), plans for
+    /// anywhere, and reports latency without judging it.
+    #[arg(long, value_name = "NAME[,NAME…]")]
+    pub(crate) runtime: Option<RuntimeChoice>,
+    /// Library of ONNX Runtime, or a folder that holds it [default: ORT_DYLIB_PATH, the system's
+    /// library path, or the onnxruntime package of the Python on PATH]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) onnxruntime: Option<PathBuf>,
+    /// How far ONNX Runtime optimises graphs [default: all]
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub(crate) optimization: Option<OptimizationArgument>,
+    /// Where ONNX Runtime computes: cpu, cuda, tensorrt, openvino, … [default: cpu]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) provider: Option<String>,
+    /// Least time to measure latency for, in seconds [default: 1]
+    #[arg(long, value_parser = seconds, value_name = "S")]
+    pub(crate) latency_seconds: Option<f64>,
+}
+
+/// `Optimization` as an argument.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum RuntimeArgument {
-    Auto,
-    Tract,
-    Rten,
+pub(crate) enum OptimizationArgument {
+    Off,
+    Basic,
+    Extended,
+    All,
+}
+
+impl From<OptimizationArgument> for Optimization {
+    fn from(argument: OptimizationArgument) -> Self {
+        match argument {
+            OptimizationArgument::Off => Optimization::Off,
+            OptimizationArgument::Basic => Optimization::Basic,
+            OptimizationArgument::Extended => Optimization::Extended,
+            OptimizationArgument::All => Optimization::All,
+        }
+    }
 }
 
 /// Limits; a figure exactly at its limit passes.
@@ -245,6 +339,10 @@ pub(crate) struct Gate {
     /// Lowest share of rows whose best class is the original's, 0 to 1 [default: none]
     #[arg(long, value_parser = share, value_name = "SHARE")]
     pub(crate) min_top1: Option<f64>,
+    /// Highest ratio of latencies, result to original, beyond the measured noise [default: 1.05 on
+    /// a runtime that --runtime names]
+    #[arg(long, value_parser = ratio, value_name = "X")]
+    pub(crate) max_slowdown: Option<f64>,
     /// Lowest ratio of sizes, original to result [default: 1]
     #[arg(long, value_parser = limit, value_name = "X")]
     pub(crate) min_shrink: Option<f64>,
@@ -259,6 +357,9 @@ pub(crate) struct Plan {
     pub(crate) save: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) planning: Planning,
+    /// Where the model will run, which the default rules follow: onnxruntime, tract, rten
+    #[arg(long, value_name = "NAME", help_heading = "Plan", conflicts_with = "plan")]
+    pub(crate) runtime: Option<RuntimeChoice>,
 }
 
 #[derive(Args, Debug)]
@@ -271,6 +372,9 @@ pub(crate) struct Compare {
     pub(crate) running: Running,
     #[command(flatten)]
     pub(crate) gate: Gate,
+    /// Write report.json, report.md, report.html and junit.xml into this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) report: Option<PathBuf>,
     /// Exit with 0 whatever the verdict
     #[arg(long, help_heading = "Gate")]
     pub(crate) no_gate: bool,
@@ -280,6 +384,63 @@ pub(crate) struct Compare {
 pub(crate) struct Inspect {
     /// Model; - reads from stdin
     pub(crate) input: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Bench {
+    /// Models
+    #[arg(required = true)]
+    pub(crate) models: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Thread counts; 0 for all of the machine
+    #[arg(long, value_delimiter = ',', value_name = "N[,N…]")]
+    pub(crate) threads: Vec<usize>,
+    /// Real inputs, of which the first is measured; invented ones are used otherwise
+    #[arg(long, value_name = "PATH")]
+    pub(crate) samples: Option<PathBuf>,
+    /// Sizes of a symbolic dimension of invented inputs: NAME=SIZE[,SIZE…], or INPUT.AXIS=…
+    #[arg(long, value_name = "NAME=SIZE[,SIZE…]", conflicts_with = "samples")]
+    pub(crate) dim: Vec<String>,
+    /// Value of an invented input: NAME=VALUE, or NAME=VALUE,VALUE,…
+    #[arg(long = "input", value_name = "NAME=VALUE", conflicts_with = "samples")]
+    pub(crate) fixed: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Report {
+    /// Report that --report or --json wrote
+    pub(crate) report: PathBuf,
+    /// An earlier report; exits with 3 where the new one is worse than the limits allow
+    #[arg(long, value_name = "FILE", conflicts_with = "format")]
+    pub(crate) baseline: Option<PathBuf>,
+    /// What to print [default: markdown]
+    #[arg(long, value_enum, conflicts_with = "json")]
+    pub(crate) format: Option<FormatArgument>,
+    /// Highest ratio of sizes, new to old, or off [default: 1.01]
+    #[arg(long, value_parser = ratio, value_name = "X", requires = "baseline")]
+    pub(crate) max_size_growth: Option<f64>,
+    /// Highest ratio of latency ratios, new to old, beyond the measured noise, or off [default: 1.05]
+    #[arg(long, value_parser = ratio, value_name = "X", requires = "baseline")]
+    pub(crate) max_slowdown: Option<f64>,
+    /// Most SQNR that an output may lose [default: 1]
+    #[arg(long, value_parser = limit, value_name = "DB", requires = "baseline")]
+    pub(crate) max_sqnr_loss: Option<f64>,
+    /// Highest ratio of load times, new to old [default: none]
+    #[arg(long, value_parser = ratio, value_name = "X", requires = "baseline")]
+    pub(crate) max_load_growth: Option<f64>,
+    /// Highest ratio of peak memory, new to old [default: none]
+    #[arg(long, value_parser = ratio, value_name = "X", requires = "baseline")]
+    pub(crate) max_memory_growth: Option<f64>,
+}
+
+/// Formats of a report.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum FormatArgument {
+    Json,
+    Markdown,
+    Html,
+    Junit,
 }
 
 #[cfg(test)]

@@ -1,16 +1,20 @@
 //! One function per command.
 
+mod bench;
+mod report;
+
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::CommandFactory;
-use modelopt::runtime::parse_dim;
-use modelopt::{Config, Enforcement, RuntimeChoice, rewrite};
+use modelopt::report::Document;
+use modelopt::{Enforcement, RuntimeChoice};
 
 use crate::args::{self, Arguments, Command, Common};
 use crate::files::{Input, Output};
 use crate::progress::Bar;
+use crate::settings::{apply_gate, apply_planning, apply_running, default_cache, settings};
 use crate::{Done, Usage, show};
 
 pub(crate) fn run(arguments: Arguments) -> Result<Done> {
@@ -19,7 +23,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<Done> {
         Command::Quantize(args) => quantize(&args, common),
         Command::Plan(args) => plan(&args, common),
         Command::Compare(args) => compare(&args, common),
+        Command::Bench(args) => bench::run(&args, common),
         Command::Inspect(args) => inspect(&args, common),
+        Command::Report(args) => report::run(&args, common),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "modelopt", &mut script);
@@ -32,6 +38,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<Done> {
             clap_mangen::generate_to(Arguments::command(), &folder)?;
             Ok(Done::Ok)
         }
+        Command::Worker { model, library } => {
+            let (from, to) = (&mut std::io::stdin().lock(), &mut std::io::stdout().lock());
+            modelopt::runtime::worker::serve(&model, library.as_deref(), from, to)?;
+            Ok(Done::Ok)
+        }
     }
 }
 
@@ -41,6 +52,17 @@ fn quantize(args: &args::Quantize, common: &Common) -> Result<Done> {
     apply_running(&mut config, &args.running)?;
     apply_gate(&mut config, &args.gate);
     config.external_data |= args.external_data;
+    if args.measure {
+        config.measure = true;
+        config.measure_cache = args.measure_cache.clone().or(config.measure_cache);
+    }
+    if config.measure && config.measure_cache.is_none() {
+        config.measure_cache = default_cache();
+    }
+    if args.measure && config.runtime == RuntimeChoice::Auto {
+        let message = "--measure needs the runtime to measure on: name it with --runtime";
+        return Err(Usage(message.into()).into());
+    }
     if args.no_gate {
         config.enforcement = Enforcement::Judge;
     }
@@ -65,16 +87,11 @@ fn quantize(args: &args::Quantize, common: &Common) -> Result<Done> {
         bar.show(&event);
     })?;
     bar.finish();
-    let document = outcome.document("quantize", &args.input, &args.output);
+    let document = outcome.document("quantize");
     if let Some(path) = &args.save_plan {
         write(path, &outcome.plan.to_toml())?;
     }
-    if let Some(folder) = &args.report {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("cannot make {}", folder.display()))?;
-        write(&folder.join("report.json"), &document.to_json())?;
-        write(&folder.join("report.md"), &document.to_markdown())?;
-    }
+    write_report(args.report.as_deref(), &document)?;
     if outcome.emitted {
         output.finish()?;
     }
@@ -98,6 +115,9 @@ fn quantize(args: &args::Quantize, common: &Common) -> Result<Done> {
 fn plan(args: &args::Plan, common: &Common) -> Result<Done> {
     let mut config = settings(common)?;
     apply_planning(&mut config, &args.planning)?;
+    if let Some(runtime) = &args.runtime {
+        config.runtime = runtime.clone();
+    }
     check_distinct(args.save.as_deref(), &[&args.input])?;
     let input = Input::new(&args.input)?;
     let inspection = modelopt::inspect(input.path(), &config)?;
@@ -125,8 +145,10 @@ fn compare(args: &args::Compare, common: &Common) -> Result<Done> {
         bar.show(&event);
     })?;
     bar.finish();
+    let document = compared.document();
+    write_report(args.report.as_deref(), &document)?;
     if common.json {
-        print(&compared.document(&args.original, &args.candidate).to_json())?;
+        print(&document.to_json())?;
     } else if !common.quiet {
         print(&show::plain(&show::compared(&compared)))?;
     }
@@ -147,74 +169,6 @@ fn inspect(args: &args::Inspect, common: &Common) -> Result<Done> {
     Ok(Done::Ok)
 }
 
-/// The settings file, or the defaults.
-fn settings(common: &Common) -> Result<Config> {
-    let default = Path::new("modelopt.toml");
-    let path = match &common.config {
-        Some(path) => path.as_path(),
-        None if default.is_file() => default,
-        None => return Ok(Config::default()),
-    };
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Config::from_toml(&text).with_context(|| path.display().to_string())
-}
-
-fn apply_planning(config: &mut Config, args: &args::Planning) -> Result<()> {
-    config.scheme = args.scheme.unwrap_or(config.scheme);
-    if let Some(granularity) = args.granularity {
-        config.numerics.granularity = granularity.into();
-    }
-    config.numerics.reduce_range |= args.reduce_range;
-    config.min_weight_bytes = args.min_weight_bytes.unwrap_or(config.min_weight_bytes);
-    replace(&mut config.include, &args.include);
-    replace(&mut config.exclude, &args.exclude);
-    replace(&mut config.skip_rewrite, &args.skip_rewrite);
-    config.freeze_inputs |= args.freeze_inputs;
-    if let Some(path) = &args.plan {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        let plan = rewrite::Plan::from_toml(&text).with_context(|| path.display().to_string())?;
-        config.plan = Some(plan);
-    }
-    Ok(())
-}
-
-fn apply_running(config: &mut Config, args: &args::Running) -> Result<()> {
-    if let Some(runtime) = args.runtime {
-        config.runtime = match runtime {
-            args::RuntimeArgument::Auto => RuntimeChoice::Auto,
-            args::RuntimeArgument::Tract => RuntimeChoice::Tract,
-            args::RuntimeArgument::Rten => RuntimeChoice::Rten,
-        };
-    }
-    config.threads = args.threads.unwrap_or(config.threads);
-    config.seed = args.seed.unwrap_or(config.seed);
-    config.sample_count = args.sample_count.unwrap_or(config.sample_count);
-    if args.samples.is_some() {
-        config.samples.clone_from(&args.samples);
-    }
-    for dim in &args.dim {
-        let (name, size) = parse_dim(dim).map_err(|error| Usage(error.to_string()))?;
-        config.dims.insert(name, size);
-    }
-    for input in &args.fixed {
-        let Some((name, value)) = input.rsplit_once('=') else {
-            return Err(Usage(format!("'{input}': give it as NAME=VALUE")).into());
-        };
-        config.inputs.insert(name.trim().to_owned(), value.to_owned());
-    }
-    Ok(())
-}
-
-fn apply_gate(config: &mut Config, args: &args::Gate) {
-    let gate = &mut config.gate;
-    gate.min_sqnr_db = args.min_sqnr.or(gate.min_sqnr_db);
-    gate.max_abs_error = args.max_abs_error.or(gate.max_abs_error);
-    gate.min_top1 = args.min_top1.or(gate.min_top1);
-    gate.min_shrink = args.min_shrink.or(gate.min_shrink);
-}
-
 /// Refuses to save a plan over a model.
 fn check_distinct(plan: Option<&Path>, models: &[&Path]) -> Result<()> {
     match plan {
@@ -225,10 +179,14 @@ fn check_distinct(plan: Option<&Path>, models: &[&Path]) -> Result<()> {
     }
 }
 
-fn replace(setting: &mut Vec<String>, argument: &[String]) {
-    if !argument.is_empty() {
-        *setting = argument.to_vec();
-    }
+/// All forms of a report, in a folder.
+fn write_report(folder: Option<&Path>, document: &Document) -> Result<()> {
+    let Some(folder) = folder else { return Ok(()) };
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    write(&folder.join("report.json"), &document.to_json())?;
+    write(&folder.join("report.md"), &document.to_markdown())?;
+    write(&folder.join("report.html"), &document.to_html())?;
+    write(&folder.join("junit.xml"), &document.to_junit())
 }
 
 fn print(text: &str) -> Result<()> {

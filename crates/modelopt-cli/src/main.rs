@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod files;
 mod progress;
+mod settings;
 mod show;
 
 use std::io::Write;

@@ -5,10 +5,10 @@ use std::fmt::Write;
 use std::path::Path;
 
 use comfy_table::{CellAlignment, Table, presets};
-use modelopt::report::{SampleKind, Samples};
+use modelopt::report::{Run, RuntimeUsed, SampleKind, Samples};
 use modelopt::rewrite::{Plan, Scheme};
 use modelopt::validate::{Bound, Check, OutputParity, Parity, SizeChange, Unit, Verdict};
-use modelopt::{Compared, Inspection, Outcome, Ran};
+use modelopt::{BenchRow, Compared, Inspection, Outcome};
 
 /// How many of the worst layers are named.
 const NAMED: usize = 8;
@@ -83,13 +83,15 @@ pub(crate) fn outcome(outcome: &Outcome, input: &Path, output: &Path) -> String 
         text.push('\n');
         text += &schemes(outcome);
     }
-    if let (Some(parity), Some(verdict)) = (&outcome.parity, &outcome.verdict) {
+    if let (Some(parity), Some(verdict)) = (outcome.parity(), &outcome.verdict) {
         text.push('\n');
         text += &parity_table(parity, verdict);
     }
-    if let (Some(runtime), Some(samples)) = (&outcome.ran, outcome.samples) {
-        text += &ran(runtime, samples);
+    if let (Some(target), Some(samples)) = (outcome.runs.first(), outcome.samples) {
+        text += &latency(&outcome.runs);
+        text += &ran(target, samples);
     }
+    text += &unjudged(outcome.verdict.as_ref());
     text += &failures(outcome);
     let verdict = outcome.verdict.as_ref().map(|verdict| verdict.pass);
     let _ = match (verdict, outcome.emitted) {
@@ -104,9 +106,62 @@ pub(crate) fn outcome(outcome: &Outcome, input: &Path, output: &Path) -> String 
     text
 }
 
+/// Times in each runtime, where they were measured.
+fn latency(runs: &[Run]) -> String {
+    let mut rows =
+        table(&["runtime", "time", "", "", "ratio", "interval", "load", "peak memory", "SQNR"]);
+    for run in runs {
+        let mut cells = vec![name(&run.runtime)];
+        if let Some(failure) = &run.failure {
+            cells.push(cell(failure));
+            rows.add_row(cells);
+            continue;
+        }
+        cells.extend(match &run.latency {
+            Some(latency) => [
+                milliseconds(latency.original.p50_ms),
+                "->".to_owned(),
+                milliseconds(latency.candidate.p50_ms),
+                format!("{:.2}x", latency.ratio_median),
+                format!("{:.2} to {:.2}", latency.ratio_low, latency.ratio_high),
+            ],
+            None => ["-", "", "", "-", "-"].map(str::to_owned),
+        });
+        cells.extend(match (&run.original, &run.candidate) {
+            (Some(original), Some(candidate)) => [
+                format!(
+                    "{} -> {}",
+                    milliseconds(original.load_ms),
+                    milliseconds(candidate.load_ms)
+                ),
+                format!("{} -> {}", bytes(original.peak_bytes), bytes(candidate.peak_bytes)),
+            ],
+            _ => ["-", "-"].map(str::to_owned),
+        });
+        let floats = run.parity.iter().flat_map(|parity| &parity.outputs);
+        let worst = floats.filter_map(|output| output.float.as_ref()).map(|float| float.sqnr_db);
+        cells.push(worst.min_by(f64::total_cmp).map_or_else(|| "-".to_owned(), decibels));
+        rows.add_row(cells);
+    }
+    format!("\n{}", indented(rows, &[1, 3, 4, 5, 6, 7, 8]))
+}
+
+fn name(runtime: &RuntimeUsed) -> String {
+    format!("{} {}", runtime.name, runtime.version).trim_end().to_owned()
+}
+
+fn milliseconds(time: f64) -> String {
+    let decimals = match time {
+        time if time < 10.0 => 2,
+        time if time < 100.0 => 1,
+        _ => 0,
+    };
+    format!("{time:.decimals$} ms")
+}
+
 /// Where and on what models ran.
-fn ran(ran: &Ran, samples: Samples) -> String {
-    let threads = match ran.threads {
+fn ran(target: &Run, samples: Samples) -> String {
+    let threads = match target.runtime.threads {
         0 => "all threads".to_owned(),
         count => format!("{count} thread{}", plural(count)),
     };
@@ -115,14 +170,22 @@ fn ran(ran: &Ran, samples: Samples) -> String {
         SampleKind::Synthetic => "invented",
         SampleKind::Mixed => "real and invented",
     };
+    let library = target.runtime.library.as_ref();
+    let library = library.map_or(String::new(), |file| format!(" ({})", cell(file.as_str())));
     format!(
-        "\n  ran in {} {} with {threads} on {} {kind} sample{}\n  ({})\n",
-        ran.runtime,
-        ran.version,
+        "\n  ran in {}{library} with {threads} on {} {kind} sample{}\n  ({})\n",
+        name(&target.runtime),
         samples.count,
         plural(samples.count),
-        ran.reason,
+        cell(&target.runtime.reason),
     )
+}
+
+fn unjudged(verdict: Option<&Verdict>) -> String {
+    let left = verdict.iter().flat_map(|verdict| &verdict.unjudged);
+    left.fold(String::new(), |text, left| {
+        text + &format!("  not judged: {} ({})\n", left.name, left.reason)
+    })
 }
 
 fn plural(count: usize) -> &'static str {
@@ -226,6 +289,29 @@ fn failures(outcome: &Outcome) -> String {
             let _ = writeln!(text, "  try: --exclude '{first}'{gentler}");
         }
     }
+    text + &slow_layers(outcome)
+}
+
+/// The layers that a failed limit of latency is due to.
+fn slow_layers(outcome: &Outcome) -> String {
+    if outcome.slow_layers.is_empty() {
+        return String::new();
+    }
+    let mut rows = table(&["slowdown", "time", "scheme", "layer"]);
+    for slow in outcome.slow_layers.iter().take(NAMED) {
+        rows.add_row([
+            format!("{:.2}x", slow.slowdown),
+            milliseconds(slow.original_ms * slow.slowdown),
+            slow.scheme.clone(),
+            cell(&slow.layer),
+        ]);
+    }
+    let mut text = format!("\n  layers that became slower:\n{}", indented(rows, &[0, 1]));
+    let more = outcome.slow_layers.len().saturating_sub(NAMED);
+    if more > 0 {
+        let _ = writeln!(text, "  and {more} more");
+    }
+    text += "  try: --measure, which leaves out what does not pay, or --scheme int8-weights\n";
     text
 }
 
@@ -277,8 +363,12 @@ pub(crate) fn plan(plan: &Plan) -> String {
 pub(crate) fn compared(compared: &Compared) -> String {
     let mut text = size(compared.size);
     text.push('\n');
-    text += &parity_table(&compared.parity, &compared.verdict);
-    text += &ran(&compared.ran, compared.samples);
+    if let (Some(parity), Some(target)) = (compared.parity(), compared.runs.first()) {
+        text += &parity_table(parity, &compared.verdict);
+        text += &latency(&compared.runs);
+        text += &ran(target, compared.samples);
+    }
+    text += &unjudged(Some(&compared.verdict));
     if compared.verdict.pass {
         text += "\npassed\n";
     } else {
@@ -286,6 +376,41 @@ pub(crate) fn compared(compared: &Compared) -> String {
         text += "\nfailed\n";
     }
     text
+}
+
+/// What `modelopt bench` prints.
+pub(crate) fn bench(rows: &[BenchRow]) -> String {
+    let sizes = rows.iter().any(|row| !row.dims.is_empty());
+    let mut header = vec!["model", "runtime", "threads"];
+    header.extend(sizes.then_some("sizes"));
+    header.extend(["p50", "p90", "p99", "per second", "load", "peak memory"]);
+    let mut shown = table(&header);
+    for row in rows {
+        let threads = match row.runtime.threads {
+            0 => "all".to_owned(),
+            count => count.to_string(),
+        };
+        let mut cells = vec![cell(row.model.as_str()), name(&row.runtime), threads];
+        if sizes {
+            let sizes = row.dims.iter().map(|(name, size)| format!("{name}={size}"));
+            cells.push(cell(&sizes.collect::<Vec<_>>().join(" ")));
+        }
+        let dash = || "-".to_owned();
+        match &row.latency {
+            Some(times) => cells.extend([
+                milliseconds(times.p50_ms),
+                milliseconds(times.p90_ms),
+                milliseconds(times.p99_ms),
+                format!("{:.1}", times.throughput_per_s),
+                row.load_ms.map_or_else(dash, milliseconds),
+                row.peak_bytes.map_or_else(dash, bytes),
+            ]),
+            None => cells.push(cell(row.failure.as_deref().unwrap_or("-"))),
+        }
+        shown.add_row(cells);
+    }
+    let first = header.len() - 6;
+    indented(shown, &(first..header.len()).collect::<Vec<_>>())
 }
 
 /// What `modelopt inspect` prints.

@@ -107,6 +107,9 @@ impl Tensor {
 
     /// A dense tensor of any plain number type.
     pub fn of<T: Element>(shape: Vec<usize>, elements: &[T]) -> Result<Self, TensorError> {
+        if cfg!(target_endian = "little") {
+            return Self::dense(T::DTYPE, shape, bytemuck::cast_slice(elements).to_vec());
+        }
         let mut bytes = Vec::with_capacity(std::mem::size_of_val(elements));
         for &element in elements {
             element.write(&mut bytes);

@@ -44,6 +44,16 @@ pub fn stored_size(path: &Path, model: &Model) -> Result<u64, Error> {
     Ok(file.len() + external)
 }
 
+/// BLAKE3 of a file, in hexadecimal.
+pub fn digest(path: &Path) -> std::io::Result<String> {
+    Ok(save::hash_of(path)?.to_hex().to_string())
+}
+
+/// BLAKE3 of some bytes, in hexadecimal.
+pub fn digest_of(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}
+
 /// Reads a model from memory, such as one that came through a pipe; `name` stands for the path
 /// in errors. Such a model cannot have external data.
 pub fn parse(bytes: Bytes, name: &Path) -> Result<Model, Error> {

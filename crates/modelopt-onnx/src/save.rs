@@ -360,7 +360,7 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-fn hash_of(path: &Path) -> io::Result<blake3::Hash> {
+pub(crate) fn hash_of(path: &Path) -> io::Result<blake3::Hash> {
     Ok(blake3::Hasher::new().update_rayon(&map_file(path)?).finalize())
 }
 

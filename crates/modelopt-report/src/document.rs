@@ -2,14 +2,17 @@
 
 use std::path::Path;
 
-use modelopt_validate::{Culprit, LatencyComparison, Parity, SizeChange, Verdict};
+use modelopt_validate::{
+    Culprit, Footprint, LatencyComparison, Parity, SizeChange, SlowLayer, Verdict, number::Float,
+};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Name and version of the document's schema. Within a version, fields are only added.
 pub const SCHEMA: &str = "modelopt.report/1";
 
 /// Everything a report says.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Document {
     /// Always [`SCHEMA`]; documents with another are refused when they are read.
     pub schema: Schema,
@@ -17,51 +20,114 @@ pub struct Document {
     pub tool_version: String,
     /// What was asked for: the subcommand, such as `quantize`, without paths.
     pub command: String,
-    /// File of the original model.
-    pub original: FileName,
-    /// File of the candidate, if one was made or given.
+    /// The original model.
+    pub original: ModelFile,
+    /// The candidate, if one was emitted or given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub candidate: Option<FileName>,
+    pub candidate: Option<ModelFile>,
     /// Sizes of both, if there is a candidate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<SizeChange>,
-    /// What ran the models, if they were run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub runtime: Option<RuntimeUsed>,
     /// What they were run on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<Samples>,
-    /// What was done to each weight layer, in the order of the graph.
-    #[serde(default)]
-    pub plan: Vec<PlanLine>,
-    /// How close the outputs are.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parity: Option<Parity>,
-    /// How fast the candidate is, if it was measured.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub latency: Option<LatencyComparison>,
+    /// What each runtime said of the two models; the target, which the verdict is about, first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<Run>,
     /// Pass or fail, if it was judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
     /// After a failed verdict: the layers by the damage that each does alone, worst first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub culprits: Vec<Culprit>,
+    /// After a verdict that failed on latency: the changed layers that became slower, the most
+    /// time lost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slow_layers: Vec<SlowLayer>,
+    /// What was done to each weight layer, in the order of the graph.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plan: Vec<PlanLine>,
+    /// BLAKE3 of the plan file, in hexadecimal, if there is a plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_digest: Option<String>,
+    /// The machine, if models were run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Machine>,
     /// What the reader should know besides.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
 
-/// The runtime of both models.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A model file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ModelFile {
+    /// Name.
+    pub name: FileName,
+    /// BLAKE3 of the file, in hexadecimal; external data is not part of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blake3: Option<String>,
+}
+
+/// Both models in one runtime.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Run {
+    /// What ran them.
+    pub runtime: RuntimeUsed,
+    /// Why there are no figures, if there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// How close the outputs are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parity: Option<Parity>,
+    /// How fast the candidate is, if it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<LatencyComparison>,
+    /// What the original costs a process of its own, if it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<Footprint>,
+    /// What the candidate costs a process of its own, if it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<Footprint>,
+}
+
+/// A runtime and its settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RuntimeUsed {
     /// Such as `tract`.
     pub name: String,
+    /// Such as `0.23.9`; empty if it could not be loaded.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub version: String,
+    /// The file of a runtime that was loaded from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub library: Option<FileName>,
+    /// Where its operators run, such as `cpu`, if it has a choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// How far it optimises graphs, such as `all`, if it has a choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optimization: Option<String>,
+    /// Threads that one operator may use; 0 for all of the machine.
+    #[serde(default)]
+    pub threads: usize,
     /// Why this one: asked for, the default, or the only one that runs the model.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
 }
 
+/// Where it was measured; never a name of the host or its user.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Machine {
+    /// Processor, as it calls itself.
+    pub cpu: String,
+    /// Logical processors that the process may use.
+    pub threads: usize,
+    /// Such as `x86_64-linux`.
+    pub platform: String,
+}
+
 /// The samples of both models.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Samples {
     /// Where they came from.
     pub kind: SampleKind,
@@ -70,7 +136,7 @@ pub struct Samples {
 }
 
 /// Where samples came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SampleKind {
     /// All were given by the user.
@@ -82,7 +148,7 @@ pub enum SampleKind {
 }
 
 /// What was done to one weight layer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PlanLine {
     /// Name of the layer.
     pub layer: String,
@@ -96,6 +162,12 @@ pub struct PlanLine {
     pub bytes_before: u64,
     /// Bytes of all that stands for the weight after, scales included.
     pub bytes_after: u64,
+    /// Signal-to-quantization-noise ratio of the weights alone, in dB, the worst of the layer's;
+    /// none for a layer that is kept.
+    #[serde(default, with = "modelopt_validate::number::optional")]
+    #[schemars(with = "Option<Float>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sqnr_db: Option<f64>,
 }
 
 /// The last part of a path: however it is made, nothing up to the last `/` or `\` is kept.
@@ -166,8 +238,13 @@ impl Document {
         json + "\n"
     }
 
-    /// The document for people, in GitHub's Markdown.
+    /// The document for people, in GitHub's Markdown; below 1 MiB, the most that GitHub shows.
     pub fn to_markdown(&self) -> String {
         crate::markdown::render(self)
+    }
+
+    /// The document for people, as one HTML page that needs nothing from elsewhere.
+    pub fn to_html(&self) -> String {
+        crate::html::render(self)
     }
 }

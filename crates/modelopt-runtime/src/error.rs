@@ -11,13 +11,51 @@ const LONGEST: usize = 600;
 #[non_exhaustive]
 pub enum RuntimeError {
     /// No runtime has this name.
-    #[error("no runtime is called '{0}'; there are tract and rten")]
+    #[error("no runtime is called '{0}'; there are tract, rten and onnxruntime")]
     Unknown(String),
     /// The runtime is behind a feature that this build leaves out.
     #[error("{runtime} is not part of this build; build modelopt with the feature `{runtime}`")]
     NotBuilt {
         /// Runtime.
         runtime: &'static str,
+    },
+    /// No library of ONNX Runtime was found.
+    #[error(
+        "no library of ONNX Runtime was found; give one with --onnxruntime PATH, or with the \
+         variable ORT_DYLIB_PATH, or have it on the system's library path, or install it for the \
+         Python on PATH with `pip install onnxruntime`"
+    )]
+    NoLibrary,
+    /// A library is no usable ONNX Runtime.
+    #[error(
+        "cannot load ONNX Runtime from {}: {message}; give another one with --onnxruntime PATH or \
+         the variable ORT_DYLIB_PATH, or install it with `pip install onnxruntime`", path.display()
+    )]
+    Library {
+        /// Library.
+        path: PathBuf,
+        /// What is wrong with it, on one line.
+        message: String,
+    },
+    /// The runtime cannot compute where it is asked to.
+    #[error("{runtime} has no execution provider '{provider}': {message}")]
+    Provider {
+        /// Runtime.
+        runtime: &'static str,
+        /// What was asked for.
+        provider: String,
+        /// What there is instead.
+        message: String,
+    },
+    /// A child process that tried the model first did not survive it.
+    #[error("{runtime} does not survive {}: {message}", path.display())]
+    Died {
+        /// Runtime.
+        runtime: &'static str,
+        /// Model file, or the library.
+        path: PathBuf,
+        /// How it ended, and what it said.
+        message: String,
     },
     /// The model's inputs and outputs could not be read.
     #[error(transparent)]
@@ -114,6 +152,11 @@ impl fmt::Display for Stage {
 }
 
 impl RuntimeError {
+    #[cfg(feature = "onnxruntime")]
+    pub(crate) fn library(path: &Path, cause: impl fmt::Display) -> Self {
+        RuntimeError::Library { path: path.to_owned(), message: one_line(&cause.to_string()) }
+    }
+
     pub(crate) fn load(runtime: &'static str, path: &Path, cause: impl fmt::Display) -> Self {
         let message = one_line(&cause.to_string());
         RuntimeError::Load { runtime, path: path.to_owned(), message }

@@ -57,11 +57,12 @@ impl<T> Shielded<T> {
         Shielded(Some(inner))
     }
 
+    #[cfg(any(feature = "tract", feature = "rten"))]
     pub(crate) fn get(&self) -> Option<&T> {
         self.0.as_ref()
     }
 
-    #[cfg(feature = "tract")]
+    #[cfg(any(feature = "tract", feature = "onnxruntime"))]
     pub(crate) fn get_mut(&mut self) -> Option<&mut T> {
         self.0.as_mut()
     }

@@ -6,13 +6,17 @@
 //!   inputs, the same for the same seed on every platform.
 //!
 //! **No panic of a runtime leaves this crate**: whatever tract or rten do on a hostile model comes
-//! back as a [`RuntimeError`].
+//! back as a [`RuntimeError`]. What takes a whole process down (an abort, a fault in a shared
+//! library, memory without end) is met by [`worker`]: a child process tries first.
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 // Without a runtime there is nothing to guard or bind, but samples and traits remain.
-#![cfg_attr(not(any(feature = "tract", feature = "rten")), allow(dead_code))]
+#![cfg_attr(
+    not(any(feature = "tract", feature = "rten", feature = "onnxruntime")),
+    allow(dead_code)
+)]
 
 mod adapters;
 mod binding;
@@ -22,14 +26,17 @@ mod interface;
 mod runtime;
 mod samples;
 mod synthesis;
+pub mod worker;
 
 #[cfg(feature = "rten")]
 pub use adapters::Rten;
 #[cfg(feature = "tract")]
 pub use adapters::Tract;
+#[cfg(feature = "onnxruntime")]
+pub use adapters::{LibrarySearch, Onnxruntime, find_onnxruntime};
 pub use error::{RuntimeError, SampleError, Stage};
 pub use guard::silence_runtime_panics;
 pub use interface::{InputSpec, graph_inputs};
-pub use runtime::{Outputs, Runtime, RuntimeKind, Session, SessionOptions, runtime};
+pub use runtime::{Optimization, Outputs, Runtime, RuntimeKind, Session, SessionOptions, runtime};
 pub use samples::{Sample, SampleKind, load_samples};
 pub use synthesis::{InputValue, SynthesisOptions, parse_dim, parse_value, synthesize};

@@ -21,6 +21,11 @@ pub trait Runtime: Send + Sync {
     /// Its version.
     fn version(&self) -> String;
 
+    /// The file it was loaded from, if it is not part of this program.
+    fn library(&self) -> Option<&Path> {
+        None
+    }
+
     /// Loads the model at a path; external data is found beside it.
     fn prepare(
         &self,
@@ -45,11 +50,50 @@ pub trait Session {
 pub struct SessionOptions {
     /// Threads that one operator may use; 0 for as many as the machine has.
     pub threads: usize,
+    /// How far `onnxruntime` optimises graphs; the embedded runtimes have no choice.
+    pub optimization: Optimization,
+    /// Where the operators of `onnxruntime` run: `cpu`, `cuda` and so on.
+    pub provider: String,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        SessionOptions { threads: 1 }
+        SessionOptions {
+            threads: 1,
+            optimization: Optimization::default(),
+            provider: "cpu".to_owned(),
+        }
+    }
+}
+
+/// How far a runtime optimises graphs when it loads them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Optimization {
+    /// Not at all.
+    Off,
+    /// What keeps the graph's operators.
+    Basic,
+    /// Fusions into operators of the runtime's own.
+    Extended,
+    /// Layouts for this processor, too.
+    #[default]
+    All,
+}
+
+impl Optimization {
+    /// All of them.
+    pub const ALL: [Optimization; 4] =
+        [Optimization::Off, Optimization::Basic, Optimization::Extended, Optimization::All];
+
+    /// Name, as on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Optimization::Off => "off",
+            Optimization::Basic => "basic",
+            Optimization::Extended => "extended",
+            Optimization::All => "all",
+        }
     }
 }
 
@@ -64,17 +108,21 @@ pub enum RuntimeKind {
     Tract,
     /// The `rten` crate, embedded.
     Rten,
+    /// ONNX Runtime, by the user's shared library.
+    Onnxruntime,
 }
 
 impl RuntimeKind {
     /// All of them, whether part of this build or not.
-    pub const ALL: [RuntimeKind; 2] = [RuntimeKind::Tract, RuntimeKind::Rten];
+    pub const ALL: [RuntimeKind; 3] =
+        [RuntimeKind::Tract, RuntimeKind::Rten, RuntimeKind::Onnxruntime];
 
     /// Name, as on the command line.
     pub fn name(self) -> &'static str {
         match self {
             RuntimeKind::Tract => "tract",
             RuntimeKind::Rten => "rten",
+            RuntimeKind::Onnxruntime => "onnxruntime",
         }
     }
 
@@ -83,6 +131,7 @@ impl RuntimeKind {
         match self {
             RuntimeKind::Tract => cfg!(feature = "tract"),
             RuntimeKind::Rten => cfg!(feature = "rten"),
+            RuntimeKind::Onnxruntime => cfg!(feature = "onnxruntime"),
         }
     }
 }
@@ -104,16 +153,40 @@ impl FromStr for RuntimeKind {
     }
 }
 
-/// The runtime of a kind, if it is part of this build.
-pub fn runtime(kind: RuntimeKind) -> Result<Box<dyn Runtime>, RuntimeError> {
+/// The runtime of a kind, if it is part of this build. `library` is the file of ONNX Runtime.
+pub fn runtime(
+    kind: RuntimeKind,
+    library: Option<&Path>,
+) -> Result<Box<dyn Runtime>, RuntimeError> {
     match kind {
         #[cfg(feature = "tract")]
         RuntimeKind::Tract => Ok(Box::new(crate::Tract)),
         #[cfg(feature = "rten")]
         RuntimeKind::Rten => Ok(Box::new(crate::Rten)),
+        #[cfg(feature = "onnxruntime")]
+        RuntimeKind::Onnxruntime => {
+            let library = library.ok_or(RuntimeError::NoLibrary)?;
+            Ok(Box::new(crate::Onnxruntime::load(library)?))
+        }
         #[allow(unreachable_patterns)] // Reached when a feature is off.
         _ => Err(RuntimeError::NotBuilt { runtime: kind.name() }),
     }
+}
+
+/// For runtimes that compute on the processor and nowhere else.
+#[cfg(any(feature = "tract", feature = "rten"))]
+pub(crate) fn only_cpu(
+    runtime: &'static str,
+    options: &SessionOptions,
+) -> Result<(), RuntimeError> {
+    if options.provider == "cpu" {
+        return Ok(());
+    }
+    Err(RuntimeError::Provider {
+        runtime,
+        provider: options.provider.clone(),
+        message: "it computes on the cpu only".to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -124,10 +197,11 @@ mod tests {
     fn names_round_trip() {
         for kind in RuntimeKind::ALL {
             assert_eq!(kind.name().parse::<RuntimeKind>().unwrap(), kind);
-            assert_eq!(runtime(kind).is_ok(), kind.is_built());
+            let made = runtime(kind, None);
+            assert_eq!(made.is_ok(), kind.is_built() && kind != RuntimeKind::Onnxruntime);
         }
         let error = "torch".parse::<RuntimeKind>().unwrap_err().to_string();
-        assert_eq!(error, "no runtime is called 'torch'; there are tract and rten");
+        assert_eq!(error, "no runtime is called 'torch'; there are tract, rten and onnxruntime");
     }
 
     /// The crates do not tell their versions, so the constants here are held against the lock file.
@@ -136,7 +210,7 @@ mod tests {
         let lock = fs_err::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.lock"));
         let lock = lock.unwrap();
         for (kind, package) in [(RuntimeKind::Tract, "tract-onnx"), (RuntimeKind::Rten, "rten")] {
-            let Ok(runtime) = runtime(kind) else { continue };
+            let Ok(runtime) = runtime(kind, None) else { continue };
             let entry = format!("name = \"{package}\"\nversion = \"{}\"", runtime.version());
             assert!(lock.contains(&entry), "{package} in Cargo.lock is not {}", runtime.version());
         }

@@ -1,9 +1,12 @@
 //! What a failed verdict is due to.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::number::Float;
+
 /// What one layer, or several that share a weight, cost when changed alone.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Culprit {
     /// The layers.
     pub layers: Vec<String>,
@@ -11,5 +14,25 @@ pub struct Culprit {
     pub scheme: String,
     /// Lowest SQNR of any float output with only these changed, in dB.
     #[serde(with = "crate::number")]
+    #[schemars(with = "Float")]
     pub sqnr_db: f64,
+}
+
+/// A layer that became slower, measured as a model of its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SlowLayer {
+    /// The layer.
+    pub layer: String,
+    /// Its operator.
+    pub op: String,
+    /// What was done to it.
+    pub scheme: String,
+    /// Time of the changed layer divided by that of the original one: 2 is twice as slow.
+    #[serde(with = "crate::number")]
+    #[schemars(with = "Float")]
+    pub slowdown: f64,
+    /// Time of the original layer, in milliseconds.
+    #[serde(with = "crate::number")]
+    #[schemars(with = "Float")]
+    pub original_ms: f64,
 }

@@ -3,7 +3,10 @@
 use std::borrow::Cow;
 
 use modelopt_graph::{DataType, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::number::Float;
 
 /// Independent accumulators, so that the compiler can use vector registers.
 const LANES: usize = 4;
@@ -40,32 +43,38 @@ impl Default for Tolerance {
 /// which no limit accepts: when the candidate leaves not one finite element of the original
 /// finite, and when sums, which are float64, overflow. Only float64 outputs beyond 1e±150 can
 /// overflow or underflow them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FloatParity {
     /// `max |ref − cand|`, in the unit of the output; 0 if there are no elements.
     #[serde(with = "crate::number")]
+    #[schemars(with = "Float")]
     pub max_abs_error: f64,
     /// `mean |ref − cand|`, in the unit of the output; 0 if there are no elements.
     #[serde(with = "crate::number")]
+    #[schemars(with = "Float")]
     pub mean_abs_error: f64,
     /// `√(mean (ref − cand)²)`, in the unit of the output; 0 if there are no elements.
     #[serde(with = "crate::number")]
+    #[schemars(with = "Float")]
     pub rmse: f64,
     /// Signal to quantization noise ratio, `10 · log10(Σ ref² / Σ (ref − cand)²)` in dB.
     ///
     /// +∞ when equal (all zero and no elements included), −∞ when the original is all zero and
     /// the candidate is not.
     #[serde(with = "crate::number")]
+    #[schemars(with = "Float")]
     pub sqnr_db: f64,
     /// The sample that `sqnr_db` comes from; the first of them if several tie.
     pub worst_sample: String,
     /// `Σ ref·cand / √(Σ ref² · Σ cand²)`, from −1 to 1: 1 when equal (two zero vectors
     /// included), 0 when just one of them is all zero.
     #[serde(with = "crate::number")]
+    #[schemars(with = "Float")]
     pub cosine: f64,
     /// Share of elements, from 0 to 1, that are not close by [`Tolerance`]; `new_non_finite` and
     /// `changed_non_finite` ones are among them.
     #[serde(with = "crate::number")]
+    #[schemars(with = "Float")]
     pub outside_tolerance: f64,
     /// Positions, over all samples, where the original is finite and the candidate is not.
     pub new_non_finite: u64,
@@ -79,10 +88,12 @@ pub struct FloatParity {
     /// dimension. Rows with a NaN in the original are left out; a NaN in the candidate's row
     /// alone is a disagreement.
     #[serde(with = "crate::number::optional", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Float>")]
     pub top1: Option<f64>,
     /// Share of rows, like `top1`, where the original's highest score is among the candidate's
     /// five highest; equal scores rank by class number. Needs 6 classes or more.
     #[serde(with = "crate::number::optional", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Float>")]
     pub top5: Option<f64>,
 }
 

@@ -1,9 +1,11 @@
 //! The gate: limits, and the verdict on what was measured.
 
 use indexmap::IndexMap;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::OutputParity;
+use crate::number::Float;
 use crate::{FloatParity, LatencyComparison, Parity, SizeChange};
 
 /// What a candidate must meet; the `[gate]` table of `modelopt.toml`.
@@ -86,7 +88,7 @@ pub struct Measurements<'a> {
 }
 
 /// Pass or fail, with every figure that has a limit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
     /// Whether all checks passed.
     pub pass: bool,
@@ -105,7 +107,7 @@ impl Verdict {
 }
 
 /// One figure against its limit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Check {
     /// What was judged: `samples`, `outputs`, `shrink`, `slowdown`, `known_output`, `top1`,
     /// `present`, `extra_output`, `type`, `shape`, `compared`, `sqnr`, `max_abs_error`,
@@ -115,9 +117,11 @@ pub struct Check {
     pub subject: String,
     /// The figure; NaN if there is none, which fails.
     #[serde(with = "crate::number")]
+    #[schemars(with = "Float")]
     pub value: f64,
     /// Its limit.
     #[serde(with = "crate::number")]
+    #[schemars(with = "Float")]
     pub limit: f64,
     /// Which side of the limit is good.
     pub bound: Bound,
@@ -131,7 +135,7 @@ pub struct Check {
 }
 
 /// Which side of a limit is good; the limit itself always is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Bound {
     /// The limit is the lowest that passes.
@@ -141,7 +145,7 @@ pub enum Bound {
 }
 
 /// Unit of a figure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
     /// Decibels.
@@ -159,7 +163,7 @@ pub enum Unit {
 }
 
 /// A limit without a figure.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Unjudged {
     /// What would have been judged: `parity` or `slowdown`.
     pub name: String,
@@ -386,6 +390,7 @@ mod tests {
 
     use super::*;
     use crate::Accumulator;
+    use crate::Distribution;
 
     const SIZE: SizeChange = SizeChange { original_bytes: 400, candidate_bytes: 100 };
     const NAN: f64 = f64::NAN;
@@ -420,6 +425,18 @@ mod tests {
         verdict.failures().map(|check| (check.name.as_str(), check.subject.as_str())).collect()
     }
 
+    fn times() -> Distribution {
+        Distribution {
+            runs: 20,
+            mean_ms: 1.0,
+            p50_ms: 1.0,
+            p90_ms: 1.0,
+            p99_ms: 1.0,
+            throughput_per_s: 1000.0,
+            quantiles_ms: vec![1.0],
+        }
+    }
+
     fn latency(ratio_low: f64, ratio_high: f64) -> LatencyComparison {
         LatencyComparison {
             ratio_median: f64::midpoint(ratio_low, ratio_high),
@@ -427,8 +444,9 @@ mod tests {
             ratio_high,
             confidence: 0.95,
             pairs: 20,
-            original_median_ms: 1.0,
-            candidate_median_ms: 1.0,
+            noise: 0.01,
+            original: times(),
+            candidate: times(),
             threads: 1,
         }
     }

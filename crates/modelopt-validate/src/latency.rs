@@ -1,54 +1,86 @@
-//! How much slower or faster a model became.
+//! How much slower or faster a model became: what was measured.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::number::Float;
 
 /// The outcome of a paired latency measurement: both sessions alive at once, runs interleaved
 /// original, candidate, original, candidate after warm-up.
 ///
 /// Ratios are `candidate / original` of one pair: 0.5 is twice as fast, 1.05 is 5 % slower.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LatencyComparison {
     /// Median over the pairs.
     #[serde(with = "crate::number")]
+    #[schemars(with = "Float")]
     pub ratio_median: f64,
     /// Lower end of the bootstrap confidence interval of the median.
     #[serde(with = "crate::number")]
+    #[schemars(with = "Float")]
     pub ratio_low: f64,
     /// Upper end of the bootstrap confidence interval of the median.
     #[serde(with = "crate::number")]
+    #[schemars(with = "Float")]
     pub ratio_high: f64,
-    /// Confidence of the interval, in (0, 1); 0.95 by convention.
+    /// Confidence of the interval, in (0, 1).
     #[serde(with = "crate::number")]
+    #[schemars(with = "Float")]
     pub confidence: f64,
     /// Number of pairs measured, warm-up left out.
     pub pairs: usize,
-    /// Median latency of the original in milliseconds.
+    /// How noisy the machine was: half the distance between the quartiles of the original's
+    /// times, as a share of their median.
     #[serde(with = "crate::number")]
-    pub original_median_ms: f64,
-    /// Median latency of the candidate in milliseconds.
-    #[serde(with = "crate::number")]
-    pub candidate_median_ms: f64,
-    /// Threads each session computed with.
+    #[schemars(with = "Float")]
+    pub noise: f64,
+    /// Times of the original.
+    pub original: Distribution,
+    /// Times of the candidate.
+    pub candidate: Distribution,
+    /// Threads each session computed with; 0 for all of the machine.
     pub threads: usize,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Times of one model, one run each, in milliseconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Distribution {
+    /// Number of runs.
+    pub runs: usize,
+    /// Mean.
+    #[serde(with = "crate::number")]
+    #[schemars(with = "Float")]
+    pub mean_ms: f64,
+    /// Median.
+    #[serde(with = "crate::number")]
+    #[schemars(with = "Float")]
+    pub p50_ms: f64,
+    /// Nine of ten runs took at most this long.
+    #[serde(with = "crate::number")]
+    #[schemars(with = "Float")]
+    pub p90_ms: f64,
+    /// 99 of a hundred runs took at most this long.
+    #[serde(with = "crate::number")]
+    #[schemars(with = "Float")]
+    pub p99_ms: f64,
+    /// Runs per second, one after the other.
+    #[serde(with = "crate::number")]
+    #[schemars(with = "Float")]
+    pub throughput_per_s: f64,
+    /// The times in ascending order: all of them, or as many evenly spaced quantiles as a plot
+    /// needs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quantiles_ms: Vec<f64>,
+}
 
-    #[test]
-    fn reads_back_what_it_writes() {
-        let latency = LatencyComparison {
-            ratio_median: 0.5,
-            ratio_low: 0.25,
-            ratio_high: f64::INFINITY,
-            confidence: 0.95,
-            pairs: 30,
-            original_median_ms: 2.0,
-            candidate_median_ms: 1.0,
-            threads: 1,
-        };
-        let json = serde_json::to_string(&latency).unwrap();
-        assert_eq!(serde_json::from_str::<LatencyComparison>(&json).unwrap(), latency);
-    }
+/// What a model costs a process of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Footprint {
+    /// Time from opening the file to a session that is ready, in milliseconds.
+    #[serde(with = "crate::number")]
+    #[schemars(with = "Float")]
+    pub load_ms: f64,
+    /// Most memory that was resident after loading and running once, in bytes; what the process
+    /// held before is left out.
+    pub peak_bytes: u64,
 }

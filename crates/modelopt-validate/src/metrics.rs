@@ -4,6 +4,7 @@ use std::fmt;
 
 use indexmap::IndexMap;
 use modelopt_graph::Tensor;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::exact;
@@ -11,7 +12,7 @@ use crate::float::{FloatParity, Floats, Tolerance};
 use crate::scores::Agreement;
 
 /// How close a candidate is to its original on the samples.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Parity {
     /// The outputs of the original, in its order.
     pub outputs: Vec<OutputParity>,
@@ -25,7 +26,7 @@ pub struct Parity {
 }
 
 /// How close one output is, over all samples.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OutputParity {
     /// Name of the output.
     pub name: String,
@@ -53,7 +54,7 @@ pub struct OutputParity {
 }
 
 /// Type and shape of a tensor.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TensorForm {
     /// ONNX's name of the element type, such as `float16`.
     pub dtype: String,

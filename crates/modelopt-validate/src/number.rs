@@ -3,10 +3,29 @@
 //! JSON cannot write infinities and NaN. Here they are the strings `"inf"`, `"-inf"` and
 //! `"nan"`; finite numbers stay numbers. All functions are for `#[serde(with = "…")]`.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use serde::ser::Serializer;
+
+/// Stands for such a field in a JSON schema: `#[schemars(with = "Float")]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Float;
+
+impl JsonSchema for Float {
+    fn schema_name() -> Cow<'static, str> {
+        "Float".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A number, or the word for one that JSON cannot write.",
+            "anyOf": [{ "type": "number" }, { "enum": ["inf", "-inf", "nan"] }],
+        })
+    }
+}
 
 /// What a float field may hold.
 enum Written {
@@ -55,8 +74,9 @@ impl Visitor<'_> for WrittenVisitor {
     }
 }
 
+/// Writes a number, or the word for it.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
-pub(crate) fn serialize<S: Serializer>(x: &f64, to: S) -> Result<S::Ok, S::Error> {
+pub fn serialize<S: Serializer>(x: &f64, to: S) -> Result<S::Ok, S::Error> {
     if x.is_finite() {
         to.serialize_f64(*x)
     } else if x.is_nan() {
@@ -66,7 +86,8 @@ pub(crate) fn serialize<S: Serializer>(x: &f64, to: S) -> Result<S::Ok, S::Error
     }
 }
 
-pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+/// Reads a number, or the word for it.
+pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     match from.deserialize_any(WrittenVisitor)? {
         Written::Number(x) => Ok(x),
         Written::Off => Err(D::Error::invalid_value(Unexpected::Str("off"), &"a number")),
@@ -75,18 +96,20 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::
 }
 
 /// `Option<f64>` where `None` means "not given"; pair it with `skip_serializing_if`.
-pub(crate) mod optional {
+pub mod optional {
     use super::{Deserializer, Error, Serializer, Unexpected, Written, WrittenVisitor};
 
+    /// Writes what there is.
     #[expect(clippy::ref_option, reason = "serde passes fields by reference")]
-    pub(crate) fn serialize<S: Serializer>(x: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(x: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
         match x {
             Some(x) => super::serialize(x, to),
             None => to.serialize_none(),
         }
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+    /// Reads what there is.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
         match from.deserialize_any(WrittenVisitor)? {
             Written::Number(x) => Ok(Some(x)),
             Written::Absent => Ok(None),
@@ -100,18 +123,20 @@ pub(crate) mod optional {
 
 /// `Option<f64>` where `None` means "no limit", written `"off"`: TOML has no null, and leaving
 /// the key out gives the default.
-pub(crate) mod limit {
+pub mod limit {
     use super::{Deserializer, Serializer, Written, WrittenVisitor};
 
+    /// Writes what there is.
     #[expect(clippy::ref_option, reason = "serde passes fields by reference")]
-    pub(crate) fn serialize<S: Serializer>(x: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(x: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
         match x {
             Some(x) => super::serialize(x, to),
             None => to.serialize_str("off"),
         }
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+    /// Reads what there is.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
         match from.deserialize_any(WrittenVisitor)? {
             Written::Number(x) => Ok(Some(x)),
             Written::Off | Written::Absent => Ok(None),

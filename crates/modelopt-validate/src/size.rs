@@ -1,9 +1,10 @@
 //! How much smaller a model became.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Sizes of the two models on disk, external data included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SizeChange {
     /// Bytes of the original.
     pub original_bytes: u64,

@@ -24,7 +24,7 @@ pub(crate) fn culprits(
     plan: &Plan,
     weights: &[rewrite::QuantizedWeight],
     samples: &[Sample],
-    bench: &mut Bench,
+    bench: &mut Bench<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Vec<Culprit> {
     let started = Instant::now();
@@ -70,7 +70,7 @@ fn sqnr_alone(
     plan: &Plan,
     path: &Path,
     samples: &[Sample],
-    bench: &mut Bench,
+    bench: &mut Bench<'_>,
 ) -> Option<f64> {
     let mut model = prepared.clone();
     rewrite::apply(&mut model, plan).ok()?;

@@ -1,30 +1,32 @@
-//! Parity and size of any two models.
+//! Parity, latency and size of any two models.
 
 use std::path::Path;
 
 use modelopt_onnx as onnx;
 use modelopt_report as report;
-use modelopt_validate::{Measurements, Parity, SizeChange, Verdict, judge};
+use modelopt_validate::{Parity, SizeChange, Verdict};
 
 use crate::Progress;
 use crate::config::Config;
 use crate::demand;
-use crate::error::Error;
-use crate::run::{self, Ran};
+use crate::error::{Error, ErrorKind};
+use crate::judging;
+use crate::provenance;
+use crate::run;
 
 /// How two models compare.
 #[derive(Clone, Debug)]
 pub struct Compared {
-    /// How close the outputs are.
-    pub parity: Parity,
     /// Sizes, external data included.
     pub size: SizeChange,
-    /// Where they ran.
-    pub ran: Ran,
     /// How many samples they ran on, and whether those were real.
     pub samples: report::Samples,
+    /// What each runtime said; the target first.
+    pub runs: Vec<report::Run>,
     /// The figures against the limits.
     pub verdict: Verdict,
+    original: report::ModelFile,
+    candidate: report::ModelFile,
 }
 
 /// Runs two models on the same samples and judges the second against the first.
@@ -40,41 +42,53 @@ pub fn compare(
     for model in [&model, &other] {
         demand::check_loaded(model)?;
     }
-    let samples = run::samples(&model, config)?;
-    progress(Progress::Step("preparing the original"));
-    let mut bench = run::bench(original, &samples, config)?;
-    progress(Progress::Step("preparing the candidate"));
-    let mut session = bench.prepare(candidate)?;
-    progress(Progress::Step("comparing"));
-    let parity = modelopt_validate::compare(
-        bench.original.as_mut(),
-        session.as_mut(),
-        &samples,
-        &mut |done, total| progress(Progress::Part { done, total }),
-    )?;
     let size = SizeChange {
         original_bytes: onnx::stored_size(original, &model)?,
         candidate_bytes: onnx::stored_size(candidate, &other)?,
     };
-    let measured = Measurements { parity: Some(&parity), size, latency: None };
-    let verdict = judge(&config.gate, &measured);
-    let samples = run::summary(&samples);
-    Ok(Compared { parity, size, ran: bench.ran, samples, verdict })
+    let samples = run::samples(&model, config)?;
+    progress(Progress::Step("preparing the original"));
+    let mut target = run::target(original, &samples, config)?;
+    let run = judging::run_both(&mut target, candidate, &samples, config, progress)?;
+    if let Some(failure) = &run.failure {
+        return Err(ErrorKind::Candidate(failure.clone()).into());
+    }
+    let verdict = judging::verdict(Some(&run), size, config);
+    let mut runs = vec![run];
+    for other in run::others(original, &samples, config) {
+        runs.push(match other {
+            Ok(mut other) => judging::run_both(&mut other, candidate, &samples, config, progress)?,
+            Err(failed) => failed,
+        });
+    }
+    Ok(Compared {
+        size,
+        samples: run::summary(&samples),
+        runs,
+        verdict,
+        original: provenance::model_file(original, original),
+        candidate: provenance::model_file(candidate, candidate),
+    })
 }
 
 impl Compared {
+    /// How close the outputs are on the target.
+    pub fn parity(&self) -> Option<&Parity> {
+        self.runs.first()?.parity.as_ref()
+    }
+
     /// The comparison as a report document.
-    pub fn document(&self, original: &Path, candidate: &Path) -> report::Document {
+    pub fn document(&self) -> report::Document {
         report::Document {
             tool_version: crate::VERSION.to_owned(),
             command: "compare".to_owned(),
-            original: report::FileName::from(original),
-            candidate: Some(report::FileName::from(candidate)),
+            original: self.original.clone(),
+            candidate: Some(self.candidate.clone()),
             size: Some(self.size),
-            runtime: Some(self.ran.used()),
             samples: Some(self.samples),
-            parity: Some(self.parity.clone()),
+            runs: self.runs.clone(),
             verdict: Some(self.verdict.clone()),
+            machine: Some(provenance::machine()),
             ..report::Document::default()
         }
     }

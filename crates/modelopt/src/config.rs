@@ -1,11 +1,15 @@
 //! Settings of a run: what `modelopt.toml` can hold and the command line can override.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
-use modelopt_rewrite::{Numerics, Pattern, Plan, PlanError, PlanOptions, Scheme, steps};
-use modelopt_runtime::{RuntimeKind, SynthesisOptions, parse_value};
-use modelopt_validate::Limits;
+use modelopt_rewrite::{Numerics, Pattern, Plan, PlanError, PlanOptions, Scheme, Target, steps};
+use modelopt_runtime::worker::Worker;
+use modelopt_runtime::{
+    LibrarySearch, Optimization, RuntimeKind, SessionOptions, SynthesisOptions, parse_value,
+};
+use modelopt_validate::{LatencyOptions, Limits};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
@@ -14,8 +18,9 @@ use crate::error::{Error, ErrorKind};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {
-    /// Scheme to use wherever it is possible.
-    pub scheme: Scheme,
+    /// Scheme to use wherever it is possible; by default what pays on the target.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<Scheme>,
     /// A plan to carry out instead of the default rules.
     #[serde(skip)]
     pub plan: Option<Plan>,
@@ -37,10 +42,35 @@ pub struct Config {
     pub gate: Limits,
     /// What the verdict is for.
     pub enforcement: Enforcement,
-    /// Where to run the models.
+    /// Where to run the models: the target first, then others to report on.
     pub runtime: RuntimeChoice,
+    /// Library of ONNX Runtime, or a folder that holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub onnxruntime: Option<PathBuf>,
+    /// Where else to look for that library: what is in the environment of the process.
+    #[serde(skip)]
+    pub environment: LibrarySearch,
+    /// How far ONNX Runtime optimises graphs.
+    pub optimization: Optimization,
+    /// Where ONNX Runtime computes: `cpu`, `cuda` and so on.
+    pub provider: String,
     /// Threads that a runtime may use; 0 for all.
     pub threads: usize,
+    /// A program that tries every model before it is loaded here, so that one which takes its
+    /// process down does not take this one; it also measures load time and memory.
+    #[serde(skip)]
+    pub worker: Option<Worker>,
+    /// Whether to measure latency.
+    pub measure_latency: bool,
+    /// How long to measure it.
+    pub latency: LatencyOptions,
+    /// Judge latency even where no target was named and an embedded runtime stands in.
+    pub judge_latency_anywhere: bool,
+    /// Choose schemes by measuring the model's layers on the target, instead of by the table.
+    pub measure: bool,
+    /// Where measurements are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measure_cache: Option<PathBuf>,
     /// Real inputs; invented ones are used where there are none.
     pub samples: Option<PathBuf>,
     /// Sizes of symbolic dimensions of invented inputs.
@@ -66,27 +96,76 @@ pub enum Enforcement {
     None,
 }
 
-/// Which runtime runs the models.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// Which runtimes run the models; written as names with commas between them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum RuntimeChoice {
-    /// tract, or rten where tract cannot run the original.
+    /// tract, or rten where tract cannot run the original. This proves that the model is still
+    /// the same, but says nothing of where it will run.
     #[default]
     Auto,
-    /// tract.
-    Tract,
-    /// rten.
-    Rten,
+    /// These. The first is the target, which default rules and verdict follow.
+    Named(Vec<RuntimeKind>),
 }
 
 impl RuntimeChoice {
-    /// The runtimes to try, in order.
-    pub(crate) fn candidates(self) -> &'static [RuntimeKind] {
+    /// Where the default rules think the model will run.
+    pub(crate) fn target(&self) -> Target {
         match self {
-            RuntimeChoice::Auto => &[RuntimeKind::Tract, RuntimeKind::Rten],
-            RuntimeChoice::Tract => &[RuntimeKind::Tract],
-            RuntimeChoice::Rten => &[RuntimeKind::Rten],
+            RuntimeChoice::Auto => Target::Anywhere,
+            RuntimeChoice::Named(kinds) => match kinds.first() {
+                Some(RuntimeKind::Onnxruntime) => Target::Onnxruntime,
+                Some(RuntimeKind::Rten) => Target::Rten,
+                _ => Target::Tract,
+            },
         }
+    }
+}
+
+impl std::str::FromStr for RuntimeChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" {
+            return Ok(RuntimeChoice::Auto);
+        }
+        let mut kinds: Vec<RuntimeKind> = Vec::new();
+        for name in text.split(',') {
+            let kind = name.trim().parse().map_err(|_| {
+                format!("'{name}' is no runtime; there are auto, tract, rten and onnxruntime")
+            })?;
+            if kinds.contains(&kind) {
+                return Err(format!("'{name}' is named twice"));
+            }
+            kinds.push(kind);
+        }
+        Ok(RuntimeChoice::Named(kinds))
+    }
+}
+
+impl std::fmt::Display for RuntimeChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            RuntimeChoice::Auto => f.write_str("auto"),
+            RuntimeChoice::Named(kinds) => {
+                let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+                f.write_str(&names.join(","))
+            }
+        }
+    }
+}
+
+impl TryFrom<String> for RuntimeChoice {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<RuntimeChoice> for String {
+    fn from(choice: RuntimeChoice) -> Self {
+        choice.to_string()
     }
 }
 
@@ -94,6 +173,7 @@ impl Default for Config {
     fn default() -> Self {
         let plan = PlanOptions::default();
         let synthesis = SynthesisOptions::default();
+        let session = SessionOptions::default();
         Config {
             scheme: plan.scheme,
             plan: None,
@@ -107,7 +187,17 @@ impl Default for Config {
             gate: Limits::default(),
             enforcement: Enforcement::default(),
             runtime: RuntimeChoice::default(),
-            threads: 1,
+            onnxruntime: None,
+            environment: LibrarySearch::default(),
+            optimization: session.optimization,
+            provider: session.provider,
+            threads: session.threads,
+            worker: None,
+            measure_latency: true,
+            latency: LatencyOptions::default(),
+            judge_latency_anywhere: false,
+            measure: false,
+            measure_cache: None,
             samples: None,
             dims: IndexMap::new(),
             inputs: IndexMap::new(),
@@ -129,11 +219,26 @@ impl Config {
         };
         Ok(PlanOptions {
             scheme: self.scheme,
+            target: self.runtime.target(),
+            measured: HashMap::new(),
             numerics: self.numerics,
             min_weight_bytes: self.min_weight_bytes,
             include: patterns(&self.include)?,
             exclude: patterns(&self.exclude)?,
         })
+    }
+
+    pub(crate) fn session(&self) -> SessionOptions {
+        SessionOptions {
+            threads: self.threads,
+            optimization: self.optimization,
+            provider: self.provider.clone(),
+        }
+    }
+
+    pub(crate) fn library_search(&self) -> LibrarySearch {
+        let explicit = self.onnxruntime.clone();
+        LibrarySearch { explicit, ..self.environment.clone() }
     }
 
     pub(crate) fn synthesis(&self) -> Result<SynthesisOptions, Error> {
@@ -173,12 +278,25 @@ mod tests {
 
     #[test]
     fn every_setting_survives_a_round_trip() {
-        let mut config = Config { scheme: Scheme::Int8Weights, threads: 2, ..Config::default() };
+        let mut config =
+            Config { scheme: Some(Scheme::Int8Weights), threads: 2, ..Config::default() };
         config.gate.min_sqnr_db = None;
         config.dims.insert("batch".into(), 3);
         config.inputs.insert("sr".into(), "16000".into());
+        config.runtime = "onnxruntime,rten".parse().unwrap();
+        config.latency.min_pairs = 7;
         let text = toml::to_string(&config).unwrap();
         assert_eq!(Config::from_toml(&text).unwrap(), config, "{text}");
+    }
+
+    #[test]
+    fn runtimes_are_named_once_and_known() {
+        let error = |text: &str| text.parse::<RuntimeChoice>().unwrap_err();
+        assert!(error("onnx").contains("there are auto, tract, rten and onnxruntime"));
+        assert!(error("rten,rten").contains("named twice"));
+        assert!(error("auto,rten").contains("'auto' is no runtime"));
+        let choice: RuntimeChoice = "rten, tract".parse().unwrap();
+        assert_eq!((choice.to_string().as_str(), choice.target()), ("rten,tract", Target::Rten));
     }
 
     #[test]

@@ -36,6 +36,9 @@ pub enum ErrorKind {
     /// The original did not run on a sample.
     #[error(transparent)]
     Run(#[from] CompareError),
+    /// The model that is to be judged does not run.
+    #[error("{0}")]
+    Candidate(String),
     /// The model asks for more than any machine has.
     #[error("the model cannot be run here: {0}")]
     Unreasonable(String),
@@ -57,6 +60,17 @@ impl Error {
         &self.0
     }
 
+    /// What failed, for reports: they travel, so they do not say where models lie.
+    pub(crate) fn without_path(&self) -> String {
+        match self.kind() {
+            ErrorKind::Runtime(error) => crate::run::without_path(error),
+            ErrorKind::NoRuntime(errors) => {
+                errors.iter().map(crate::run::without_path).collect::<Vec<_>>().join("; ")
+            }
+            kind => kind.to_string(),
+        }
+    }
+
     /// What to try next, where there is something to try.
     pub fn hint(&self) -> Option<&'static str> {
         match self.kind() {
@@ -64,7 +78,13 @@ impl Error {
             ErrorKind::NoRuntime(_) => Some(
                 "--samples gives real inputs, --input NAME=VALUE and --dim NAME=SIZE fix invented ones; --no-validate emits without proof",
             ),
-            ErrorKind::Runtime(_) | ErrorKind::Run(_) => {
+            // These say what to try themselves.
+            ErrorKind::Runtime(
+                RuntimeError::NoLibrary
+                | RuntimeError::Library { .. }
+                | RuntimeError::Provider { .. },
+            ) => None,
+            ErrorKind::Runtime(_) | ErrorKind::Run(_) | ErrorKind::Candidate(_) => {
                 Some("try another --runtime, or give real inputs with --samples")
             }
             ErrorKind::Unreasonable(_) => Some("--no-validate emits without running it"),

@@ -4,28 +4,33 @@
 //! - [`optimize`]: the whole way from one file to another: load, prepare, plan, rewrite, run
 //!   original and candidate side by side, judge, and emit only what passes.
 //! - [`transform`]: the same without files and without running anything: model in, model out.
-//! - [`compare`]: parity and size of any two models.
+//! - [`compare`]: parity, latency and size of any two models.
+//! - [`bench`]: latency of models on several runtimes, thread counts and sizes.
 //! - [`inspect`]: what is in a model, and what could be done with it.
 //!
 //! The library prints nothing, reads no environment, and keeps no state; progress comes through
 //! a callback, details through `tracing` events.
 
+mod bench;
 mod blame;
 mod compare;
 mod config;
 mod demand;
 mod error;
 mod inspect;
+mod judging;
+mod measure;
 mod optimize;
+mod provenance;
 mod run;
 mod transform;
 
+pub use bench::{BenchOptions, BenchRow, bench};
 pub use compare::{Compared, compare};
 pub use config::{Config, Enforcement, RuntimeChoice};
 pub use error::{Error, ErrorKind};
 pub use inspect::{Inspection, OperatorCount, Port, WeightBytes, inspect};
 pub use optimize::{Outcome, optimize};
-pub use run::Ran;
 pub use transform::{Transformed, transform};
 
 pub use modelopt_graph as graph;

@@ -2,21 +2,23 @@
 
 use std::path::Path;
 
+use modelopt_graph::Model;
 use modelopt_onnx::{self as onnx, SaveOptions, Staged};
 use modelopt_report as report;
 use modelopt_rewrite::{Plan, QuantizedWeight, Scheme};
 use modelopt_runtime::Sample;
-use modelopt_validate::{
-    CompareError, Culprit, Measurements, Parity, Side, SizeChange, Verdict, judge,
-};
+use modelopt_validate::{Culprit, Parity, SizeChange, SlowLayer, Verdict};
 
 use crate::Progress;
 use crate::blame;
 use crate::config::{Config, Enforcement};
 use crate::demand;
 use crate::error::Error;
-use crate::run::{self, Ran};
-use crate::transform::{self, Transformed};
+use crate::judging;
+use crate::measure::{self, Cache};
+use crate::provenance;
+use crate::run::{self, Bench};
+use crate::transform::{self, Measurements, Transformed};
 
 /// What came of a run.
 #[derive(Clone, Debug)]
@@ -31,28 +33,28 @@ pub struct Outcome {
     pub weights: Vec<QuantizedWeight>,
     /// Sizes, external data included.
     pub size: SizeChange,
-    /// Where the models ran, if they did.
-    pub ran: Option<Ran>,
-    /// How many samples they ran on, and whether those were real.
+    /// How many samples the models ran on, and whether those were real.
     pub samples: Option<report::Samples>,
-    /// How close the outputs are.
-    pub parity: Option<Parity>,
+    /// What each runtime said; the target first. Empty if nothing was run.
+    pub runs: Vec<report::Run>,
     /// The figures against the limits.
     pub verdict: Option<Verdict>,
-    /// After a failed verdict: the layers by the damage that each does alone, worst first.
+    /// After a verdict that failed on parity: the layers by the damage that each does alone,
+    /// worst first.
     pub culprits: Vec<Culprit>,
+    /// After a verdict that failed on latency: the layers that became slower, the most time lost
+    /// first.
+    pub slow_layers: Vec<SlowLayer>,
     /// What the user should know.
     pub warnings: Vec<String>,
+    original: report::ModelFile,
+    candidate: report::ModelFile,
 }
 
-/// What running both models told.
-#[derive(Default)]
-struct Validation {
-    ran: Option<Ran>,
-    samples: Option<report::Samples>,
-    parity: Option<Parity>,
-    failure: Option<String>,
-    culprits: Vec<Culprit>,
+/// Where validation starts: the target with the original running in it.
+struct Ground<'a> {
+    bench: Bench<'a>,
+    samples: Vec<Sample>,
 }
 
 /// Makes a candidate of the model at `input`, runs both, and writes it to `output` if the verdict
@@ -67,7 +69,31 @@ pub fn optimize(
     let original = onnx::load(input)?;
     progress(Progress::Step("quantizing"));
     let prepared = transform::prepared(&original, config)?;
-    let transformed = transform::rewritten(&original, &prepared, config)?;
+    let mut warnings = Vec::new();
+    let mut cache = Cache::open(config.measure_cache.as_deref());
+    let mut ground = None;
+    let mut measured = Measurements::new();
+    if config.measure && config.plan.is_none() {
+        let mut at = survey(input, &original, &prepared, config, progress)?;
+        measured = measure_layers(&prepared, &mut at, &mut cache, config, &mut warnings, progress);
+        ground = Some(at);
+    }
+    let plan = transform::planned(&prepared, config, measured)?;
+    let mut transformed = transform::rewritten(&original, &prepared, plan, config)?;
+    warnings.extend(unchanged_warning(&transformed));
+    let skip = transformed.unchanged || config.enforcement == Enforcement::None;
+    if !skip && ground.is_none() {
+        match survey(input, &original, &prepared, config, progress) {
+            Ok(surveyed) => ground = Some(surveyed),
+            Err(error) => tolerate(error, config, &mut warnings)?,
+        }
+    }
+    let original_file = provenance::model_file(input, input);
+    if !transformed.unchanged {
+        let target = ground.as_ref().map(|ground| &ground.bench.used);
+        let digest = original_file.blake3.clone();
+        provenance::stamp(&mut transformed.model, digest, &transformed.plan, target);
+    }
     progress(Progress::Step("writing the candidate"));
     let save = SaveOptions { external_data: config.external_data };
     let staged = Staged::write(&transformed.model, output, save)?;
@@ -75,126 +101,192 @@ pub fn optimize(
         original_bytes: onnx::stored_size(input, &original)?,
         candidate_bytes: staged.size(),
     };
-    let mut warnings = warnings(&transformed);
-    let skip = transformed.unchanged || config.enforcement == Enforcement::None;
-    let validation = if skip {
-        Validation::default()
-    } else {
-        match validate(input, &original, &prepared, &transformed, &staged, config, progress) {
-            Ok(validation) => validation,
-            Err(error) if config.enforcement == Enforcement::Judge => {
-                warnings.push(format!("emitted without proof: {error}"));
-                Validation::default()
-            }
-            Err(error) => return Err(error),
-        }
+    let mut outcome = Outcome {
+        emitted: false,
+        unchanged: transformed.unchanged,
+        plan: transformed.plan,
+        weights: transformed.weights,
+        size,
+        samples: None,
+        runs: Vec::new(),
+        verdict: None,
+        culprits: Vec::new(),
+        slow_layers: Vec::new(),
+        warnings,
+        original: original_file,
+        candidate: provenance::model_file(output, staged.path()),
     };
-    let Transformed { plan, weights, unchanged, .. } = transformed;
-    let verdict = (!skip).then(|| {
-        let measured = Measurements { parity: validation.parity.as_ref(), size, latency: None };
-        let mut verdict = judge(&config.gate, &measured);
-        verdict.pass &= validation.failure.is_none();
-        verdict
-    });
-    if let Some(failure) = validation.failure {
-        warnings.push(failure);
+    // The candidate's weights are on disk now.
+    drop(transformed.model);
+    if let (false, Some(ground)) = (skip, ground) {
+        let judged = outcome.judge(input, &prepared, &staged, ground, &mut cache, config, progress);
+        if let Err(error) = judged {
+            tolerate(error, config, &mut outcome.warnings)?;
+        }
     }
-    if validation.samples.is_some_and(|samples| samples.kind == report::SampleKind::Synthetic) {
-        warnings.push(
-            "judged on invented inputs: parity on real ones may differ; give some with --samples"
-                .to_owned(),
-        );
+    outcome.warnings.extend(cache.close());
+    if !skip && outcome.verdict.is_none() {
+        outcome.verdict = Some(judging::verdict(None, size, config));
     }
-    let pass = verdict.as_ref().is_none_or(|verdict| verdict.pass);
-    let emitted = pass || config.enforcement != Enforcement::Gate;
-    if emitted {
+    let pass = outcome.verdict.as_ref().is_none_or(|verdict| verdict.pass);
+    outcome.emitted = pass || config.enforcement != Enforcement::Gate;
+    if outcome.emitted {
         progress(Progress::Step("emitting"));
         staged.commit()?;
     }
-    Ok(Outcome {
-        emitted,
-        unchanged,
-        plan,
-        weights,
-        size,
-        ran: validation.ran,
-        samples: validation.samples,
-        parity: validation.parity,
-        verdict,
-        culprits: validation.culprits,
-        warnings,
-    })
+    Ok(outcome)
 }
 
-fn warnings(transformed: &Transformed) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if transformed.unchanged {
-        let layers = transformed.plan.layers.len();
-        warnings.push(match layers {
-            0 => "nothing to quantize: the model has no float weights; it is emitted as it is"
-                .to_owned(),
-            _ => format!(
-                "nothing to quantize: all {layers} weight layers are kept; the model is emitted as it is"
-            ),
-        });
+/// What cannot be proven is emitted only where the user said to emit whatever the verdict.
+fn tolerate(error: Error, config: &Config, warnings: &mut Vec<String>) -> Result<(), Error> {
+    if config.enforcement == Enforcement::Judge {
+        warnings.push(format!("emitted without proof: {error}"));
+        return Ok(());
     }
-    warnings
+    Err(error)
 }
 
-#[allow(clippy::too_many_arguments)] // The parts of one step of one function.
-fn validate(
+fn survey<'a>(
     input: &Path,
-    original: &modelopt_graph::Model,
-    prepared: &modelopt_graph::Model,
-    transformed: &Transformed,
-    staged: &Staged,
-    config: &Config,
+    original: &Model,
+    prepared: &Model,
+    config: &'a Config,
     progress: &mut dyn FnMut(Progress),
-) -> Result<Validation, Error> {
+) -> Result<Ground<'a>, Error> {
     demand::check(prepared)?;
     let samples = run::samples(original, config)?;
     progress(Progress::Step("preparing the original"));
-    let mut bench = run::bench(input, &samples, config)?;
-    let mut validation = Validation {
-        ran: Some(bench.ran.clone()),
-        samples: Some(run::summary(&samples)),
-        ..Validation::default()
-    };
-    progress(Progress::Step("preparing the candidate"));
-    let compared = match bench.prepare(staged.path()) {
-        Ok(mut session) => {
-            progress(Progress::Step("comparing"));
-            modelopt_validate::compare(
-                bench.original.as_mut(),
-                session.as_mut(),
-                &samples,
-                &mut |done, total| progress(Progress::Part { done, total }),
-            )
-        }
-        Err(source) => {
-            let sample = samples.first().map(|sample| sample.name.clone()).unwrap_or_default();
-            Err(CompareError::Run { side: Side::Candidate, sample, source })
-        }
-    };
-    match compared {
-        Ok(parity) => validation.parity = Some(parity),
-        // A candidate that does not run where the original does is a failed verdict.
-        Err(CompareError::Run { side: Side::Candidate, sample, source }) => {
-            let cause = run::without_path(&source);
-            validation.failure = Some(format!("the candidate fails on sample '{sample}': {cause}"));
-        }
-        Err(error) => return Err(error.into()),
+    Ok(Ground { bench: run::target(input, &samples, config)?, samples })
+}
+
+fn measure_layers(
+    prepared: &Model,
+    ground: &mut Ground<'_>,
+    cache: &mut Cache,
+    config: &Config,
+    warnings: &mut Vec<String>,
+    progress: &mut dyn FnMut(Progress),
+) -> Measurements {
+    let Some(sample) = ground.samples.first() else { return Measurements::new() };
+    let measured =
+        measure::layers(prepared, sample, config.numerics, &ground.bench, cache, progress);
+    if !measured.unknown.is_empty() {
+        warnings.push(format!(
+            "{} layers are planned by the table: their shapes are known only while the model runs",
+            measured.unknown.len()
+        ));
     }
-    let too_far = validation.parity.as_ref().is_some_and(|parity| {
-        let size = SizeChange { original_bytes: 1, candidate_bytes: 1 };
-        !judge(&config.gate, &Measurements { parity: Some(parity), size, latency: None }).pass
-    });
-    if too_far {
-        let Transformed { plan, weights, .. } = transformed;
-        let worst = worst_sample(&samples, validation.parity.as_ref());
-        validation.culprits = blame::culprits(prepared, plan, weights, worst, &mut bench, progress);
+    tracing::info!(layers = measured.layers.len(), fresh = measured.fresh, "measured layers");
+    measured.layers
+}
+
+fn unchanged_warning(transformed: &Transformed) -> Option<String> {
+    let layers = transformed.plan.layers.len();
+    transformed.unchanged.then(|| match layers {
+        0 => "nothing to quantize: the model has no float weights; it is emitted as it is".to_owned(),
+        _ => format!(
+            "nothing to quantize: all {layers} weight layers are kept; the model is emitted as it is"
+        ),
+    })
+}
+
+impl Outcome {
+    /// Runs both models everywhere, judges, and looks for what a refusal is due to.
+    #[allow(clippy::too_many_arguments)] // The parts of one step of one function.
+    fn judge(
+        &mut self,
+        input: &Path,
+        prepared: &Model,
+        staged: &Staged,
+        ground: Ground<'_>,
+        cache: &mut Cache,
+        config: &Config,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), Error> {
+        let Ground { mut bench, samples } = ground;
+        self.samples = Some(run::summary(&samples));
+        if self.samples.is_some_and(|samples| samples.kind == report::SampleKind::Synthetic) {
+            self.warnings.push(
+                "judged on invented inputs: parity on real ones may differ; give some with --samples"
+                    .to_owned(),
+            );
+        }
+        let target = judging::run_both(&mut bench, staged.path(), &samples, config, progress)?;
+        self.warnings.extend(target.failure.clone());
+        let verdict = judging::verdict(Some(&target), self.size, config);
+        self.runs = vec![target];
+        for other in run::others(input, &samples, config) {
+            self.runs.push(match other {
+                Ok(mut other) => {
+                    judging::run_both(&mut other, staged.path(), &samples, config, progress)?
+                }
+                Err(failed) => failed,
+            });
+        }
+        let failed = |slow: bool| {
+            verdict.failures().any(|c| c.name != "shrink" && (c.name == "slowdown") == slow)
+        };
+        if failed(false) {
+            let worst = worst_sample(&samples, self.parity());
+            self.culprits =
+                blame::culprits(prepared, &self.plan, &self.weights, worst, &mut bench, progress);
+        }
+        if let (true, Some(sample)) = (failed(true), samples.first()) {
+            self.slow_layers =
+                measure::slow_layers(prepared, &self.plan, sample, &bench, cache, progress);
+        }
+        self.verdict = Some(verdict);
+        Ok(())
     }
-    Ok(validation)
+
+    /// How close the outputs are on the target, if the models ran.
+    pub fn parity(&self) -> Option<&Parity> {
+        self.runs.first()?.parity.as_ref()
+    }
+
+    /// The outcome as a report document.
+    pub fn document(&self, command: &str) -> report::Document {
+        report::Document {
+            tool_version: crate::VERSION.to_owned(),
+            command: command.to_owned(),
+            original: self.original.clone(),
+            candidate: self.emitted.then(|| self.candidate.clone()),
+            size: Some(self.size),
+            samples: self.samples,
+            runs: self.runs.clone(),
+            verdict: self.verdict.clone(),
+            culprits: self.culprits.clone(),
+            slow_layers: self.slow_layers.clone(),
+            plan: self.plan_lines(),
+            plan_digest: Some(provenance::plan_digest(&self.plan)),
+            machine: (!self.runs.is_empty()).then(provenance::machine),
+            warnings: self.warnings.clone(),
+            ..report::Document::default()
+        }
+    }
+
+    fn plan_lines(&self) -> Vec<report::PlanLine> {
+        let weights: std::collections::HashMap<&str, &QuantizedWeight> =
+            self.weights.iter().map(|weight| (weight.name.as_str(), weight)).collect();
+        let line = |layer: &modelopt_rewrite::PlannedLayer| {
+            let own = || layer.weights.iter().filter_map(|name| weights.get(name.as_str()));
+            let changed = layer.scheme != Scheme::Keep;
+            report::PlanLine {
+                layer: layer.name.clone(),
+                op: layer.op.clone(),
+                scheme: layer.scheme.to_string(),
+                reason: layer.reason.clone(),
+                bytes_before: layer.bytes,
+                bytes_after: if changed {
+                    own().map(|weight| weight.bytes_after).sum()
+                } else {
+                    layer.bytes
+                },
+                sqnr_db: own().map(|w| w.sqnr_db).min_by(f64::total_cmp).filter(|_| changed),
+            }
+        };
+        self.plan.layers.iter().map(line).collect()
+    }
 }
 
 /// The sample on which the worst output was at its worst.
@@ -205,39 +297,4 @@ fn worst_sample<'a>(samples: &'a [Sample], parity: Option<&Parity>) -> &'a [Samp
         .and_then(|float| samples.iter().position(|sample| sample.name == float.worst_sample))
         .unwrap_or(0);
     samples.get(place..=place).unwrap_or_default()
-}
-
-impl Outcome {
-    /// The outcome as a report document.
-    pub fn document(&self, command: &str, input: &Path, output: &Path) -> report::Document {
-        let after: std::collections::HashMap<&str, u64> =
-            self.weights.iter().map(|w| (w.name.as_str(), w.bytes_after)).collect();
-        let plan = self.plan.layers.iter().map(|layer| report::PlanLine {
-            layer: layer.name.clone(),
-            op: layer.op.clone(),
-            scheme: layer.scheme.to_string(),
-            reason: layer.reason.clone(),
-            bytes_before: layer.bytes,
-            bytes_after: if layer.scheme == Scheme::Keep {
-                layer.bytes
-            } else {
-                layer.weights.iter().filter_map(|name| after.get(name.as_str())).sum()
-            },
-        });
-        report::Document {
-            tool_version: crate::VERSION.to_owned(),
-            command: command.to_owned(),
-            original: report::FileName::from(input),
-            candidate: self.emitted.then(|| report::FileName::from(output)),
-            size: Some(self.size),
-            runtime: self.ran.as_ref().map(Ran::used),
-            samples: self.samples,
-            plan: plan.collect(),
-            parity: self.parity.clone(),
-            verdict: self.verdict.clone(),
-            culprits: self.culprits.clone(),
-            warnings: self.warnings.clone(),
-            ..report::Document::default()
-        }
-    }
 }

@@ -1,42 +1,125 @@
 //! Where and on what the models run.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use modelopt_graph::Model;
 use modelopt_report as report;
+use modelopt_runtime::worker::{Cost, Trial};
 use modelopt_runtime::{
-    Runtime, RuntimeError, Sample, SampleKind, Session, SessionOptions, graph_inputs, load_samples,
-    runtime, synthesize,
+    Runtime, RuntimeError, RuntimeKind, Sample, SampleKind, Session, SessionOptions,
+    find_onnxruntime, graph_inputs, load_samples, runtime, synthesize,
 };
 
-use crate::config::Config;
+use crate::config::{Config, RuntimeChoice};
 use crate::error::{Error, ErrorKind};
 
-/// The runtime that ran, and why it did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ran {
-    /// Name.
-    pub runtime: &'static str,
-    /// Version.
-    pub version: String,
-    /// Why this one.
-    pub reason: String,
-    /// Threads it could use; 0 for all of the machine.
-    pub threads: usize,
-}
-
 /// A runtime with the original loaded and seen to run.
-pub(crate) struct Bench {
-    pub(crate) runtime: Box<dyn Runtime>,
+pub(crate) struct Bench<'a> {
     pub(crate) original: Box<dyn Session>,
-    pub(crate) ran: Ran,
-    options: SessionOptions,
+    pub(crate) used: report::RuntimeUsed,
+    /// What the original costs a process of its own, if a child tried it.
+    pub(crate) cost: Option<Cost>,
+    place: Place<'a>,
 }
 
-impl Bench {
-    /// Loads another model into the same runtime.
+/// A runtime and how it is used.
+struct Place<'a> {
+    kind: RuntimeKind,
+    runtime: Box<dyn Runtime>,
+    library: Option<PathBuf>,
+    options: SessionOptions,
+    config: &'a Config,
+}
+
+/// A model that is ready to run.
+pub(crate) struct Ready {
+    pub(crate) session: Box<dyn Session>,
+    pub(crate) cost: Option<Cost>,
+}
+
+impl<'a> Place<'a> {
+    fn new(kind: RuntimeKind, config: &'a Config) -> Result<Self, RuntimeError> {
+        let options = config.session();
+        let library = match kind {
+            RuntimeKind::Onnxruntime => Some(find_onnxruntime(&config.library_search())?),
+            _ => None,
+        };
+        if let (Some(worker), Some(library)) = (&config.worker, &library) {
+            // A damaged library can take the process down.
+            worker.attempt(&Trial {
+                runtime: kind,
+                library: Some(library),
+                model: None,
+                options: &options,
+                inputs: None,
+            })?;
+        }
+        let runtime = runtime(kind, library.as_deref())?;
+        Ok(Place { kind, runtime, library, options, config })
+    }
+
+    /// Loads a model and runs it on the first sample: first in a child, if there may be one.
+    fn ready(&self, model: &Path, samples: &[Sample]) -> Result<Ready, RuntimeError> {
+        let inputs = samples.first().map(|sample| &sample.inputs);
+        let trial = Trial {
+            runtime: self.kind,
+            library: self.library.as_deref(),
+            model: Some(model),
+            options: &self.options,
+            inputs,
+        };
+        let worker = self.config.worker.as_ref();
+        let cost = worker.map(|worker| worker.attempt(&trial)).transpose()?.flatten();
+        let mut session = self.runtime.prepare(model, &self.options)?;
+        if let (None, Some(inputs)) = (cost, inputs) {
+            session.run(inputs)?;
+        }
+        Ok(Ready { session, cost })
+    }
+
+    fn used(&self, reason: String) -> report::RuntimeUsed {
+        let choice = self.kind == RuntimeKind::Onnxruntime;
+        report::RuntimeUsed {
+            name: self.runtime.name().to_owned(),
+            version: self.runtime.version(),
+            library: self.runtime.library().map(report::FileName::from),
+            provider: choice.then(|| self.options.provider.clone()),
+            optimization: choice.then(|| self.options.optimization.name().to_owned()),
+            threads: self.options.threads,
+            reason,
+        }
+    }
+}
+
+impl<'a> Bench<'a> {
+    fn new(
+        kind: RuntimeKind,
+        original: &Path,
+        samples: &[Sample],
+        config: &'a Config,
+        reason: &str,
+    ) -> Result<Self, RuntimeError> {
+        let place = Place::new(kind, config)?;
+        let Ready { session, cost } = place.ready(original, samples)?;
+        let used = place.used(reason.to_owned());
+        Ok(Bench { original: session, used, cost, place })
+    }
+
+    /// Loads another model into the same runtime, after a child survived it.
+    pub(crate) fn ready(&self, model: &Path, samples: &[Sample]) -> Result<Ready, RuntimeError> {
+        self.place.ready(model, samples)
+    }
+
+    /// Loads a model that was made from one that runs, without a child.
     pub(crate) fn prepare(&self, model: &Path) -> Result<Box<dyn Session>, RuntimeError> {
-        self.runtime.prepare(model, &self.options)
+        self.place.runtime.prepare(model, &self.place.options)
+    }
+
+    /// What tells measurements apart: runtime, version and settings.
+    pub(crate) fn key(&self) -> String {
+        let SessionOptions { threads, optimization, provider } = &self.place.options;
+        let report::RuntimeUsed { name, version, .. } = &self.used;
+        format!("{name} {version} {provider} {} threads={threads}", optimization.name())
     }
 }
 
@@ -52,44 +135,53 @@ pub(crate) fn samples(model: &Model, config: &Config) -> Result<Vec<Sample>, Err
     }
 }
 
-/// The first runtime of the choice that runs the original on the first sample.
-pub(crate) fn bench(original: &Path, samples: &[Sample], config: &Config) -> Result<Bench, Error> {
-    let options = SessionOptions { threads: config.threads };
-    let candidates = config.runtime.candidates();
+/// The target with the original running in it: the first runtime that was named, or of the
+/// embedded ones the first that runs it.
+pub(crate) fn target<'a>(
+    original: &Path,
+    samples: &[Sample],
+    config: &'a Config,
+) -> Result<Bench<'a>, Error> {
+    if let RuntimeChoice::Named(kinds) = &config.runtime {
+        let reason = if kinds.len() > 1 { "the target, named first" } else { "as asked" };
+        let kind = kinds.first().copied().unwrap_or_default();
+        return Ok(Bench::new(kind, original, samples, config, reason)?);
+    }
     let mut failures: Vec<RuntimeError> = Vec::new();
-    for &kind in candidates {
-        let attempt = runtime(kind).and_then(|runtime| {
-            let mut session = runtime.prepare(original, &options)?;
-            if let Some(sample) = samples.first() {
-                session.run(&sample.inputs)?;
-            }
-            Ok((runtime, session))
-        });
-        match attempt {
-            Ok((runtime, session)) => {
-                let reason = match failures.first() {
-                    Some(failure) => without_path(failure),
-                    None if candidates.len() > 1 => "the default, and it runs the original".into(),
-                    None => "as asked".to_owned(),
-                };
-                let ran = Ran {
-                    runtime: runtime.name(),
-                    version: runtime.version(),
-                    reason,
-                    threads: options.threads,
-                };
-                return Ok(Bench { runtime, original: session, ran, options });
-            }
+    for kind in [RuntimeKind::Tract, RuntimeKind::Rten] {
+        let reason = match failures.first() {
+            Some(failure) => without_path(failure),
+            None => "the default, and it runs the original".to_owned(),
+        };
+        match Bench::new(kind, original, samples, config, &reason) {
+            Ok(bench) => return Ok(bench),
             Err(failure) => failures.push(failure),
         }
     }
-    match (failures.len(), failures.pop()) {
-        (1, Some(failure)) => Err(failure.into()),
-        (_, last) => {
-            failures.extend(last);
-            Err(ErrorKind::NoRuntime(failures).into())
-        }
-    }
+    Err(ErrorKind::NoRuntime(failures).into())
+}
+
+/// The other runtimes that were named, each with the original or the reason why it does not run.
+pub(crate) fn others<'a>(
+    original: &Path,
+    samples: &[Sample],
+    config: &'a Config,
+) -> Vec<Result<Bench<'a>, report::Run>> {
+    let RuntimeChoice::Named(kinds) = &config.runtime else { return Vec::new() };
+    let failed = |kind: RuntimeKind, error: &RuntimeError| report::Run {
+        runtime: report::RuntimeUsed {
+            name: kind.name().to_owned(),
+            threads: config.threads,
+            ..report::RuntimeUsed::default()
+        },
+        failure: Some(without_path(error)),
+        ..report::Run::default()
+    };
+    let run = |&kind: &RuntimeKind| {
+        Bench::new(kind, original, samples, config, "as asked")
+            .map_err(|error| failed(kind, &error))
+    };
+    kinds.iter().skip(1).map(run).collect()
 }
 
 /// What a runtime said of the model, for reports: they travel, so they do not say where it lies.
@@ -102,16 +194,13 @@ pub(crate) fn without_path(error: &RuntimeError) -> String {
         RuntimeError::Panicked { runtime, stage, message, .. } => {
             format!("{runtime} panicked while {stage} it: {message}")
         }
-        other => other.to_string(),
-    }
-}
-
-impl Ran {
-    pub(crate) fn used(&self) -> report::RuntimeUsed {
-        report::RuntimeUsed {
-            name: format!("{} {}", self.runtime, self.version),
-            reason: self.reason.clone(),
+        RuntimeError::Died { runtime, message, .. } => {
+            format!("{runtime} does not survive it: {message}")
         }
+        RuntimeError::Library { path, message } => {
+            format!("cannot load {}: {message}", report::FileName::from(path.as_path()).as_str())
+        }
+        other => other.to_string(),
     }
 }
 

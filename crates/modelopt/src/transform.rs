@@ -1,8 +1,10 @@
 //! Model in, model out: preparation, plan and rewriting, without files and without running.
 
+use std::collections::HashMap;
+
 use modelopt_graph::Model;
 use modelopt_graph::infer;
-use modelopt_rewrite::{self as rewrite, Plan, QuantizedWeight};
+use modelopt_rewrite::{self as rewrite, MeasuredLayer, Plan, PlanOptions, QuantizedWeight};
 
 use crate::config::Config;
 use crate::error::Error;
@@ -32,27 +34,37 @@ pub(crate) fn prepared(model: &Model, config: &Config) -> Result<Model, Error> {
     Ok(model)
 }
 
+/// How long layers took, by name.
+pub(crate) type Measurements = HashMap<String, MeasuredLayer>;
+
 /// The plan for a prepared model: the given one, or that of the default rules.
-pub(crate) fn planned(prepared: &Model, config: &Config) -> Result<Plan, Error> {
+pub(crate) fn planned(
+    prepared: &Model,
+    config: &Config,
+    measured: Measurements,
+) -> Result<Plan, Error> {
     Ok(match &config.plan {
         Some(plan) => rewrite::plan_from(prepared, plan)?,
-        None => rewrite::plan(prepared, &config.plan_options()?)?,
+        None => rewrite::plan(prepared, &PlanOptions { measured, ..config.plan_options()? })?,
     })
 }
 
 /// Plans and rewrites a model. The same model and settings give the same candidate.
 pub fn transform(model: &Model, config: &Config) -> Result<Transformed, Error> {
-    rewritten(model, &prepared(model, config)?, config)
+    let prepared = prepared(model, config)?;
+    let plan = planned(&prepared, config, Measurements::new())?;
+    rewritten(model, &prepared, plan, config)
 }
 
 /// Plans and rewrites a model of which the prepared form is at hand.
 pub(crate) fn rewritten(
     original: &Model,
     prepared: &Model,
+    plan: Plan,
     config: &Config,
 ) -> Result<Transformed, Error> {
-    let plan = planned(prepared, config)?;
-    let unchanged = plan.changed() == 0;
+    // Whoever asks for frozen inputs gets them, also where nothing is quantized.
+    let unchanged = plan.changed() == 0 && !config.freeze_inputs;
     if unchanged {
         return Ok(Transformed { model: original.clone(), plan, weights: Vec::new(), unchanged });
     }

@@ -15,6 +15,7 @@ use rten::{LoadErrorKind, Model, ModelOptions, NodeId, RunOptions, ThreadPool};
 use crate::binding::bind;
 use crate::guard::{Shielded, guarded};
 use crate::interface::Interface;
+use crate::runtime::only_cpu;
 use crate::{Outputs, Runtime, RuntimeError, Session, SessionOptions, Stage};
 
 const NAME: &str = "rten";
@@ -41,6 +42,7 @@ impl Runtime for Rten {
         path: &Path,
         options: &SessionOptions,
     ) -> Result<Box<dyn Session>, RuntimeError> {
+        only_cpu(NAME, options)?;
         let original = modelopt_onnx::load(path)?;
         let interface = Interface::of(&original);
         guarded(NAME, Stage::Loading, path, || {

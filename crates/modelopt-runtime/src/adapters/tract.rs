@@ -21,6 +21,7 @@ use self::plans::Plans;
 use crate::binding::bind;
 use crate::guard::{Shielded, guarded};
 use crate::interface::Interface;
+use crate::runtime::only_cpu;
 use crate::{Outputs, Runtime, RuntimeError, Session, SessionOptions, Stage};
 
 const NAME: &str = "tract";
@@ -47,6 +48,7 @@ impl Runtime for Tract {
         path: &Path,
         options: &SessionOptions,
     ) -> Result<Box<dyn Session>, RuntimeError> {
+        only_cpu(NAME, options)?;
         let model = modelopt_onnx::load(path)?;
         if let Some(hazard) = hazards::find(&model) {
             return Err(RuntimeError::load(NAME, path, hazard));

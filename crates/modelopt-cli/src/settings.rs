@@ -1,0 +1,142 @@
+//! Settings: the file, then what the arguments say.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use modelopt::runtime::worker::Worker;
+use modelopt::runtime::{LibrarySearch, parse_dim};
+use modelopt::{Config, rewrite};
+
+use crate::Usage;
+use crate::args::{self, Common};
+
+/// How long a child may try one model.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// The settings file, or the defaults, in the environment of this process.
+pub(crate) fn settings(common: &Common) -> Result<Config> {
+    let default = Path::new("modelopt.toml");
+    let path = match &common.config {
+        Some(path) => Some(path.as_path()),
+        None => default.is_file().then_some(default),
+    };
+    let config = match path {
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            Config::from_toml(&text).with_context(|| path.display().to_string())?
+        }
+        None => Config::default(),
+    };
+    let library_path =
+        if cfg!(target_os = "macos") { "DYLD_LIBRARY_PATH" } else { "LD_LIBRARY_PATH" };
+    let environment = LibrarySearch {
+        explicit: None,
+        variable: std::env::var_os("ORT_DYLIB_PATH"),
+        library_path: std::env::var_os(library_path),
+        path: std::env::var_os("PATH"),
+    };
+    // Where the program itself cannot be found, models are tried in this process alone.
+    let worker = std::env::current_exe().ok().map(|program| Worker {
+        program,
+        arguments: ["worker", "--"].map(str::to_owned).to_vec(),
+        patience: PATIENCE,
+    });
+    Ok(Config { environment, worker, ..config })
+}
+
+/// The file that measurements of layers are kept in, unless the user names one.
+pub(crate) fn default_cache() -> Option<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let folder = match variable("XDG_CACHE_HOME") {
+        Some(folder) => PathBuf::from(folder),
+        None if cfg!(windows) => PathBuf::from(variable("LOCALAPPDATA")?),
+        None if cfg!(target_os = "macos") => {
+            PathBuf::from(variable("HOME")?).join("Library/Caches")
+        }
+        None => PathBuf::from(variable("HOME")?).join(".cache"),
+    };
+    Some(folder.join("modelopt").join("layers.json"))
+}
+
+pub(crate) fn apply_planning(config: &mut Config, args: &args::Planning) -> Result<()> {
+    config.scheme = args.scheme.or(config.scheme);
+    if let Some(granularity) = args.granularity {
+        config.numerics.granularity = granularity.into();
+    }
+    config.numerics.reduce_range |= args.reduce_range;
+    config.min_weight_bytes = args.min_weight_bytes.unwrap_or(config.min_weight_bytes);
+    replace(&mut config.include, &args.include);
+    replace(&mut config.exclude, &args.exclude);
+    replace(&mut config.skip_rewrite, &args.skip_rewrite);
+    config.freeze_inputs |= args.freeze_inputs;
+    if let Some(path) = &args.plan {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        let plan = rewrite::Plan::from_toml(&text).with_context(|| path.display().to_string())?;
+        config.plan = Some(plan);
+    }
+    Ok(())
+}
+
+pub(crate) fn apply_running(config: &mut Config, args: &args::Running) -> Result<()> {
+    apply_place(config, &args.place);
+    config.measure_latency &= !args.no_latency;
+    config.threads = args.threads.unwrap_or(config.threads);
+    config.seed = args.seed.unwrap_or(config.seed);
+    config.sample_count = args.sample_count.unwrap_or(config.sample_count);
+    if args.samples.is_some() {
+        config.samples.clone_from(&args.samples);
+    }
+    for dim in &args.dim {
+        let (name, size) = parse_dim(dim).map_err(|error| Usage(error.to_string()))?;
+        config.dims.insert(name, size);
+    }
+    apply_inputs(config, &args.fixed)
+}
+
+pub(crate) fn apply_place(config: &mut Config, args: &args::Place) {
+    if let Some(runtime) = &args.runtime {
+        config.runtime = runtime.clone();
+    }
+    if args.onnxruntime.is_some() {
+        config.onnxruntime.clone_from(&args.onnxruntime);
+    }
+    config.optimization = args.optimization.map_or(config.optimization, Into::into);
+    if let Some(provider) = &args.provider {
+        config.provider.clone_from(provider);
+    }
+    if let Some(seconds) = args.latency_seconds {
+        config.latency.min_seconds = seconds;
+        config.latency.max_seconds = config.latency.max_seconds.max(seconds);
+    }
+}
+
+pub(crate) fn apply_inputs(config: &mut Config, inputs: &[String]) -> Result<()> {
+    for input in inputs {
+        let Some((name, value)) = input.rsplit_once('=') else {
+            return Err(Usage(format!("'{input}': give it as NAME=VALUE")).into());
+        };
+        config.inputs.insert(name.trim().to_owned(), value.to_owned());
+    }
+    Ok(())
+}
+
+pub(crate) fn apply_gate(config: &mut Config, args: &args::Gate) {
+    let gate = &mut config.gate;
+    gate.min_sqnr_db = args.min_sqnr.or(gate.min_sqnr_db);
+    gate.max_abs_error = args.max_abs_error.or(gate.max_abs_error);
+    gate.min_top1 = args.min_top1.or(gate.min_top1);
+    gate.min_shrink = args.min_shrink.or(gate.min_shrink);
+    if let Some(limit) = args.max_slowdown {
+        gate.max_slowdown = Some(limit).filter(|limit| limit.is_finite());
+        config.judge_latency_anywhere = true;
+    }
+}
+
+fn replace(setting: &mut Vec<String>, argument: &[String]) {
+    if !argument.is_empty() {
+        *setting = argument.to_vec();
+    }
+}

@@ -1,0 +1,206 @@
+//! ONNX Runtime, by the user's shared library, which is loaded at run time.
+
+mod library;
+mod value;
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use indexmap::IndexMap;
+use modelopt_graph::Tensor;
+use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
+use ort::session::Session as OrtSession;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+
+pub use self::library::{LibrarySearch, find};
+use crate::binding::bind;
+use crate::guard::{Shielded, guarded};
+use crate::interface::Interface;
+use crate::{Optimization, Outputs, Runtime, RuntimeError, Session, SessionOptions, Stage};
+
+const NAME: &str = "onnxruntime";
+
+/// The user's ONNX Runtime.
+///
+/// A process can load one library; asking for another one later is an error.
+#[derive(Clone, Debug)]
+pub struct Onnxruntime {
+    library: PathBuf,
+    version: String,
+    environment: ort::environment::Environment,
+}
+
+/// What this process loaded, if anything.
+static LOADED: Mutex<Option<Onnxruntime>> = Mutex::new(None);
+
+impl Onnxruntime {
+    /// Loads the library at a path, unless it is loaded already. Telemetry is off.
+    pub fn load(library: &Path) -> Result<Self, RuntimeError> {
+        let mut loaded = LOADED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(loaded) = &*loaded {
+            if loaded.library == library {
+                return Ok(loaded.clone());
+            }
+            let message = format!("{} is loaded already", loaded.library.display());
+            return Err(RuntimeError::library(library, message));
+        }
+        let version = library::version(library)?;
+        let environment = guarded(NAME, Stage::Loading, library, || {
+            ort::init_from(library)
+                .map_err(|error| RuntimeError::library(library, error))?
+                .with_name("modelopt")
+                .with_telemetry(false)
+                .build()
+                .map_err(|error| RuntimeError::library(library, error))
+        })?;
+        let runtime = Onnxruntime { library: library.to_owned(), version, environment };
+        *loaded = Some(runtime.clone());
+        Ok(runtime)
+    }
+
+    fn builder(&self, options: &SessionOptions) -> ort::Result<SessionBuilder> {
+        let level = match options.optimization {
+            Optimization::Off => GraphOptimizationLevel::Disable,
+            Optimization::Basic => GraphOptimizationLevel::Level1,
+            Optimization::Extended => GraphOptimizationLevel::Level2,
+            Optimization::All => GraphOptimizationLevel::All,
+        };
+        let mut builder = OrtSession::builder(&self.environment)?;
+        builder = builder.with_optimization_level(level).map_err(ort::Error::<()>::from)?;
+        builder = builder.with_intra_threads(options.threads).map_err(ort::Error::<()>::from)?;
+        builder = builder.with_inter_threads(1).map_err(ort::Error::<()>::from)?;
+        match provider(&options.provider) {
+            Some(Provider { registration: Some(registration), .. }) => Ok(builder
+                .with_execution_providers([registration.error_on_failure()])
+                .map_err(ort::Error::<()>::from)?),
+            _ => Ok(builder),
+        }
+    }
+}
+
+impl Runtime for Onnxruntime {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn version(&self) -> String {
+        self.version.clone()
+    }
+
+    fn library(&self) -> Option<&Path> {
+        Some(&self.library)
+    }
+
+    fn prepare(
+        &self,
+        path: &Path,
+        options: &SessionOptions,
+    ) -> Result<Box<dyn Session>, RuntimeError> {
+        check_provider(&options.provider)?;
+        let model = modelopt_onnx::load(path)?;
+        let interface = Interface::of(&model);
+        guarded(NAME, Stage::Loading, path, || {
+            let session = self
+                .builder(options)
+                .and_then(|mut builder| builder.commit_from_file(path))
+                .map_err(|error| RuntimeError::load(NAME, path, error))?;
+            Ok(Box::new(OnnxruntimeSession {
+                path: path.to_owned(),
+                interface,
+                session: Shielded::new(session),
+            }) as Box<dyn Session>)
+        })
+    }
+}
+
+/// A place where operators can run.
+struct Provider {
+    available: ort::Result<bool>,
+    /// None for the processor, which is always there.
+    registration: Option<ExecutionProviderDispatch>,
+}
+
+/// Names of [`provider`].
+const PROVIDERS: &str =
+    "cpu, cuda, tensorrt, openvino, onednn, xnnpack, coreml, directml, migraphx";
+
+fn provider(name: &str) -> Option<Provider> {
+    fn of<P: ExecutionProvider + 'static>(provider: P) -> Provider
+    where
+        ExecutionProviderDispatch: From<P>,
+    {
+        Provider { available: P::is_available(), registration: Some(provider.into()) }
+    }
+    Some(match name {
+        "cpu" => Provider { available: Ok(true), registration: None },
+        "cuda" => of(ep::CUDA::default()),
+        "tensorrt" => of(ep::TensorRT::default()),
+        "openvino" => of(ep::OpenVINO::default()),
+        "onednn" => of(ep::OneDNN::default()),
+        "xnnpack" => of(ep::XNNPACK::default()),
+        "coreml" => of(ep::CoreML::default()),
+        "directml" => of(ep::DirectML::default()),
+        "migraphx" => of(ep::MIGraphX::default()),
+        _ => return None,
+    })
+}
+
+fn check_provider(name: &str) -> Result<(), RuntimeError> {
+    let Some(provider) = provider(name) else {
+        return Err(RuntimeError::Provider {
+            runtime: NAME,
+            provider: name.to_owned(),
+            message: format!("there are {PROVIDERS}"),
+        });
+    };
+    match provider.available {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(RuntimeError::Provider {
+            runtime: NAME,
+            provider: name.to_owned(),
+            message: "this library was built without it".to_owned(),
+        }),
+        Err(error) => Err(RuntimeError::Provider {
+            runtime: NAME,
+            provider: name.to_owned(),
+            message: error.to_string(),
+        }),
+    }
+}
+
+struct OnnxruntimeSession {
+    path: PathBuf,
+    interface: Interface,
+    session: Shielded<OrtSession>,
+}
+
+impl Session for OnnxruntimeSession {
+    fn run(&mut self, inputs: &IndexMap<String, Tensor>) -> Result<Outputs, RuntimeError> {
+        let bound = bind(NAME, &self.interface.inputs, inputs)?;
+        let values = self
+            .interface
+            .inputs
+            .iter()
+            .zip(bound)
+            .map(|(spec, tensor)| Ok((spec.name.as_str(), value::to_ort(&spec.name, tensor)?)))
+            .collect::<Result<Vec<_>, RuntimeError>>()?;
+        let path = &self.path;
+        let Some(session) = self.session.get_mut() else {
+            return Err(RuntimeError::run(NAME, path, "the model is gone"));
+        };
+        guarded(NAME, Stage::Running, path, || {
+            let outputs =
+                session.run(values).map_err(|error| RuntimeError::run(NAME, path, error))?;
+            self.interface
+                .outputs
+                .iter()
+                .map(|(name, _)| {
+                    let value = outputs.get(name.as_str()).ok_or_else(|| {
+                        RuntimeError::run(NAME, path, format!("no output is called '{name}'"))
+                    })?;
+                    Ok((name.clone(), value::from_ort(name, value)?))
+                })
+                .collect()
+        })
+    }
+}

@@ -1,0 +1,98 @@
+//! Runs both models in every runtime that was asked for, and judges what the target says.
+
+use std::path::Path;
+
+use modelopt_report as report;
+use modelopt_runtime::worker::Cost;
+use modelopt_runtime::{RuntimeError, Sample};
+use modelopt_validate::{
+    CompareError, Footprint, Measurements, Side, SizeChange, Verdict, compare_latency, judge,
+};
+
+use crate::Progress;
+use crate::config::{Config, RuntimeChoice};
+use crate::error::Error;
+use crate::run::{self, Bench};
+
+/// Both models in one runtime: parity, latency, load time and memory. A candidate that does not
+/// run is a run with a failure; an original that does not is an error.
+pub(crate) fn run_both(
+    bench: &mut Bench<'_>,
+    candidate: &Path,
+    samples: &[Sample],
+    config: &Config,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<report::Run, Error> {
+    let mut run = report::Run {
+        runtime: bench.used.clone(),
+        original: bench.cost.and_then(footprint),
+        ..report::Run::default()
+    };
+    progress(Progress::Step("preparing the candidate"));
+    let sample = samples.first().map_or("", |sample| &sample.name);
+    let mut ready = match bench.ready(candidate, samples) {
+        Ok(ready) => ready,
+        Err(error) => {
+            run.failure = Some(failure(sample, &error));
+            return Ok(run);
+        }
+    };
+    run.candidate = ready.cost.and_then(footprint);
+    progress(Progress::Step("comparing"));
+    let compared = modelopt_validate::compare(
+        bench.original.as_mut(),
+        ready.session.as_mut(),
+        samples,
+        &mut |done, total| progress(Progress::Part { done, total }),
+    );
+    match compared {
+        Ok(parity) => run.parity = Some(parity),
+        Err(CompareError::Run { side: Side::Candidate, sample, source }) => {
+            run.failure = Some(failure(&sample, &source));
+            return Ok(run);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    if let (true, Some(sample)) = (config.measure_latency, samples.first()) {
+        progress(Progress::Step("measuring latency"));
+        let latency = compare_latency(
+            bench.original.as_mut(),
+            ready.session.as_mut(),
+            &sample.inputs,
+            config.threads,
+            &config.latency,
+        )?;
+        run.latency = Some(latency);
+    }
+    Ok(run)
+}
+
+fn failure(sample: &str, error: &RuntimeError) -> String {
+    format!("the candidate fails on sample '{sample}': {}", run::without_path(error))
+}
+
+fn footprint(cost: Cost) -> Option<Footprint> {
+    Some(Footprint { load_ms: cost.load_ms, peak_bytes: cost.peak_bytes? })
+}
+
+/// The verdict on the target's figures.
+pub(crate) fn verdict(target: Option<&report::Run>, size: SizeChange, config: &Config) -> Verdict {
+    let judged = config.runtime != RuntimeChoice::Auto || config.judge_latency_anywhere;
+    let latency = target.and_then(|run| run.latency.as_ref());
+    let measured = Measurements {
+        parity: target.and_then(|run| run.parity.as_ref()),
+        size,
+        latency: latency.filter(|_| judged),
+    };
+    let mut verdict = judge(&config.gate, &measured);
+    if let (false, Some(latency)) = (judged, latency) {
+        for left in verdict.unjudged.iter_mut().filter(|left| left.name == "slowdown") {
+            left.reason = format!(
+                "{:.2}x here, but no target was named: --runtime says where the model will run",
+                latency.ratio_median
+            );
+        }
+    }
+    verdict.pass &= target.is_none_or(|run| run.failure.is_none());
+    verdict
+}
