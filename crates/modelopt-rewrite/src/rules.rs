@@ -298,8 +298,10 @@ fn ladder(from: Scheme) -> &'static [Scheme] {
 }
 
 fn default_decision(model: &Model, candidate: &Candidate, options: &PlanOptions) -> Decision {
-    let pays = options.target.scheme(&model.node(candidate.layer.node).op.name);
-    let is_conv = model.node(candidate.layer.node).op.is("Conv");
+    let node = model.node(candidate.layer.node);
+    let is_conv = node.op.is("Conv");
+    let weight = candidate.int8_dynamic.as_ref().ok().map(|&place| &candidate.layer.weights[place]);
+    let pays = options.target.scheme(node, weight.map_or(&[], |weight| weight.tensor.shape()));
     let wanted = match options.scheme {
         Some(Scheme::Keep) => {
             return Decision { scheme: Scheme::Keep, reason: "as asked".to_owned() };
@@ -313,6 +315,13 @@ fn default_decision(model: &Model, candidate: &Candidate, options: &PlanOptions)
         && let Some(decision) = measured.decision(candidate)
     {
         return decision;
+    }
+    let refused = |weight: &WeightUse| {
+        options.target.refuses_stored(model, candidate.layer.node, weight.value)
+    };
+    if let (None, Some(reason)) = (options.scheme, candidate.layer.weights.iter().find_map(refused))
+    {
+        return Decision { scheme: Scheme::Keep, reason: reason.to_owned() };
     }
     let mut reasons: Vec<String> = Vec::new();
     if wanted != Scheme::Int8Dynamic && candidate.possible(Scheme::Int8Dynamic).is_ok() {
@@ -553,12 +562,12 @@ mod tests {
     /// A convolution and a product behind it.
     fn convolution_and_product() -> Build {
         let mut b = Build::new(17);
-        let x = b.input("x", float(&[1, 8, 8, 64]));
-        let w = b.weight("W", &[16, 8, 3, 3], &noise(1152, 1));
+        let x = b.input("x", float(&[1, 16, 8, 64]));
+        let w = b.weight("W", &[64, 16, 3, 3], &noise(9216, 1));
         let v = b.weight("V", &[62, 64], &noise(62 * 64, 2));
         let c = b.node("Conv", &[x, w], &[]);
         let y = b.node("MatMul", &[c, v], &[]);
-        b.output(y, float(&[1, 16, 6, 64]));
+        b.output(y, float(&[1, 64, 6, 64]));
         b
     }
 
@@ -579,6 +588,14 @@ mod tests {
         }
         assert_eq!(schemes(&planned(Target::Tract, Some(D))), [W, D]);
         assert_eq!(schemes(&planned(Target::Rten, Some(W))), [W, W]);
+        let mut depthwise = Build::new(17);
+        let x = depthwise.input("x", float(&[1, 64, 8, 8]));
+        let w = depthwise.weight("W", &[64, 1, 5, 5], &noise(1600, 1));
+        let y = depthwise.node("Conv", &[x, w], &[("group", 64.into())]);
+        depthwise.output(y, float(&[1, 64, 4, 4]));
+        let options =
+            PlanOptions { target: Target::Rten, min_weight_bytes: 0, ..Default::default() };
+        assert_eq!(schemes(&plan(&depthwise.model, &options).unwrap()), [W]);
         let reason = &planned(Target::Onnxruntime, None).layers[0].reason;
         assert_eq!(reason, "int8-dynamic does not pay for Conv on onnxruntime");
     }

@@ -147,6 +147,15 @@ impl Build {
         crate::apply(&mut self.model, &plan).unwrap();
         plan
     }
+
+    /// Changes all layers, whatever the default rules say.
+    pub(crate) fn quantized_as(&mut self, scheme: crate::Scheme) {
+        modelopt_graph::infer::infer(&mut self.model);
+        let mut plan = crate::plan(&self.model, &options(scheme)).unwrap();
+        plan.layers.iter_mut().for_each(|layer| layer.scheme = scheme);
+        let plan = crate::plan_from(&self.model, &plan).unwrap();
+        crate::apply(&mut self.model, &plan).unwrap();
+    }
 }
 
 /// Default rules for a scheme, without a threshold for small weights.

@@ -10,6 +10,7 @@
 use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -97,25 +98,21 @@ impl Worker {
         };
         let mut child = self.start(trial).map_err(|error| died(error.to_string()))?;
         let job = child.stdin.take().map_or(Ok(()), |mut to| trial.send(&mut to));
-        let mut errors = child.stderr.take();
-        let reader = std::thread::spawn(move || {
-            let mut text = Vec::new();
-            if let Some(errors) = &mut errors {
-                let _ = errors.read_to_end(&mut text);
-            }
-            text
-        });
+        // Both are read while the child runs: a runtime may say more than a pipe holds.
+        let errors = child.stderr.take().map(listen);
+        let answers = child.stdout.take().map(listen);
         let status = self.wait(&mut child).map_err(|error| died(error.to_string()))?;
-        let said = reader.join().unwrap_or_default();
+        let heard = |listener: Option<JoinHandle<Vec<u8>>>| {
+            listener.and_then(|listener| listener.join().ok()).unwrap_or_default()
+        };
+        let (said, answer) = (heard(errors), heard(answers));
         let Some(status) = status else {
             let seconds = self.patience.as_secs();
             return Err(died(format!("it was not done after {seconds} s")));
         };
-        let mut answer = String::new();
-        if let Some(from) = &mut child.stdout {
-            let _ = from.read_to_string(&mut answer);
-        }
-        match serde_json::from_str(answer.trim()) {
+        let answer = String::from_utf8_lossy(&answer);
+        let answer = answer.lines().last().unwrap_or_default();
+        match serde_json::from_str(answer) {
             Ok(Answer::Ran(cost)) => Ok(Some(cost)),
             Ok(Answer::Load(message)) => Err(RuntimeError::load(name, trial.subject(), message)),
             Ok(Answer::Run(message)) => Err(RuntimeError::run(name, trial.subject(), message)),
@@ -157,6 +154,15 @@ impl Worker {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
+}
+
+/// Reads to the end in a thread of its own.
+fn listen(mut from: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut heard = Vec::new();
+        let _ = from.read_to_end(&mut heard);
+        heard
+    })
 }
 
 impl Trial<'_> {
@@ -222,6 +228,8 @@ pub fn serve(
         ) => Answer::Run(message),
         Err(_) => Answer::Other,
     };
+    // On a line of its own: runtimes may have written to the same place.
+    to.write_all(b"\n")?;
     serde_json::to_writer(&mut *to, &answer)?;
     to.flush()
 }
@@ -349,6 +357,8 @@ mod tests {
         assert!(error.contains("SIGABRT") && error.contains("'stack overflow'"), "{error}");
         let error = attempt("exec sleep 60", Duration::from_millis(50));
         assert!(error.contains("not done after 0 s"), "{error}");
+        let chatty = r#"cat >/dev/null; yes chatter | head -c 300000; echo '{"Run":"no"}'"#;
+        assert_eq!(attempt(chatty, patient), "tract cannot run m.onnx: no");
         let error = attempt(r#"cat >/dev/null; echo '{"Load":"no such operator"}'"#, patient);
         assert_eq!(error, "tract cannot load m.onnx: no such operator");
     }

@@ -4,7 +4,7 @@
 //! y = MatMul(x, W)
 //!   =>
 //! x_int8, x_scale, x_zero = DynamicQuantizeLinear(x)          one for all that read x
-//! p = Cast<to = float>(MatMulInteger(x_int8, W_int8, x_zero))
+//! p = Cast<to = float>(MatMulInteger(x_int8, W_int8, x_zero, 0))
 //! y = Mul(p, Mul(x_scale, W_scale))
 //! ```
 //!
@@ -18,12 +18,16 @@
 //! and for `y = Conv(x, W, b)`, with scales and bias shaped `[O, 1, ..]`:
 //!
 //! ```text
-//! p = Cast<to = float>(ConvInteger(x_int8, W_int8, x_zero))
-//! y = Add(Mul(p, Mul(x_scale, W_scale)), b)
+//! p = Mul(Cast<to = float>(ConvInteger(x_int8, W_int8, x_zero, 0)), x_scale)
+//! y = Add(Mul(p, W_scale), b)                                          scales per channel
+//!
+//! p = Cast<to = float>(ConvInteger(x_int8, W_int8, x_zero, 0))
+//! y = Add(Mul(p, Mul(x_scale, W_scale)), b)                            one scale
 //! ```
 //!
-//! In this arrangement onnxruntime fuses all of it into one kernel; the weights are signed,
-//! which is what its and rten's fast kernels want.
+//! In this arrangement onnxruntime fuses all of a product into one kernel, and rten the integer
+//! operator with its cast and first scale; the weights are signed, which is what the fast kernels
+//! of both want.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -40,6 +44,8 @@ use crate::layers::{Role, WeightUse};
 #[derive(Default)]
 pub(super) struct Activations {
     made: HashMap<(ValueId, GraphId, bool), QuantizedActivation>,
+    /// The zero point of all weights, by outermost graph.
+    weight_zeros: HashMap<GraphId, ValueId>,
 }
 
 #[derive(Clone, Copy)]
@@ -47,6 +53,7 @@ struct QuantizedActivation {
     values: ValueId,
     scale: ValueId,
     zero: ValueId,
+    weight_zero: ValueId,
 }
 
 pub(super) fn rewrite(
@@ -74,12 +81,18 @@ pub(super) fn rewrite(
     let before = Place::Before(id);
     let mut patch = Patch::new();
     let scales = output_scales(&mut patch, &name, weight, stored, gemm.as_ref());
-    let operands = [x.values.into(), stored.values.into(), x.zero.into()];
+    let operands = [x.values.into(), stored.values.into(), x.zero.into(), x.weight_zero.into()];
     let attributes: Vec<(&str, AttributeValue)> = attributes;
     let product = patch.node(before, integer, &name, &operands, &attributes);
     let to_float = [("to", i64::from(DataType::FLOAT.number()).into())];
     let float = patch.node(before, "Cast", format!("{name}_float"), &[product], &to_float);
-    let scale = patch.node(before, "Mul", format!("{name}_scale"), &[x.scale.into(), scales], &[]);
+    let (float, scale) = if is_conv && stored.scale_tensor.len() > 1 {
+        let by_input = [float, x.scale.into()];
+        (patch.node(before, "Mul", format!("{name}_input_scale"), &by_input, &[]), scales)
+    } else {
+        let both = [x.scale.into(), scales];
+        (float, patch.node(before, "Mul", format!("{name}_scale"), &both, &[]))
+    };
     let bias = match (gemm, conv_bias) {
         (Some(gemm), _) => gemm.scaled_bias(model, &mut patch, &name, id),
         (None, Some(bias)) => channel_bias(model, &mut patch, &name, bias, weight),
@@ -135,7 +148,9 @@ fn output_scales(
     let tensor = &stored.scale_tensor;
     let shape = match tensor.shape() {
         [] => Vec::new(),
-        _ if weight.role == Role::ConvFilters => channel_shape(tensor.len(), weight),
+        _ if weight.role == Role::ConvFilters && tensor.len() > 1 => {
+            channel_shape(tensor.len(), weight)
+        }
         shape if weight.tensor.shape().len() == 2 => vec![shape.iter().product()],
         shape => shape.to_vec(),
     };
@@ -199,6 +214,7 @@ impl Activations {
         if self.made.contains_key(&(value, graph, transposed)) {
             return;
         }
+        let Some(weight_zero) = self.weight_zero(model, graph) else { return };
         let before = Place::Before(reader);
         let name = model.value(value).name().to_owned();
         let mut patch = Patch::new();
@@ -211,9 +227,23 @@ impl Activations {
         let name = format!("{name}_quantized");
         let [_, _, _] = patch.node_with(before, "DynamicQuantizeLinear", name, &[source], &[]);
         if let [.., values, scale, zero] = model.apply(patch)[..] {
-            let quantized = QuantizedActivation { values, scale, zero };
+            let quantized = QuantizedActivation { values, scale, zero, weight_zero };
             self.made.insert((value, graph, transposed), quantized);
         }
+    }
+
+    /// The zero point 0, once for a graph and all that are nested in it: rten fuses only integer
+    /// operators that have both zero points.
+    fn weight_zero(&mut self, model: &mut Model, graph: GraphId) -> Option<ValueId> {
+        let outermost = std::iter::successors(Some(graph), |&graph| model.parent(graph)).last()?;
+        if let Some(&zero) = self.weight_zeros.get(&outermost) {
+            return Some(zero);
+        }
+        let mut patch = Patch::new();
+        patch.constant(outermost, "weight_zero_point", Arc::new(Tensor::scalar(0i8)));
+        let zero = *model.apply(patch).first()?;
+        self.weight_zeros.insert(outermost, zero);
+        Some(zero)
     }
 
     fn of(&self, model: &Model, reader: NodeId) -> Option<QuantizedActivation> {
@@ -303,9 +333,8 @@ mod tests {
         let attributes = [("group", 2.into()), ("pads", vec![1, 1, 1, 1].into())];
         let y = b.node("Conv", &[x, w, c], &attributes);
         b.output(y, float(&[1, 16, 6, 6]));
-        let target = crate::Target::Rten;
-        b.quantized(&crate::PlanOptions { target, min_weight_bytes: 0, ..Default::default() });
-        let ops = ["Mul", "DynamicQuantizeLinear", "ConvInteger", "Cast", "Mul", "Add"];
+        b.quantized_as(Scheme::Int8Dynamic);
+        let ops = ["DynamicQuantizeLinear", "ConvInteger", "Cast", "Mul", "Mul", "Add"];
         let mut made = b.ops();
         made.sort_unstable();
         let mut expected = ops.map(str::to_owned);
@@ -328,11 +357,12 @@ mod tests {
         let w = b.weight("W", &[16, 8, 3, 3], &noise(1152, 1));
         let y = b.node("Conv", &[x, w, bias], &[]);
         b.output(y, float(&[1, 16, 4, 4]));
-        let target = crate::Target::Rten;
-        let options = crate::PlanOptions { target, min_weight_bytes: 0, ..Default::default() };
-        let plan = b.quantized(&options);
+        modelopt_graph::infer::infer(&mut b.model);
+        let mut plan = crate::plan(&b.model, &options(Scheme::Int8Dynamic)).unwrap();
         assert_eq!(plan.layers[0].scheme, Scheme::Int8Weights);
-        assert!(plan.layers[0].reason.contains("bias is computed"), "{:?}", plan.layers[0]);
+        plan.layers[0].scheme = Scheme::Int8Dynamic;
+        let error = crate::plan_from(&b.model, &plan).unwrap_err().to_string();
+        assert!(error.contains("bias is computed"), "{error}");
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! layout, and cannot be per-channel below opset 13. A float16, bfloat16 or double weight is
 //! computed in float and cast at the end.
 
-use modelopt_graph::{DataType, Model, Operand, Patch, Place, ValueId};
+use modelopt_graph::{DataType, GraphId, Model, Operand, Owner, Patch, Place, ValueId};
 
 use super::Stored;
 
@@ -27,12 +27,43 @@ pub(super) fn rewrite(model: &mut Model, weight: ValueId, stored: &Stored, dtype
         Place::Before(constant)
     } else {
         patch.free(weight);
-        Place::Front(stored.home)
+        Place::Front(innermost(model, weight, stored.home))
     };
     let mut scales: Vec<Operand> = vec![stored.scales.into()];
     scales.extend(stored.input_scales.map(Operand::from));
     dequantize(&mut patch, place, &name, stored.values.into(), &scales, dtype, weight);
     model.apply(patch);
+}
+
+/// The innermost graph that holds all that read a weight, through branches of `If` alone.
+///
+/// Runtimes fold constants in a branch before, or without, looking at what the graph around it
+/// folded; inside the branch they fold the weight together with what is done to it there. A body
+/// of a loop would compute the weight in every turn where it is not folded.
+fn innermost(model: &Model, weight: ValueId, home: GraphId) -> GraphId {
+    let readers = model.consumers(weight).map(|(node, _)| model.node(node).graph());
+    let common = readers.reduce(|a, b| {
+        let mut common = a;
+        while !(common == b || model.encloses(common, b)) {
+            let Some(parent) = model.parent(common) else { return home };
+            common = parent;
+        }
+        common
+    });
+    let mut innermost = common.unwrap_or(home);
+    let mut graph = innermost;
+    while graph != home {
+        let Some(parent) = model.parent(graph) else { return home };
+        let in_branch = match model.owner(graph) {
+            Owner::Node(node) => model.node(node).op.is("If"),
+            _ => false,
+        };
+        if !in_branch {
+            innermost = parent;
+        }
+        graph = parent;
+    }
+    innermost
 }
 
 /// `output = Mul(Cast<to = float>(values), scales)`, one `Mul` for each of the scales, cast to
@@ -111,6 +142,22 @@ mod tests {
         b.output(y, float(&[4, 32]));
         b.quantized(&options(Scheme::Int8Weights));
         assert_eq!(b.ops(), ["Cast", "Mul", "If", "MatMul", "MatMul"]);
+        assert_eq!(b.model.initializers_of(b.model.main()).len(), 2);
+    }
+
+    #[test]
+    fn a_weight_of_one_branch_is_computed_there() {
+        let mut b = Build::new(17);
+        let x = b.input("x", float(&[4, 32]));
+        let condition = b.input("c", boolean());
+        let w = b.weight("W", &[32, 32], &noise(1024, 2));
+        let (then_body, ()) =
+            b.body(|b, graph| (b.named_node_in(graph, "MatMul", &[x, w], "t"), ()));
+        let (else_body, ()) = b.body(|b, graph| (b.named_node_in(graph, "Relu", &[x], "e"), ()));
+        let y = b.if_node(condition, then_body, else_body);
+        b.output(y, float(&[4, 32]));
+        b.quantized(&options(Scheme::Int8Weights));
+        assert_eq!(b.ops(), ["If", "Cast", "Mul", "MatMul", "Relu"]);
         assert_eq!(b.model.initializers_of(b.model.main()).len(), 2);
     }
 

@@ -69,7 +69,8 @@ impl Runtime for Rten {
 /// rten reads files only if they are called `.onnx`, and external data only if its file lies right
 /// beside the model and has one of a few extensions. Everything else it gets as one piece.
 fn load(path: &Path, original: &modelopt_graph::Model) -> Result<Model, RuntimeError> {
-    let options = ModelOptions::with_all_ops();
+    let mut options = ModelOptions::with_all_ops();
+    options.prepack_weights(true);
     if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx")) {
         match options.load_file(path) {
             Err(error) if error.kind() == LoadErrorKind::ExternalDataError => {
