@@ -259,7 +259,7 @@ pub(crate) struct Running {
     /// Threads for the runtime; 0 for all
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
-    /// Do not measure latency
+    /// Measure no latency, load time and memory
     #[arg(long, conflicts_with_all = ["max_slowdown", "latency_seconds"])]
     pub(crate) no_latency: bool,
     /// Real inputs: an .npz (keys are input names), a folder of them, a folder of NAME.npy, or a

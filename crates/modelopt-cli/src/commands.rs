@@ -39,7 +39,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<Done> {
             Ok(Done::Ok)
         }
         Command::Worker { model, library } => {
-            let (from, to) = (&mut std::io::stdin().lock(), &mut std::io::stdout().lock());
+            // Stdout is not locked: a runtime may print from a thread of its own.
+            let (from, to) = (&mut std::io::stdin().lock(), &mut std::io::stdout());
             modelopt::runtime::worker::serve(&model, library.as_deref(), from, to)?;
             Ok(Done::Ok)
         }

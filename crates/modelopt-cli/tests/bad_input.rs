@@ -274,10 +274,6 @@ fn arguments_that_contradict_each_other_or_make_no_sense() {
         ("quantize -o o.onnx", &["<INPUT>"]),
         ("quantize model.onnx -o o.onnx --no-gate --no-validate", &["--no-gate", "--no-validate"]),
         (
-            "quantize model.onnx -o o.onnx --no-validate --runtime tract",
-            &["--no-validate", "--runtime"],
-        ),
-        (
             "quantize model.onnx -o o.onnx --no-validate --threads 2",
             &["--no-validate", "--threads"],
         ),

@@ -75,7 +75,8 @@ fn a_refusal_of_a_real_model_names_its_worst_layers() {
 fn a_refusal_is_reported() {
     let folder = tempdir();
     refused(folder.path(), args!["--report", "report"]);
-    let expected = ["report/report.json", "report/report.md"].map(PathBuf::from);
+    let expected = ["junit.xml", "report.html", "report.json", "report.md"];
+    let expected = expected.map(|name| Path::new("report").join(name));
     assert_eq!(files(folder.path()), expected);
     let json = fs_err::read_to_string(folder.path().join("report/report.json")).unwrap();
     let report: Value = serde_json::from_str(&json).unwrap();

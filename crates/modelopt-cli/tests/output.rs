@@ -33,6 +33,7 @@ fn quantized(folder: &Path) -> Output {
             "1024",
             "--samples",
             "pictures.npz",
+            "--no-latency"
         ],
     )
 }
@@ -102,6 +103,7 @@ fn quantize_refuses() {
             "dense2",
             "--min-weight-bytes",
             "0",
+            "--no-latency"
         ],
     )
     .expect(3);
@@ -112,7 +114,8 @@ fn quantize_refuses() {
 #[test]
 fn quantize_finds_nothing_to_do() {
     let folder = digits();
-    let arguments = args!["quantize", "cnn.onnx", "-o", "same.onnx", "--scheme", "keep"];
+    let arguments =
+        args!["quantize", "cnn.onnx", "-o", "same.onnx", "--scheme", "keep", "--no-latency"];
     let output = run_in(folder.path(), arguments).expect(0);
     assert_snapshot!(format!("{}{}", output.stderr, stable(&output.stdout)));
 }
@@ -120,7 +123,9 @@ fn quantize_finds_nothing_to_do() {
 #[test]
 fn quantize_warns_of_invented_inputs() {
     let folder = digits();
-    let output = run_in(folder.path(), args!["quantize", "cnn.onnx", "-o", "small.onnx"]).expect(0);
+    let output =
+        run_in(folder.path(), args!["quantize", "cnn.onnx", "-o", "small.onnx", "--no-latency"])
+            .expect(0);
     assert_snapshot!(format!("{}{}", output.stderr, stable(&output.stdout)));
 }
 
@@ -128,11 +133,12 @@ fn quantize_warns_of_invented_inputs() {
 fn compare_sums_up() {
     let folder = digits();
     quantized(folder.path()).expect(0);
-    let arguments = args!["compare", "cnn.onnx", "small.onnx", "--samples", "pictures.npz"];
+    let arguments =
+        args!["compare", "cnn.onnx", "small.onnx", "--samples", "pictures.npz", "--no-latency"];
     assert_snapshot!("compare_passes", stable(&run_in(folder.path(), &arguments).expect(0).stdout));
     let strict = [&arguments[..], &args!["--min-sqnr", "90"]].concat();
     assert_snapshot!("compare_fails", stable(&run_in(folder.path(), strict).expect(3).stdout));
-    let same = args!["compare", "cnn.onnx", "cnn.onnx", "--runtime", "rten"];
+    let same = args!["compare", "cnn.onnx", "cnn.onnx", "--runtime", "rten", "--no-latency"];
     assert_snapshot!("compare_equal", stable(&run_in(folder.path(), same).expect(0).stdout));
 }
 
@@ -176,6 +182,7 @@ fn reports_can_be_read() {
         "pictures.npz",
         "--report",
         "report",
+        "--no-latency"
     ];
     run_in(folder.path(), arguments).expect(0);
     let read =
@@ -204,15 +211,28 @@ fn every_command_helps() {
 #[test]
 fn json_documents_say_what_they_are() {
     let folder = digits();
-    let refuse = args!["quantize", "cnn.onnx", "-o", "x.onnx", "--min-sqnr", "200", "--json"];
+    let refuse = args![
+        "quantize",
+        "cnn.onnx",
+        "-o",
+        "x.onnx",
+        "--min-sqnr",
+        "200",
+        "--json",
+        "--no-latency"
+    ];
     let documents = [
         (
             "modelopt.report/1",
             0,
-            args!["quantize", "cnn.onnx", "-o", "small.onnx", "--json"].to_vec(),
+            args!["quantize", "cnn.onnx", "-o", "small.onnx", "--json", "--no-latency"].to_vec(),
         ),
         ("modelopt.report/1", 3, refuse.to_vec()),
-        ("modelopt.report/1", 0, args!["compare", "cnn.onnx", "small.onnx", "--json"].to_vec()),
+        (
+            "modelopt.report/1",
+            0,
+            args!["compare", "cnn.onnx", "small.onnx", "--json", "--no-latency"].to_vec(),
+        ),
         ("modelopt.plan/1", 0, args!["plan", "cnn.onnx", "--json"].to_vec()),
         ("modelopt.inspect/1", 0, args!["inspect", "cnn.onnx", "--json"].to_vec()),
         ("modelopt.error/1", 1, args!["inspect", "absent.onnx", "--json"].to_vec()),
@@ -230,7 +250,8 @@ fn nothing_is_on_stderr_that_is_no_terminal() {
     let output = quantized(folder.path()).expect(0);
     assert_eq!(output.stderr, "");
     assert!(!output.stdout.contains('\u{1b}'), "{:?}", output.stdout);
-    let arguments = args!["compare", "cnn.onnx", "small.onnx", "--samples", "pictures.npz"];
+    let arguments =
+        args!["compare", "cnn.onnx", "small.onnx", "--samples", "pictures.npz", "--no-latency"];
     assert_eq!(run_in(folder.path(), arguments).expect(0).stderr, "");
 }
 
@@ -238,8 +259,17 @@ fn nothing_is_on_stderr_that_is_no_terminal() {
 fn quiet_is_quiet() {
     let folder = digits();
     let commands = [
-        args!["quantize", "cnn.onnx", "-o", "small.onnx", "--samples", "pictures.npz"].to_vec(),
-        args!["compare", "cnn.onnx", "small.onnx"].to_vec(),
+        args![
+            "quantize",
+            "cnn.onnx",
+            "-o",
+            "small.onnx",
+            "--samples",
+            "pictures.npz",
+            "--no-latency"
+        ]
+        .to_vec(),
+        args!["compare", "cnn.onnx", "small.onnx", "--no-latency"].to_vec(),
         args!["plan", "cnn.onnx"].to_vec(),
         args!["inspect", "cnn.onnx"].to_vec(),
     ];
@@ -253,9 +283,12 @@ fn quiet_is_quiet() {
 #[test]
 fn models_go_through_pipes() {
     let folder = digits();
-    let arguments = args!["quantize", "cnn.onnx", "-o", "small.onnx", "--no-validate"];
-    run_in(folder.path(), arguments).expect(0);
-    let expected = fs_err::read(folder.path().join("small.onnx")).unwrap();
+    // What is proven is stamped with where; what is not is not.
+    let [expected, unproven] = ["--no-latency", "--no-validate"].map(|how| {
+        let arguments = args!["quantize", "cnn.onnx", "-o", "small.onnx", how];
+        run_in(folder.path(), arguments).expect(0);
+        fs_err::read(folder.path().join("small.onnx")).unwrap()
+    });
 
     let pipe = |arguments: &[&str]| {
         let model = fs_err::File::open(folder.path().join("cnn.onnx")).unwrap();
@@ -271,7 +304,7 @@ fn models_go_through_pipes() {
 
     let output = pipe(&["quantize", "-", "-o", "piped.onnx", "--no-validate", "-q"]);
     assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty());
-    assert!(fs_err::read(folder.path().join("piped.onnx")).unwrap() == expected);
+    assert!(fs_err::read(folder.path().join("piped.onnx")).unwrap() == unproven);
 
     let output = pipe(&["inspect", "-"]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("3 Conv"));
@@ -335,7 +368,7 @@ fn the_settings_file_is_honoured_and_flags_win() {
     assert_eq!(count(&overridden, "int8-dynamic"), 1);
     assert_eq!(count(&overridden, "keep"), 2);
 
-    let quantize = args!["quantize", "cnn.onnx", "-o", "small.onnx"];
+    let quantize = args!["quantize", "cnn.onnx", "-o", "small.onnx", "--no-latency"];
     run_in(folder.path(), &quantize).expect(3);
     run_in(folder.path(), [&quantize[..], &args!["--min-sqnr", "20"]].concat()).expect(0);
 

@@ -44,9 +44,12 @@ pub fn stored_size(path: &Path, model: &Model) -> Result<u64, Error> {
     Ok(file.len() + external)
 }
 
-/// BLAKE3 of a file, in hexadecimal.
+/// BLAKE3 of a file, in hexadecimal. It is read, not mapped, so that it does not stay in memory
+/// beside the map of a model that is loaded.
 pub fn digest(path: &Path) -> std::io::Result<String> {
-    Ok(save::hash_of(path)?.to_hex().to_string())
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(fs_err::File::open(path)?)?;
+    Ok(hasher.finalize().to_hex().to_string())
 }
 
 /// BLAKE3 of some bytes, in hexadecimal.

@@ -360,7 +360,7 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-pub(crate) fn hash_of(path: &Path) -> io::Result<blake3::Hash> {
+fn hash_of(path: &Path) -> io::Result<blake3::Hash> {
     Ok(blake3::Hasher::new().update_rayon(&map_file(path)?).finalize())
 }
 

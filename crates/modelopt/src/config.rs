@@ -60,7 +60,8 @@ pub struct Config {
     /// process down does not take this one; it also measures load time and memory.
     #[serde(skip)]
     pub worker: Option<Worker>,
-    /// Whether to measure latency.
+    /// Whether to measure latency, load time and memory. Without them reports are the same from
+    /// run to run.
     pub measure_latency: bool,
     /// How long to measure it.
     pub latency: LatencyOptions,

@@ -25,7 +25,7 @@ pub(crate) fn run_both(
 ) -> Result<report::Run, Error> {
     let mut run = report::Run {
         runtime: bench.used.clone(),
-        original: bench.cost.and_then(footprint),
+        original: bench.cost.filter(|_| config.measure_latency).and_then(footprint),
         ..report::Run::default()
     };
     progress(Progress::Step("preparing the candidate"));
@@ -37,7 +37,7 @@ pub(crate) fn run_both(
             return Ok(run);
         }
     };
-    run.candidate = ready.cost.and_then(footprint);
+    run.candidate = ready.cost.filter(|_| config.measure_latency).and_then(footprint);
     progress(Progress::Step("comparing"));
     let compared = modelopt_validate::compare(
         bench.original.as_mut(),

@@ -47,7 +47,7 @@ fn batches_of_any_size_run_in_one_session() {
     let pixels = sample.inputs["image"].to_f32().unwrap();
     for runtime in runtimes() {
         for threads in [1, 2] {
-            let options = SessionOptions { threads };
+            let options = SessionOptions { threads, ..SessionOptions::default() };
             let mut session = runtime.prepare(&model, &options).unwrap();
             let whole = session.run(&sample.inputs).unwrap();
             let whole = scores(&whole);
