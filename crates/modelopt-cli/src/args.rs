@@ -291,8 +291,8 @@ pub(crate) struct Place {
     /// anywhere, and reports latency without judging it.
     #[arg(long, value_name = "NAME[,NAME…]")]
     pub(crate) runtime: Option<RuntimeChoice>,
-    /// Library of ONNX Runtime, or a folder that holds it [default: ORT_DYLIB_PATH, the system's
-    /// library path, or the onnxruntime package of the Python on PATH]
+    /// Library of ONNX Runtime, or a folder that holds it [default: that of the variable
+    /// `ORT_DYLIB_PATH`, of the system's library path, or of the Python on PATH]
     #[arg(long, value_name = "PATH")]
     pub(crate) onnxruntime: Option<PathBuf>,
     /// How far ONNX Runtime optimises graphs [default: all]
@@ -410,7 +410,8 @@ pub(crate) struct Bench {
 #[derive(Args, Debug)]
 pub(crate) struct Report {
     /// Report that --report or --json wrote
-    pub(crate) report: PathBuf,
+    #[arg(value_name = "REPORT")]
+    pub(crate) file: PathBuf,
     /// An earlier report; exits with 3 where the new one is worse than the limits allow
     #[arg(long, value_name = "FILE", conflicts_with = "format")]
     pub(crate) baseline: Option<PathBuf>,

@@ -1,5 +1,7 @@
 //! One layer as a model of its own, to be measured.
 
+use std::fmt::Write;
+
 use modelopt_graph::{
     Constant, DataType, Dim, Model, ModelInfo, NewNode, NodeId, Operator, OpsetImport, Origin,
     Place, Type, ValueInfo, infer,
@@ -80,11 +82,11 @@ fn alone(model: &Model, id: NodeId, name: &str) -> Option<Isolated> {
         let value = own.add_value(model.value(operand).name());
         operands.push(Some(value));
         if let Some(tensor) = model.constant(operand) {
-            key += &format!(" {}{:?}", tensor.dtype(), tensor.shape());
+            let _ = write!(key, " {}{:?}", tensor.dtype(), tensor.shape());
             own.set_constant(graph, value, Constant::Dense(tensor));
         } else {
             let (elem, shape) = known(model.value(operand).ty())?;
-            key += &format!(" <{elem}{shape:?}>");
+            let _ = write!(key, " <{elem}{shape:?}>");
             own.add_input(graph, declared(value, fixed(elem, &shape)));
             inputs.push((model.value(operand).name().to_owned(), elem, shape));
         }
@@ -93,7 +95,7 @@ fn alone(model: &Model, id: NodeId, name: &str) -> Option<Isolated> {
     let value = own.add_value(model.value(output).name());
     let ty = model.value(output).ty().cloned()?;
     for attribute in &node.attributes {
-        key += &format!(" {}={:?}", attribute.name, attribute.value);
+        let _ = write!(key, " {}={:?}", attribute.name, attribute.value);
     }
     own.insert(
         NewNode {

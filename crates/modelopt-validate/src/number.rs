@@ -75,7 +75,6 @@ impl Visitor<'_> for WrittenVisitor {
 }
 
 /// Writes a number, or the word for it.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
 pub fn serialize<S: Serializer>(x: &f64, to: S) -> Result<S::Ok, S::Error> {
     if x.is_finite() {
         to.serialize_f64(*x)
@@ -100,7 +99,6 @@ pub mod optional {
     use super::{Deserializer, Error, Serializer, Unexpected, Written, WrittenVisitor};
 
     /// Writes what there is.
-    #[expect(clippy::ref_option, reason = "serde passes fields by reference")]
     pub fn serialize<S: Serializer>(x: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
         match x {
             Some(x) => super::serialize(x, to),
@@ -127,7 +125,6 @@ pub mod limit {
     use super::{Deserializer, Serializer, Written, WrittenVisitor};
 
     /// Writes what there is.
-    #[expect(clippy::ref_option, reason = "serde passes fields by reference")]
     pub fn serialize<S: Serializer>(x: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
         match x {
             Some(x) => super::serialize(x, to),

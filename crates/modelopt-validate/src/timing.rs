@@ -157,9 +157,9 @@ impl Interval {
         let mut resample = vec![0.0; numbers.len()];
         let mut medians: Vec<f64> = (0..RESAMPLES)
             .map(|_| {
-                resample
-                    .iter_mut()
-                    .for_each(|slot| *slot = numbers[random.random_range(0..numbers.len())]);
+                for slot in &mut resample {
+                    *slot = numbers[random.random_range(0..numbers.len())];
+                }
                 median(&mut resample)
             })
             .collect();

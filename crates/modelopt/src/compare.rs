@@ -58,7 +58,7 @@ pub fn compare(
     for other in run::others(original, &samples, config) {
         runs.push(match other {
             Ok(mut other) => judging::run_both(&mut other, candidate, &samples, config, progress)?,
-            Err(failed) => failed,
+            Err(failed) => *failed,
         });
     }
     Ok(Compared {

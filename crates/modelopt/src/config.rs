@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind};
 /// Settings of a run. Every field has a default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools)] // Each is a key of its own in the file.
 pub struct Config {
     /// Scheme to use wherever it is possible; by default what pays on the target.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -5,7 +5,7 @@
 //!   original and candidate side by side, judge, and emit only what passes.
 //! - [`transform`]: the same without files and without running anything: model in, model out.
 //! - [`compare`]: parity, latency and size of any two models.
-//! - [`bench`]: latency of models on several runtimes, thread counts and sizes.
+//! - [`bench()`]: latency of models on several runtimes, thread counts and sizes.
 //! - [`inspect`]: what is in a model, and what could be done with it.
 //!
 //! The library prints nothing, reads no environment, and keeps no state; progress comes through

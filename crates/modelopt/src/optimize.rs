@@ -220,7 +220,7 @@ impl Outcome {
                 Ok(mut other) => {
                     judging::run_both(&mut other, staged.path(), &samples, config, progress)?
                 }
-                Err(failed) => failed,
+                Err(failed) => *failed,
             });
         }
         let failed = |slow: bool| {

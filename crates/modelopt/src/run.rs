@@ -166,9 +166,17 @@ pub(crate) fn others<'a>(
     original: &Path,
     samples: &[Sample],
     config: &'a Config,
-) -> Vec<Result<Bench<'a>, report::Run>> {
+) -> Vec<Result<Bench<'a>, Box<report::Run>>> {
     let RuntimeChoice::Named(kinds) = &config.runtime else { return Vec::new() };
-    let failed = |kind: RuntimeKind, error: &RuntimeError| report::Run {
+    let run = |&kind: &RuntimeKind| Bench::new(kind, original, samples, config, "as asked");
+    let runs = kinds.iter().skip(1).map(|kind| (kind, run(kind)));
+    runs.map(|(kind, bench)| bench.map_err(|error| Box::new(failed(*kind, config, &error))))
+        .collect()
+}
+
+/// A run of which there is nothing but the reason.
+fn failed(kind: RuntimeKind, config: &Config, error: &RuntimeError) -> report::Run {
+    report::Run {
         runtime: report::RuntimeUsed {
             name: kind.name().to_owned(),
             threads: config.threads,
@@ -176,12 +184,7 @@ pub(crate) fn others<'a>(
         },
         failure: Some(without_path(error)),
         ..report::Run::default()
-    };
-    let run = |&kind: &RuntimeKind| {
-        Bench::new(kind, original, samples, config, "as asked")
-            .map_err(|error| failed(kind, &error))
-    };
-    kinds.iter().skip(1).map(run).collect()
+    }
 }
 
 /// What a runtime said of the model, for reports: they travel, so they do not say where it lies.

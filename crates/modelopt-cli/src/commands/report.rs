@@ -10,7 +10,7 @@ use crate::Done;
 use crate::args::{self, Common, FormatArgument};
 
 pub(super) fn run(args: &args::Report, common: &Common) -> Result<Done> {
-    let document = read(&args.report)?;
+    let document = read(&args.file)?;
     if let Some(baseline) = &args.baseline {
         let regression = compare_with_baseline(&document, &read(baseline)?, &limits(args));
         if common.json {

@@ -70,7 +70,8 @@ impl Runtime for Rten {
 /// beside the model and has one of a few extensions. Everything else it gets as one piece.
 fn load(path: &Path, original: &modelopt_graph::Model) -> Result<Model, RuntimeError> {
     let mut options = ModelOptions::with_all_ops();
-    options.prepack_weights(true);
+    // As whoever serves a model would have it; rten panics where it packs nothing.
+    options.prepack_weights(!has_empty_constant(original));
     if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx")) {
         match options.load_file(path) {
             Err(error) if error.kind() == LoadErrorKind::ExternalDataError => {
@@ -82,6 +83,10 @@ fn load(path: &Path, original: &modelopt_graph::Model) -> Result<Model, RuntimeE
     let bytes =
         modelopt_onnx::to_bytes(original).map_err(|error| RuntimeError::load(NAME, path, error))?;
     options.load(bytes).map_err(|error| RuntimeError::load(NAME, path, error))
+}
+
+fn has_empty_constant(model: &modelopt_graph::Model) -> bool {
+    model.values().any(|value| model.constant(value).is_some_and(|tensor| tensor.is_empty()))
 }
 
 fn input_ids(
