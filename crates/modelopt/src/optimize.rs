@@ -67,6 +67,8 @@ pub fn optimize(
 ) -> Result<Outcome, Error> {
     progress(Progress::Step("loading"));
     let original = onnx::load(input)?;
+    let file = input.to_owned();
+    let original_file = std::thread::spawn(move || provenance::model_file(&file, &file));
     progress(Progress::Step("quantizing"));
     let prepared = transform::prepared(&original, config)?;
     let mut warnings = Vec::new();
@@ -88,7 +90,8 @@ pub fn optimize(
             Err(error) => tolerate(error, config, &mut warnings)?,
         }
     }
-    let original_file = provenance::model_file(input, input);
+    // Reading a file again cannot panic; if it did, the report would lack its digest.
+    let original_file = original_file.join().unwrap_or_default();
     if !transformed.unchanged {
         let target = ground.as_ref().map(|ground| &ground.bench.used);
         let digest = original_file.blake3.clone();

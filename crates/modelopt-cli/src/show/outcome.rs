@@ -1,0 +1,216 @@
+//! What came of `modelopt quantize` and `compare`: sizes, parity, verdict, and what failed.
+
+use std::cmp::Ordering;
+use std::fmt::Write;
+use std::path::Path;
+
+use modelopt::rewrite::Scheme;
+use modelopt::validate::{Bound, Check, OutputParity, Parity, SizeChange, Unit, Verdict};
+use modelopt::{Compared, Outcome};
+
+use super::runs::{latency, ran, unjudged};
+use super::{bytes, cell, decibels, indented, milliseconds, table};
+
+/// How many of the worst layers are named.
+const NAMED: usize = 8;
+
+/// What `modelopt quantize` prints.
+pub(crate) fn outcome(outcome: &Outcome, input: &Path, output: &Path) -> String {
+    let mut text = String::new();
+    let _ = writeln!(text, "\n{} -> {}\n", input.display(), output.display());
+    text += &size(outcome.size);
+    if !outcome.unchanged {
+        text.push('\n');
+        text += &schemes(outcome);
+    }
+    if let (Some(parity), Some(verdict)) = (outcome.parity(), &outcome.verdict) {
+        text.push('\n');
+        text += &parity_table(parity, verdict);
+    }
+    if let (Some(target), Some(samples)) = (outcome.runs.first(), outcome.samples) {
+        text += &latency(&outcome.runs);
+        text += &ran(target, samples);
+    }
+    text += &unjudged(outcome.verdict.as_ref());
+    text += &failures(outcome);
+    let verdict = outcome.verdict.as_ref().map(|verdict| verdict.pass);
+    let _ = match (verdict, outcome.emitted) {
+        (Some(true), _) => writeln!(text, "\npassed: wrote {}", output.display()),
+        (Some(false), true) => {
+            writeln!(text, "\nfailed, but the gate is off: wrote {} all the same", output.display())
+        }
+        (Some(false), false) => writeln!(text, "\nrefused: nothing was written"),
+        (None, _) if outcome.unchanged => writeln!(text, "\nwrote {} unchanged", output.display()),
+        (None, _) => writeln!(text, "\nwrote {} without proof", output.display()),
+    };
+    text
+}
+
+fn size(size: SizeChange) -> String {
+    let ratio = size.ratio();
+    let change = match size.original_bytes.cmp(&size.candidate_bytes) {
+        Ordering::Greater => format!("{ratio:.2}x smaller"),
+        Ordering::Equal => "the same size".to_owned(),
+        Ordering::Less => format!("{:.2}x larger", 1.0 / ratio),
+    };
+    format!("  size  {} -> {}  {change}\n", bytes(size.original_bytes), bytes(size.candidate_bytes))
+}
+
+fn schemes(outcome: &Outcome) -> String {
+    let mut rows = table(&["scheme", "layers", "weights"]);
+    for scheme in Scheme::ALL {
+        let layers = outcome.plan.layers.iter().filter(|layer| layer.scheme == scheme);
+        let count = layers.clone().count();
+        if count > 0 {
+            // A weight that several layers share counts once.
+            let mut seen = std::collections::HashSet::new();
+            let total: u64 = layers
+                .filter(|layer| layer.weights.iter().any(|name| seen.insert(name.as_str())))
+                .map(|layer| layer.bytes)
+                .sum();
+            rows.add_row([scheme.to_string(), count.to_string(), bytes(total)]);
+        }
+    }
+    indented(rows, &[1, 2])
+}
+
+/// One line per output: its figures, the limit of its SQNR, and whether it passes.
+fn parity_table(parity: &Parity, verdict: &Verdict) -> String {
+    let mut rows = table(&["output", "type", "SQNR", "limit", "max error", "cosine", "verdict"]);
+    for output in &parity.outputs {
+        let checks: Vec<&Check> =
+            verdict.checks.iter().filter(|check| check.subject == output.name).collect();
+        let limit = checks
+            .iter()
+            .find(|check| check.name == "sqnr")
+            .map_or_else(|| "-".to_owned(), |check| format!("{} dB", check.limit));
+        let pass = if checks.iter().all(|check| check.pass) { "pass" } else { "FAIL" };
+        let [sqnr, error, cosine] = figures(output);
+        rows.add_row([
+            cell(&output.name),
+            output.original.to_string(),
+            sqnr,
+            limit,
+            error,
+            cosine,
+            pass.to_owned(),
+        ]);
+    }
+    indented(rows, &[2, 3, 4, 5])
+}
+
+fn figures(output: &OutputParity) -> [String; 3] {
+    let dash = || "-".to_owned();
+    match (&output.float, output.mismatches) {
+        (Some(float), _) => [
+            decibels(float.sqnr_db),
+            format!("{:.2e}", float.max_abs_error),
+            format!("{:.6}", float.cosine),
+        ],
+        (None, Some(0)) => ["equal".to_owned(), dash(), dash()],
+        (None, Some(count)) => [format!("{count} differ"), dash(), dash()],
+        (None, None) => [dash(), dash(), dash()],
+    }
+}
+
+fn failures(outcome: &Outcome) -> String {
+    let mut text = String::new();
+    let Some(verdict) = outcome.verdict.as_ref().filter(|verdict| !verdict.pass) else {
+        return text;
+    };
+    text += &failed_checks(verdict);
+    if !outcome.culprits.is_empty() {
+        text += "\n  worst layers, each changed alone:\n";
+        let mut rows = table(&["SQNR", "scheme", "layer"]);
+        for culprit in outcome.culprits.iter().take(NAMED) {
+            let shared = match culprit.layers.len() {
+                1 => String::new(),
+                count => format!(" and {} more that share its weight", count - 1),
+            };
+            let first = cell(culprit.layers.first().map_or("", String::as_str));
+            rows.add_row([
+                decibels(culprit.sqnr_db),
+                culprit.scheme.clone(),
+                format!("{first}{shared}"),
+            ]);
+        }
+        text += &indented(rows, &[0]);
+        if let Some(culprit) = outcome.culprits.first()
+            && let Some(first) = culprit.layers.first()
+        {
+            let dynamic = culprit.scheme == Scheme::Int8Dynamic.name();
+            let gentler = if dynamic { ", or --scheme int8-weights" } else { "" };
+            let _ = writeln!(text, "  try: --exclude '{first}'{gentler}");
+        }
+    }
+    text + &slow_layers(outcome)
+}
+
+/// The layers that a failed limit of latency is due to.
+fn slow_layers(outcome: &Outcome) -> String {
+    if outcome.slow_layers.is_empty() {
+        return String::new();
+    }
+    let mut rows = table(&["slowdown", "time", "scheme", "layer"]);
+    for slow in outcome.slow_layers.iter().take(NAMED) {
+        rows.add_row([
+            format!("{:.2}x", slow.slowdown),
+            milliseconds(slow.original_ms * slow.slowdown),
+            slow.scheme.clone(),
+            cell(&slow.layer),
+        ]);
+    }
+    let mut text = format!("\n  layers that became slower:\n{}", indented(rows, &[0, 1]));
+    let more = outcome.slow_layers.len().saturating_sub(NAMED);
+    if more > 0 {
+        let _ = writeln!(text, "  and {more} more");
+    }
+    text += "  try: --measure, which leaves out what does not pay, or --scheme int8-weights\n";
+    text
+}
+
+fn failed_checks(verdict: &Verdict) -> String {
+    let mut text = String::from("\n");
+    for check in verdict.failures() {
+        let side = match check.bound {
+            Bound::AtLeast => "at least",
+            Bound::AtMost => "at most",
+        };
+        let figure = |value: f64| match check.unit {
+            Unit::Decibels => decibels(value),
+            Unit::Times => format!("{value:.3}x"),
+            Unit::Share => format!("{:.1} %", value * 100.0),
+            Unit::Count | Unit::Flag => format!("{value}"),
+            Unit::Output => format!("{value:.3e}"),
+        };
+        let note = check.note.as_ref().map_or(String::new(), |note| format!(" ({note})"));
+        let _ = writeln!(
+            text,
+            "  FAIL {} of {}: {}, must be {side} {}{note}",
+            check.name,
+            check.subject,
+            figure(check.value),
+            figure(check.limit),
+        );
+    }
+    text
+}
+
+/// What `modelopt compare` prints.
+pub(crate) fn compared(compared: &Compared) -> String {
+    let mut text = size(compared.size);
+    text.push('\n');
+    if let (Some(parity), Some(target)) = (compared.parity(), compared.runs.first()) {
+        text += &parity_table(parity, &compared.verdict);
+        text += &latency(&compared.runs);
+        text += &ran(target, compared.samples);
+    }
+    text += &unjudged(Some(&compared.verdict));
+    if compared.verdict.pass {
+        text += "\npassed\n";
+    } else {
+        text += &failed_checks(&compared.verdict);
+        text += "\nfailed\n";
+    }
+    text
+}
