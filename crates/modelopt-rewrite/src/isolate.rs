@@ -7,6 +7,7 @@ use modelopt_graph::{
     Place, Type, ValueInfo, infer,
 };
 
+use crate::candidates::candidates;
 use crate::plan::{Numerics, Plan, PlannedLayer, Scheme};
 use crate::rules;
 
@@ -40,7 +41,7 @@ pub fn isolate(model: &Model, shapes: &[(String, Vec<usize>)]) -> (Vec<Isolated>
     }
     infer::infer(&mut shaped);
     let (mut isolated, mut unknown) = (Vec::new(), Vec::new());
-    for candidate in rules::candidates(&shaped, 0) {
+    for candidate in candidates(&shaped, 0) {
         if candidate.int8_dynamic.is_err() {
             continue;
         }
@@ -120,7 +121,7 @@ fn declared(value: modelopt_graph::ValueId, ty: Type) -> ValueInfo {
 impl Isolated {
     /// The layer in another scheme; none where that is not possible.
     pub fn with(&self, scheme: Scheme, numerics: Numerics) -> Option<Model> {
-        let candidates = rules::candidates(&self.model, 0);
+        let candidates = candidates(&self.model, 0);
         let candidate = candidates.first()?;
         let mut plan = Plan::new(numerics);
         plan.layers.push(PlannedLayer {

@@ -3,6 +3,7 @@
 //! Rewrites see neither files nor runtimes. Each is one file with its before/after picture on
 //! top and its tests below; [`engine`] applies what they propose and checks the model after each.
 
+mod candidates;
 pub mod engine;
 pub mod evaluate;
 mod isolate;

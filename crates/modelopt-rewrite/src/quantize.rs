@@ -13,11 +13,11 @@ use indexmap::IndexMap;
 use modelopt_graph::{GraphId, Model, Operand, Patch, Tensor, ValueId};
 use rayon::prelude::*;
 
+use crate::candidates::{Candidate, candidates};
 use crate::engine::{self, BrokenRewrite};
 use crate::layers::{Role, WeightUse};
 use crate::plan::{Numerics, Plan, Scheme};
 use crate::prepare;
-use crate::rules::{self, Candidate};
 
 pub(crate) use numerics::SMALLEST;
 pub use numerics::{Channels, Granularity, Quantized, Unquantizable, quantize};
@@ -68,7 +68,7 @@ struct Stored {
 /// Rewrites the model as the plan says. The model must be prepared the way it was when the plan
 /// was made. Returns what became of each weight, in model order.
 pub fn apply(model: &mut Model, plan: &Plan) -> Result<Vec<QuantizedWeight>, BrokenRewrite> {
-    let candidates = rules::candidates(model, 0);
+    let candidates = candidates(model, 0);
     let schemes: HashMap<&str, Scheme> =
         plan.layers.iter().map(|layer| (layer.name.as_str(), layer.scheme)).collect();
     let jobs = jobs(model, &candidates, &schemes);
