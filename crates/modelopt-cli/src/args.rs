@@ -454,4 +454,33 @@ mod tests {
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
     }
+
+    /// The files that docs/ci.md gives away call the program as it is.
+    #[test]
+    fn the_ci_files_call_it_rightly() {
+        for name in ["github-actions.yml", "gitlab-ci.yml"] {
+            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/ci/");
+            let text = std::fs::read_to_string(format!("{folder}{name}")).unwrap();
+            let mut commands: Vec<String> = Vec::new();
+            let mut goes_on = false;
+            for line in text.lines().map(str::trim) {
+                let line = line.strip_prefix("run: ").unwrap_or(line);
+                if line.starts_with("modelopt ") {
+                    commands.push(line.to_owned());
+                    goes_on = true;
+                } else if goes_on && line.starts_with("--") {
+                    let last = commands.last_mut().unwrap();
+                    *last = format!("{last} {line}");
+                } else {
+                    goes_on = false;
+                }
+            }
+            assert_eq!(commands.len(), 2, "{name}: {commands:?}");
+            for command in commands {
+                let command = command.split(" || ").next().unwrap();
+                let parsed = Arguments::try_parse_from(command.split_whitespace());
+                assert!(parsed.is_ok(), "{name}: {command}: {}", parsed.unwrap_err());
+            }
+        }
+    }
 }
