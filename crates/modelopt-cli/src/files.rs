@@ -61,3 +61,8 @@ impl Output {
         Ok(())
     }
 }
+
+/// A text file, whole.
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}

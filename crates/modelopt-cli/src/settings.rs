@@ -10,6 +10,7 @@ use modelopt::{Config, rewrite};
 
 use crate::Usage;
 use crate::args::{self, Common};
+use crate::files::read_text;
 
 /// How long a child may try one model.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -23,8 +24,7 @@ pub(crate) fn settings(common: &Common) -> Result<Config> {
     };
     let config = match path {
         Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
+            let text = read_text(path)?;
             Config::from_toml(&text).with_context(|| path.display().to_string())?
         }
         None => Config::default(),
@@ -72,8 +72,7 @@ pub(crate) fn apply_planning(config: &mut Config, args: &args::Planning) -> Resu
     replace(&mut config.skip_rewrite, &args.skip_rewrite);
     config.freeze_inputs |= args.freeze_inputs;
     if let Some(path) = &args.plan {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
+        let text = read_text(path)?;
         let plan = rewrite::Plan::from_toml(&text).with_context(|| path.display().to_string())?;
         config.plan = Some(plan);
     }

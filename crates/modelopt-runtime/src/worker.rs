@@ -97,10 +97,10 @@ impl Worker {
             message: one_line(&message),
         };
         let mut child = self.start(trial).map_err(|error| died(error.to_string()))?;
-        let job = child.stdin.take().map_or(Ok(()), |mut to| trial.send(&mut to));
         // Both are read while the child runs: a runtime may say more than a pipe holds.
         let errors = child.stderr.take().map(listen);
         let answers = child.stdout.take().map(listen);
+        let job = child.stdin.take().map_or(Ok(()), |mut to| trial.send(&mut to));
         let status = self.wait(&mut child).map_err(|error| died(error.to_string()))?;
         let heard = |listener: Option<JoinHandle<Vec<u8>>>| {
             listener.and_then(|listener| listener.join().ok()).unwrap_or_default()

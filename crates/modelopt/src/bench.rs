@@ -82,11 +82,7 @@ pub fn bench(
                     Config { runtime: RuntimeChoice::Named(vec![kind]), threads, ..config.clone() };
                 let mut row = BenchRow {
                     model: report::FileName::from(model),
-                    runtime: report::RuntimeUsed {
-                        name: kind.name().to_owned(),
-                        threads,
-                        ..report::RuntimeUsed::default()
-                    },
+                    runtime: run::unknown(kind, threads),
                     dims: dims.clone(),
                     inputs: IndexMap::new(),
                     failure: None,
@@ -118,11 +114,7 @@ impl BenchRow {
         self.load_ms = bench.cost.map(|cost| cost.load_ms);
         self.peak_bytes = bench.cost.and_then(|cost| cost.peak_bytes);
         let Some(sample) = samples.first() else { return Ok(()) };
-        self.inputs = sample
-            .inputs
-            .iter()
-            .map(|(name, tensor)| (name.clone(), tensor.shape().to_vec()))
-            .collect();
+        self.inputs = run::shapes(sample).collect();
         let latency = measure_latency(bench.original.as_mut(), &sample.inputs, &config.latency)
             .map_err(|error| run::without_path(&error))?;
         self.latency = Some(latency);

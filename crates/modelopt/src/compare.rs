@@ -55,12 +55,7 @@ pub fn compare(
     }
     let verdict = judging::verdict(Some(&run), size, config);
     let mut runs = vec![run];
-    for other in run::others(original, &samples, config) {
-        runs.push(match other {
-            Ok(mut other) => judging::run_both(&mut other, candidate, &samples, config, progress)?,
-            Err(failed) => *failed,
-        });
-    }
+    runs.extend(judging::run_others(original, candidate, &samples, config, progress)?);
     Ok(Compared {
         size,
         samples: run::summary(&samples),

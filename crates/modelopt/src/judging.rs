@@ -4,7 +4,7 @@ use std::path::Path;
 
 use modelopt_report as report;
 use modelopt_runtime::worker::Cost;
-use modelopt_runtime::{RuntimeError, Sample};
+use modelopt_runtime::{RuntimeError, RuntimeKind, Sample};
 use modelopt_validate::{
     CompareError, Footprint, Measurements, Side, SizeChange, Verdict, compare_latency, judge,
 };
@@ -65,6 +65,27 @@ pub(crate) fn run_both(
         run.latency = Some(latency);
     }
     Ok(run)
+}
+
+/// Both models in the runtimes that were named behind the target, one after the other. A runtime
+/// that cannot run the original is a run with a failure.
+pub(crate) fn run_others(
+    original: &Path,
+    candidate: &Path,
+    samples: &[Sample],
+    config: &Config,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Vec<report::Run>, Error> {
+    let RuntimeChoice::Named(kinds) = &config.runtime else { return Ok(Vec::new()) };
+    let run = |&kind: &RuntimeKind| match Bench::new(kind, original, samples, config, "as asked") {
+        Ok(mut bench) => run_both(&mut bench, candidate, samples, config, progress),
+        Err(error) => Ok(report::Run {
+            runtime: run::unknown(kind, config.threads),
+            failure: Some(run::without_path(&error)),
+            ..report::Run::default()
+        }),
+    };
+    kinds.iter().skip(1).map(run).collect()
 }
 
 fn failure(sample: &str, error: &RuntimeError) -> String {

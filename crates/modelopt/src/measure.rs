@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Progress;
 use crate::provenance;
-use crate::run::Bench;
+use crate::run::{self, Bench};
 
 /// Short, because there are many layers; the plan that comes of it is measured as a whole.
 const QUICK: LatencyOptions = LatencyOptions { min_pairs: 8, min_seconds: 0.04, max_seconds: 0.4 };
@@ -21,7 +21,10 @@ const QUICK: LatencyOptions = LatencyOptions { min_pairs: 8, min_seconds: 0.04, 
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     file: Option<PathBuf>,
+    /// By runtime, processor, layer and scheme.
     known: BTreeMap<String, Figure>,
+    /// The processor that new ones are measured on.
+    cpu: String,
     changed: bool,
 }
 
@@ -42,7 +45,8 @@ impl Cache {
             .and_then(|file| fs_err::read_to_string(file).ok())
             .and_then(|text| serde_json::from_str(&text).ok())
             .unwrap_or_default();
-        Cache { file: file.map(Path::to_owned), known, changed: false }
+        let cpu = provenance::machine().cpu;
+        Cache { file: file.map(Path::to_owned), known, cpu, changed: false }
     }
 
     /// Writes what is new, and tells why it could not.
@@ -79,7 +83,7 @@ pub(crate) fn layers(
     cache: &mut Cache,
     progress: &mut dyn FnMut(Progress),
 ) -> Measured {
-    let (isolated, unknown) = isolate(prepared, &shapes(sample));
+    let (isolated, unknown) = isolate(prepared, &run::shapes(sample).collect::<Vec<_>>());
     let place = format!("{} {}", bench.used.name, bench.used.version);
     let mut measured = Measured { unknown, ..Measured::default() };
     progress(Progress::Step("measuring layers"));
@@ -111,7 +115,7 @@ pub(crate) fn slow_layers(
 ) -> Vec<SlowLayer> {
     let schemes: HashMap<&str, Scheme> =
         plan.layers.iter().map(|layer| (layer.name.as_str(), layer.scheme)).collect();
-    let (isolated, _) = isolate(prepared, &shapes(sample));
+    let (isolated, _) = isolate(prepared, &run::shapes(sample).collect::<Vec<_>>());
     progress(Progress::Step("looking for the layers that became slower"));
     let total = isolated.len();
     let mut slow = Vec::new();
@@ -136,10 +140,6 @@ pub(crate) fn slow_layers(
     slow
 }
 
-fn shapes(sample: &Sample) -> Vec<(String, Vec<usize>)> {
-    sample.inputs.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect()
-}
-
 fn figure(
     layer: &Isolated,
     scheme: Scheme,
@@ -148,7 +148,7 @@ fn figure(
     cache: &mut Cache,
 ) -> Option<Figure> {
     let how = format!("{scheme} {:?} {}", numerics.granularity, numerics.reduce_range);
-    let key = format!("{} | {} | {} | {how}", bench.key(), provenance::machine().cpu, layer.key);
+    let key = format!("{} | {} | {} | {how}", bench.key(), cache.cpu, layer.key);
     if let Some(&known) = cache.known.get(&key) {
         return Some(known);
     }

@@ -76,8 +76,8 @@ pub fn optimize(
     let mut ground = None;
     let mut measured = Measurements::new();
     if config.measure && config.plan.is_none() {
-        let mut at = survey(input, &original, &prepared, config, progress)?;
-        measured = measure_layers(&prepared, &mut at, &mut cache, config, &mut warnings, progress);
+        let at = survey(input, &original, &prepared, config, progress)?;
+        measured = measure_layers(&prepared, &at, &mut cache, config, &mut warnings, progress);
         ground = Some(at);
     }
     let plan = transform::planned(&prepared, config, measured)?;
@@ -164,7 +164,7 @@ fn survey<'a>(
 
 fn measure_layers(
     prepared: &Model,
-    ground: &mut Ground<'_>,
+    ground: &Ground<'_>,
     cache: &mut Cache,
     config: &Config,
     warnings: &mut Vec<String>,
@@ -218,14 +218,7 @@ impl Outcome {
         self.warnings.extend(target.failure.clone());
         let verdict = judging::verdict(Some(&target), self.size, config);
         self.runs = vec![target];
-        for other in run::others(input, &samples, config) {
-            self.runs.push(match other {
-                Ok(mut other) => {
-                    judging::run_both(&mut other, staged.path(), &samples, config, progress)?
-                }
-                Err(failed) => *failed,
-            });
-        }
+        self.runs.extend(judging::run_others(input, staged.path(), &samples, config, progress)?);
         let failed = |slow: bool| {
             verdict.failures().any(|c| c.name != "shrink" && (c.name == "slowdown") == slow)
         };

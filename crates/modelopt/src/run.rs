@@ -92,7 +92,7 @@ impl<'a> Place<'a> {
 }
 
 impl<'a> Bench<'a> {
-    fn new(
+    pub(crate) fn new(
         kind: RuntimeKind,
         original: &Path,
         samples: &[Sample],
@@ -161,30 +161,15 @@ pub(crate) fn target<'a>(
     Err(ErrorKind::NoRuntime(failures).into())
 }
 
-/// The other runtimes that were named, each with the original or the reason why it does not run.
-pub(crate) fn others<'a>(
-    original: &Path,
-    samples: &[Sample],
-    config: &'a Config,
-) -> Vec<Result<Bench<'a>, Box<report::Run>>> {
-    let RuntimeChoice::Named(kinds) = &config.runtime else { return Vec::new() };
-    let run = |&kind: &RuntimeKind| Bench::new(kind, original, samples, config, "as asked");
-    let runs = kinds.iter().skip(1).map(|kind| (kind, run(kind)));
-    runs.map(|(kind, bench)| bench.map_err(|error| Box::new(failed(*kind, config, &error))))
-        .collect()
+/// A runtime of which nothing is known but that it was asked for.
+pub(crate) fn unknown(kind: RuntimeKind, threads: usize) -> report::RuntimeUsed {
+    let name = kind.name().to_owned();
+    report::RuntimeUsed { name, threads, ..report::RuntimeUsed::default() }
 }
 
-/// A run of which there is nothing but the reason.
-fn failed(kind: RuntimeKind, config: &Config, error: &RuntimeError) -> report::Run {
-    report::Run {
-        runtime: report::RuntimeUsed {
-            name: kind.name().to_owned(),
-            threads: config.threads,
-            ..report::RuntimeUsed::default()
-        },
-        failure: Some(without_path(error)),
-        ..report::Run::default()
-    }
+/// Names and shapes of a sample's inputs.
+pub(crate) fn shapes(sample: &Sample) -> impl Iterator<Item = (String, Vec<usize>)> {
+    sample.inputs.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec()))
 }
 
 /// What a runtime said of the model, for reports: they travel, so they do not say where it lies.

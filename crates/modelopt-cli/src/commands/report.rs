@@ -8,6 +8,7 @@ use modelopt::report::{Document, RegressionLimits, compare_with_baseline};
 use super::print;
 use crate::Done;
 use crate::args::{self, Common, FormatArgument};
+use crate::files::read_text;
 
 pub(super) fn run(args: &args::Report, common: &Common) -> Result<Done> {
     let document = read(&args.file)?;
@@ -31,8 +32,7 @@ pub(super) fn run(args: &args::Report, common: &Common) -> Result<Done> {
 }
 
 fn read(path: &Path) -> Result<Document> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = read_text(path)?;
     serde_json::from_str(&text).with_context(|| format!("{} is no report", path.display()))
 }
 

@@ -146,26 +146,13 @@ fn provider(name: &str) -> Option<Provider> {
 }
 
 fn check_provider(name: &str) -> Result<(), RuntimeError> {
-    let Some(provider) = provider(name) else {
-        return Err(RuntimeError::Provider {
-            runtime: NAME,
-            provider: name.to_owned(),
-            message: format!("there are {PROVIDERS}"),
-        });
+    let message = match provider(name).map(|provider| provider.available) {
+        Some(Ok(true)) => return Ok(()),
+        Some(Ok(false)) => "this library was built without it".to_owned(),
+        Some(Err(error)) => error.to_string(),
+        None => format!("there are {PROVIDERS}"),
     };
-    match provider.available {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(RuntimeError::Provider {
-            runtime: NAME,
-            provider: name.to_owned(),
-            message: "this library was built without it".to_owned(),
-        }),
-        Err(error) => Err(RuntimeError::Provider {
-            runtime: NAME,
-            provider: name.to_owned(),
-            message: error.to_string(),
-        }),
-    }
+    Err(RuntimeError::Provider { runtime: NAME, provider: name.to_owned(), message })
 }
 
 struct OnnxruntimeSession {
