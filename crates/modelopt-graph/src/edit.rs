@@ -272,6 +272,29 @@ impl Model {
         }
     }
 
+    /// Lets a node make another value, which nothing else makes, at one of its outputs. What it
+    /// made there until now is made by nothing.
+    pub fn set_output(&mut self, node: NodeId, index: usize, value: ValueId) {
+        let old = self.nodes[node.index()].outputs[index].replace(value);
+        if let Some(old) = old {
+            self.values[old.index()].producer = Producer::None;
+        }
+        self.values[value.index()].producer = Producer::Node(node, index as u32);
+    }
+
+    /// Lets a graph return another value at one of its outputs.
+    pub fn set_graph_output(&mut self, graph: GraphId, index: usize, value: ValueId) {
+        let at = Use::Output(graph, index as u32);
+        let old = std::mem::replace(&mut self.graphs[graph.index()].outputs[index].value, value);
+        self.values[old.index()].uses.swap_remove(&at);
+        self.values[value.index()].uses.insert(at);
+    }
+
+    /// Gives an initializer, or an input that has a default, another tensor.
+    pub fn replace_constant(&mut self, value: ValueId, tensor: std::sync::Arc<crate::Tensor>) {
+        self.values[value.index()].constant = Some(Constant::Dense(tensor));
+    }
+
     /// Lets all nodes that read `old` read `new`. Graph outputs keep `old`.
     pub fn replace_reads(&mut self, old: ValueId, new: ValueId) {
         if old == new {

@@ -93,6 +93,17 @@ pub fn infer_node(model: &Model, node: NodeId) -> Vec<Option<Type>> {
     Engine::new(model).node(node, 0)
 }
 
+/// Like [`infer_node`], if some values had other types than the model says.
+pub fn infer_node_if(
+    model: &Model,
+    node: NodeId,
+    types: impl IntoIterator<Item = (ValueId, Type)>,
+) -> Vec<Option<Type>> {
+    let mut engine = Engine::new(model);
+    engine.env.found.extend(types.into_iter().map(|(value, ty)| (value, Some(ty))));
+    engine.node(node, 0)
+}
+
 /// The type that a constant has.
 fn constant_type(constant: &Constant) -> Type {
     match constant {

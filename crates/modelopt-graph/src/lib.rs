@@ -18,6 +18,7 @@ pub mod infer;
 mod model;
 mod origin;
 mod patch;
+mod rounded;
 pub mod schema;
 mod tensor;
 #[cfg(test)]
@@ -34,5 +35,6 @@ pub use model::{
 };
 pub use origin::Origin;
 pub use patch::{NodeDraft, Operand, Patch};
+pub use rounded::Rounded;
 pub use tensor::{Element, Payload, Tensor, TensorError, element_count};
 pub use types::{DeclaredType, Dim, Shape, Type};

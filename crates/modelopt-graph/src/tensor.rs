@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
+use crate::rounded::Rounded;
 use crate::{DataType, Origin};
 
 /// An immutable tensor: element type, shape and elements.
@@ -24,6 +25,8 @@ pub struct Tensor {
 pub enum Payload {
     /// Little-endian elements in row-major order, sub-byte types packed low half first.
     Dense(Bytes),
+    /// The elements of a float32 tensor, rounded to the 16-bit type of this one when needed.
+    Rounded(Rounded),
     /// One byte string per element.
     Strings(Vec<Bytes>),
 }
@@ -74,6 +77,12 @@ impl Tensor {
                         needed: count,
                         actual: strings.len(),
                     });
+                }
+            }
+            Payload::Rounded(rounded) => {
+                let needed = dtype.byte_len(count).unwrap_or(0);
+                if needed != rounded.byte_len() {
+                    return Err(TensorError::Kind(dtype));
                 }
             }
             Payload::Dense(bytes) if dtype != DataType::STRING => {
@@ -141,6 +150,13 @@ impl Tensor {
         Self::new(self.dtype, shape, self.payload.clone())
     }
 
+    /// The elements rounded to float16 or bfloat16 when they are needed; `None` unless these are
+    /// float32. Holds on to the elements as they are, and to no others until somebody looks at them.
+    pub fn rounded(&self, to: DataType) -> Option<Self> {
+        let payload = Payload::Rounded(Rounded::of(self, to)?);
+        Some(Tensor { dtype: to, shape: self.shape.clone(), payload, origin: Origin::NONE })
+    }
+
     /// Element type.
     pub fn dtype(&self) -> DataType {
         self.dtype
@@ -176,6 +192,7 @@ impl Tensor {
     pub fn byte_len(&self) -> usize {
         match &self.payload {
             Payload::Dense(bytes) => bytes.len(),
+            Payload::Rounded(rounded) => rounded.byte_len(),
             Payload::Strings(strings) => strings.iter().map(Bytes::len).sum(),
         }
     }
@@ -184,6 +201,7 @@ impl Tensor {
     pub fn bytes(&self) -> Option<&Bytes> {
         match &self.payload {
             Payload::Dense(bytes) => Some(bytes),
+            Payload::Rounded(rounded) => Some(rounded.bytes()),
             Payload::Strings(_) => None,
         }
     }
@@ -236,9 +254,8 @@ impl PartialEq for Tensor {
         self.dtype == other.dtype
             && self.shape == other.shape
             && match (&self.payload, &other.payload) {
-                (Payload::Dense(a), Payload::Dense(b)) => a == b,
                 (Payload::Strings(a), Payload::Strings(b)) => a == b,
-                _ => false,
+                _ => self.bytes() == other.bytes(),
             }
     }
 }

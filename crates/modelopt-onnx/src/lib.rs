@@ -17,6 +17,7 @@ mod external;
 mod field;
 mod map;
 mod origin;
+mod piece;
 mod read;
 mod save;
 mod wire;
@@ -72,8 +73,9 @@ pub fn read_tensor(bytes: Bytes) -> Result<(String, Tensor), ErrorKind> {
 pub fn to_bytes(model: &Model) -> Result<Vec<u8>, ErrorKind> {
     let rope = write::model(model, &write::Inline)?;
     let mut bytes = Vec::with_capacity(usize::try_from(rope.len()).unwrap_or(0));
-    for part in rope.parts() {
+    rope.visit(|part| {
         bytes.extend_from_slice(part);
-    }
+        Ok(())
+    })?;
     Ok(bytes)
 }

@@ -8,13 +8,13 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use modelopt_graph::{Constant, Model, Tensor};
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, ErrorKind};
 use crate::external::folder_of;
 use crate::map::map_file;
+use crate::piece::Piece;
 use crate::write::{self, ExternalRange, Inline, Placement};
 
 /// What one file can hold: protobuf's limit.
@@ -96,7 +96,7 @@ impl Staged {
         if rope.len() > ONE_FILE {
             return Err(ErrorKind::TooLarge(rope.len()));
         }
-        write_pieces(rope.parts(), staged.file.as_file())?;
+        write_all(staged.file.as_file(), |out| rope.visit(out))?;
         if let Ok(existing) = fs_err::metadata(&staged.target) {
             staged.file.as_file().set_permissions(existing.permissions())?;
         }
@@ -164,11 +164,13 @@ fn temporary(folder: &Path, name: &str) -> io::Result<NamedTempFile> {
     }
 }
 
-fn write_pieces<'a>(pieces: impl Iterator<Item = &'a [u8]>, file: &File) -> io::Result<()> {
+/// Writes what `visit` hands out.
+fn write_all(
+    file: &File,
+    visit: impl FnOnce(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>,
+) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(1 << 18, file);
-    for piece in pieces {
-        out.write_all(piece)?;
-    }
+    visit(&mut |part| out.write_all(part))?;
     out.flush()
 }
 
@@ -251,9 +253,9 @@ fn is_data_name(file: &str, model: &str) -> bool {
 #[derive(Default)]
 struct Layout {
     file: String,
-    /// Offset by the address of the payload: a shared tensor is written once.
-    offsets: HashMap<(usize, usize), usize>,
-    order: Vec<(usize, Bytes)>,
+    /// Offset by [`Piece::key`]: a shared tensor is written once.
+    offsets: HashMap<(usize, usize, i32), usize>,
+    order: Vec<(usize, Piece)>,
     size: usize,
 }
 
@@ -271,13 +273,13 @@ impl Layout {
     }
 
     fn add(&mut self, tensor: &Arc<Tensor>) {
-        if let Some(bytes) = tensor.bytes().filter(|bytes| bytes.len() >= EXTERNAL_FROM)
-            && let Entry::Vacant(entry) = self.offsets.entry(key(bytes))
+        if let Some(piece) = Piece::of(tensor).filter(|piece| piece.len() >= EXTERNAL_FROM)
+            && let Entry::Vacant(entry) = self.offsets.entry(piece.key(tensor))
         {
             let offset = self.size.next_multiple_of(ALIGNMENT);
             entry.insert(offset);
-            self.order.push((offset, bytes.clone()));
-            self.size = offset + bytes.len();
+            self.size = offset + piece.len();
+            self.order.push((offset, piece));
         }
     }
 
@@ -285,9 +287,10 @@ impl Layout {
     /// Returns it locked.
     fn write(&mut self, folder: &Path, name: &str) -> io::Result<File> {
         let mut digest = blake3::Hasher::new();
-        for piece in self.pieces() {
-            digest.update_rayon(piece);
-        }
+        self.visit(&mut |part| {
+            digest.update_rayon(part);
+            Ok(())
+        })?;
         let digest = digest.finalize();
         self.file = data_name(name, &digest);
         let path = folder.join(&self.file);
@@ -300,21 +303,22 @@ impl Layout {
                 fs_err::remove_file(&path)?;
             }
             let file = temporary(folder, name)?;
-            write_pieces(self.pieces(), file.as_file())?;
+            write_all(file.as_file(), |out| self.visit(out))?;
             file.as_file().sync_all()?;
             written = place(file, &path)?;
         }
     }
 
-    /// The content of the file: tensors, and what is between them.
-    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+    /// Hands out the content of the file: tensors, and what is between them.
+    fn visit(&self, visit: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         static PADDING: [u8; ALIGNMENT] = [0; ALIGNMENT];
         let mut at = 0;
-        self.order.iter().flat_map(move |(offset, bytes)| {
-            let padding = PADDING.get(..offset - at).unwrap_or_default();
-            at = offset + bytes.len();
-            [padding, bytes]
-        })
+        for (offset, piece) in &self.order {
+            visit(PADDING.get(..offset - at).unwrap_or_default())?;
+            at = offset + piece.len();
+            piece.visit(&mut *visit)?;
+        }
+        Ok(())
     }
 }
 
@@ -364,15 +368,11 @@ fn hash_of(path: &Path) -> io::Result<blake3::Hash> {
     Ok(blake3::Hasher::new().update_rayon(&map_file(path)?).finalize())
 }
 
-fn key(bytes: &Bytes) -> (usize, usize) {
-    (bytes.as_ptr() as usize, bytes.len())
-}
-
 impl Placement for Layout {
     fn external(&self, tensor: &Tensor) -> Option<ExternalRange<'_>> {
-        let bytes = tensor.bytes()?;
-        let offset = *self.offsets.get(&key(bytes))?;
-        Some(ExternalRange { file: &self.file, offset, length: bytes.len() })
+        let piece = Piece::of(tensor)?;
+        let offset = *self.offsets.get(&piece.key(tensor))?;
+        Some(ExternalRange { file: &self.file, offset, length: piece.len() })
     }
 }
 

@@ -1,6 +1,8 @@
 //! Model to bytes: a rope of small pieces and shared payloads, so that sizes are known before
 //! anything is written and no weight is copied.
 
+use std::io;
+
 use bytes::Bytes;
 use modelopt_graph::{
     Attribute, AttributeValue, Constant, DeclaredType, Function, GraphId, Model, Node, NodeId,
@@ -11,6 +13,7 @@ use onnx_protobuf::Message;
 use crate::error::ErrorKind;
 use crate::field;
 use crate::origin::{Extra, TypeBytes};
+use crate::piece::Piece;
 use crate::read::from_type;
 use crate::wire::write_varint;
 
@@ -42,7 +45,7 @@ impl Placement for Inline {
 /// Bytes in pieces.
 #[derive(Default)]
 pub(crate) struct Rope {
-    parts: Vec<Bytes>,
+    parts: Vec<Piece>,
     tail: Vec<u8>,
     len: u64,
 }
@@ -52,8 +55,15 @@ impl Rope {
         self.len
     }
 
-    pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8]> {
-        self.parts.iter().map(|part| &part[..]).chain(std::iter::once(self.tail.as_slice()))
+    /// Hands out all bytes, in order.
+    pub(crate) fn visit(
+        &self,
+        mut visit: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        for part in &self.parts {
+            part.visit(&mut visit)?;
+        }
+        visit(&self.tail)
     }
 
     fn small(&mut self, bytes: &[u8]) {
@@ -66,9 +76,13 @@ impl Rope {
             self.small(bytes);
             return;
         }
+        self.piece(Piece::Bytes(bytes.clone()));
+    }
+
+    fn piece(&mut self, piece: Piece) {
         self.flush();
-        self.parts.push(bytes.clone());
-        self.len += bytes.len() as u64;
+        self.len += piece.len() as u64;
+        self.parts.push(piece);
     }
 
     fn flush(&mut self) {
@@ -435,6 +449,15 @@ fn inline_tensor(tensor: &Tensor) -> Rope {
                 out.shared(record);
             }
         }
+        Payload::Rounded(rounded) => {
+            out.tag(field::tensor::RAW_DATA, 2);
+            out.number(rounded.byte_len() as u64);
+            if rounded.byte_len() < SHARED_FROM {
+                out.small(rounded.bytes());
+            } else {
+                out.piece(Piece::Rounded(rounded.clone()));
+            }
+        }
         Payload::Dense(bytes) => {
             // An empty payload that was present is among the kept records.
             if loaded.is_none() || !bytes.is_empty() {
@@ -468,7 +491,13 @@ mod tests {
     use super::*;
 
     fn bytes_of(rope: &Rope) -> Vec<u8> {
-        rope.parts().flatten().copied().collect()
+        let mut bytes = Vec::new();
+        rope.visit(|part| {
+            bytes.extend_from_slice(part);
+            Ok(())
+        })
+        .unwrap();
+        bytes
     }
 
     #[test]
@@ -482,7 +511,8 @@ mod tests {
         outer.message(4, inner);
         outer.bytes(5, &Bytes::from_static(b"small"));
         assert_eq!(outer.len(), bytes_of(&outer).len() as u64);
-        let shared = outer.parts().filter(|part| part.as_ptr() == large.as_ptr()).count();
+        let is_large = |part: &&Piece| matches!(part, Piece::Bytes(b) if b.as_ptr() == large.as_ptr());
+        let shared = outer.parts.iter().filter(is_large).count();
         assert_eq!(shared, 1);
         assert!(bytes_of(&outer).ends_with(b"end\x2a\x05small"));
     }

@@ -178,7 +178,7 @@ impl Trial<'_> {
             shape: tensor.shape().to_vec(),
             strings: match tensor.payload() {
                 Payload::Strings(strings) => Some(strings.iter().map(|s| s.to_vec()).collect()),
-                Payload::Dense(_) => None,
+                Payload::Dense(_) | Payload::Rounded(_) => None,
             },
         };
         let job = Job {

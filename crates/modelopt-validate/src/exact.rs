@@ -11,15 +11,14 @@ pub(crate) fn mismatches(original: &Tensor, candidate: &Tensor) -> u64 {
         (Payload::Strings(a), Payload::Strings(b)) => {
             a.iter().zip(b).filter(|(a, b)| a != b).count()
         }
-        (Payload::Dense(a), Payload::Dense(b)) if a == b => 0,
-        (Payload::Dense(a), Payload::Dense(b)) => {
-            if original.dtype() == DataType::BOOL {
+        _ => match (original.bytes(), candidate.bytes()) {
+            (Some(a), Some(b)) if a == b => 0,
+            (Some(a), Some(b)) if original.dtype() == DataType::BOOL => {
                 a.iter().zip(b).filter(|&(&a, &b)| (a != 0) != (b != 0)).count()
-            } else {
-                differing(original.dtype(), original.len(), a, b)
             }
-        }
-        _ => original.len(),
+            (Some(a), Some(b)) => differing(original.dtype(), original.len(), a, b),
+            _ => original.len(),
+        },
     };
     differing as u64
 }
