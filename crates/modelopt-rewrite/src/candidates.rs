@@ -4,7 +4,8 @@ use modelopt_graph::{DataType, Model};
 use rayon::prelude::*;
 
 use crate::layers::{self, Layer, Role, WeightUse};
-use crate::plan::Scheme;
+use crate::plan::{Plan, Precision, Scheme};
+use crate::precision;
 use crate::quantize::SMALLEST;
 
 /// What the nodes and initializers of `int8-weights` add to the file, roughly.
@@ -23,13 +24,17 @@ pub(crate) struct Candidate {
     pub(crate) int8_weights: Result<Vec<usize>, String>,
     /// Its weight that can be multiplied as int8, by place in `layer.weights`.
     pub(crate) int8_dynamic: Result<usize, String>,
+    /// Its weights that can be stored in 16 bits, by place in `layer.weights`, for each type.
+    halves: [Result<Vec<usize>, String>; 2],
 }
 
 impl Candidate {
     /// The weights that a scheme would store as int8.
     pub(crate) fn weights(&self, scheme: Scheme) -> impl Iterator<Item = &WeightUse> {
         let places = match scheme {
-            Scheme::Keep => Vec::new(),
+            Scheme::Keep | Scheme::Fp16 | Scheme::Bf16 => Vec::new(),
+            Scheme::Fp16Weights => self.halves[0].clone().unwrap_or_default(),
+            Scheme::Bf16Weights => self.halves[1].clone().unwrap_or_default(),
             Scheme::Int8Weights => self.int8_weights.clone().unwrap_or_default(),
             // A dynamic layer's other operands (a large bias, say) stay.
             Scheme::Int8Dynamic => self.int8_dynamic.iter().copied().collect(),
@@ -40,27 +45,85 @@ impl Candidate {
     /// Whether a scheme is possible, or why not.
     pub(crate) fn possible(&self, scheme: Scheme) -> Result<(), String> {
         match scheme {
-            Scheme::Keep => Ok(()),
+            Scheme::Keep | Scheme::Fp16 | Scheme::Bf16 => Ok(()),
+            Scheme::Fp16Weights => self.halves[0].as_ref().map(|_| ()).map_err(Clone::clone),
+            Scheme::Bf16Weights => self.halves[1].as_ref().map(|_| ()).map_err(Clone::clone),
             Scheme::Int8Weights => self.int8_weights.as_ref().map(|_| ()).map_err(Clone::clone),
             Scheme::Int8Dynamic => self.int8_dynamic.as_ref().map(|_| ()).map_err(Clone::clone),
         }
     }
 }
 
+/// What to look at: every scheme that is looked at reads all weights.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    /// Weights smaller than this are left alone, in bytes.
+    pub(crate) min_weight_bytes: usize,
+    int8: bool,
+    halves: [bool; 2],
+    /// What rounding to 16 bits must leave, in dB.
+    min_rounding_sqnr_db: f64,
+}
+
+impl Look {
+    /// Looks at these schemes.
+    pub(crate) fn new(
+        schemes: impl IntoIterator<Item = Scheme>,
+        min_weight_bytes: usize,
+        min_rounding_sqnr_db: f64,
+    ) -> Self {
+        let mut look =
+            Look { min_weight_bytes, int8: false, halves: [false; 2], min_rounding_sqnr_db };
+        for scheme in schemes {
+            look.int8 |= scheme.is_int8();
+            for (wanted, to) in look.halves.iter_mut().zip(Precision::ALL) {
+                *wanted |= scheme.stores_in() == Some(to);
+            }
+        }
+        look
+    }
+
+    /// Looks at what a plan asks for, without a threshold: whoever writes a plan by hand may mean
+    /// a small layer, or one that loses much.
+    pub(crate) fn at(plan: &Plan) -> Self {
+        Look::new(plan.layers.iter().map(|layer| layer.scheme), 0, f64::NEG_INFINITY)
+    }
+}
+
 /// All layers, with what can be done to each.
-pub(crate) fn candidates(model: &Model, min_weight_bytes: usize) -> Vec<Candidate> {
-    layers::find(model, min_weight_bytes)
+pub(crate) fn candidates(model: &Model, look: &Look) -> Vec<Candidate> {
+    let not_looked_at = || Err("not asked for".to_owned());
+    layers::find(model, look.min_weight_bytes)
         .into_par_iter()
         .map(|layer| {
-            let int8_weights = weights_as_int8(model, &layer, min_weight_bytes);
+            let int8_weights = if look.int8 {
+                storable(model, &layer, look.min_weight_bytes, as_int8)
+            } else {
+                not_looked_at()
+            };
             let int8_dynamic = dynamic(model, &layer, int8_weights.as_deref());
-            Candidate { layer, int8_weights, int8_dynamic }
+            let [fp16, bf16] = Precision::ALL;
+            let half = |to: Precision| {
+                if !look.halves[to as usize] {
+                    return not_looked_at();
+                }
+                storable(model, &layer, look.min_weight_bytes, |model, layer, weight| {
+                    as_half(model, layer, weight, to, look.min_rounding_sqnr_db)
+                })
+            };
+            let halves = [half(fp16), half(bf16)];
+            Candidate { layer, int8_weights, int8_dynamic, halves }
         })
         .collect()
 }
 
-/// Which weights of a layer can be stored as int8, or why none can.
-fn weights_as_int8(model: &Model, layer: &Layer, min: usize) -> Result<Vec<usize>, String> {
+/// Which weights of a layer can be stored in another type, or why none can.
+fn storable(
+    model: &Model,
+    layer: &Layer,
+    min: usize,
+    fits: impl Fn(&Model, &Layer, &WeightUse) -> Result<(), String>,
+) -> Result<Vec<usize>, String> {
     if layers::is_quantized_operator(model, layer.node) {
         return Err("already quantized".to_owned());
     }
@@ -70,7 +133,8 @@ fn weights_as_int8(model: &Model, layer: &Layer, min: usize) -> Result<Vec<usize
     let mut order: Vec<usize> = (0..layer.weights.len()).collect();
     order.sort_by_key(|&place| std::cmp::Reverse(layer.weights[place].tensor.byte_len()));
     for place in order {
-        match weight_as_int8(model, layer, &layer.weights[place], min) {
+        let weight = &layer.weights[place];
+        match replaceable(model, layer, weight, min).and_then(|()| fits(model, layer, weight)) {
             Ok(()) => places.push(place),
             Err(reason) => {
                 first_reason.get_or_insert(reason);
@@ -85,13 +149,13 @@ fn weights_as_int8(model: &Model, layer: &Layer, min: usize) -> Result<Vec<usize
     }
 }
 
-fn weight_as_int8(
+/// Whether a weight can be replaced by something computed, and is worth it.
+fn replaceable(
     model: &Model,
     layer: &Layer,
     weight: &WeightUse,
     min: usize,
 ) -> Result<(), String> {
-    let tensor = &weight.tensor;
     if layers::is_overridable(model, weight.value) {
         return Err(format!(
             "'{}' is an input with a default, which callers may override",
@@ -104,9 +168,12 @@ fn weight_as_int8(
     if let Some(reason) = layers::refuses_computed(model, layer.node) {
         return Err(reason.to_owned());
     }
-    if tensor.byte_len() < min {
-        return Err(format!("{} bytes: below the threshold of {min}", tensor.byte_len()));
-    }
+    let size = weight.tensor.byte_len();
+    if size < min { Err(format!("{size} bytes: below the threshold of {min}")) } else { Ok(()) }
+}
+
+fn as_int8(model: &Model, layer: &Layer, weight: &WeightUse) -> Result<(), String> {
+    let tensor = &weight.tensor;
     // Biases and peepholes; directions and gates make them look like matrices.
     let recurrent = matches!(model.node(layer.node).op.name.as_str(), "LSTM" | "GRU" | "RNN");
     let is_bias = recurrent && weight.role == Role::Other;
@@ -127,6 +194,31 @@ fn weight_as_int8(
         return Err("the weight is all zero, or next to it".to_owned());
     }
     Ok(())
+}
+
+/// What the node and initializer of `fp16-weights` add to the file, roughly.
+const CAST_BYTES: usize = 100;
+
+fn as_half(
+    model: &Model,
+    _: &Layer,
+    weight: &WeightUse,
+    to: Precision,
+    min_sqnr_db: f64,
+) -> Result<(), String> {
+    let tensor = &weight.tensor;
+    if tensor.dtype() != DataType::FLOAT {
+        return Err(format!("it is {} already", tensor.dtype()));
+    }
+    precision::available(model, to)?;
+    if tensor.byte_len() / 2 < CAST_BYTES {
+        return Err("16 bits and a cast would save nothing".to_owned());
+    }
+    let rounding = precision::of_tensor(tensor, to).ok_or("not of a float type")?;
+    match rounding.objection(to, min_sqnr_db) {
+        Some(why) => Err(format!("the weight {why}")),
+        None => Ok(()),
+    }
 }
 
 /// Which weight of a layer can be multiplied as int8, or why none can.

@@ -84,16 +84,28 @@ pub(crate) fn checked(
     change: impl FnOnce(&mut Model) -> usize,
 ) -> Result<usize, BrokenRewrite> {
     let interface = verify::interface(model);
+    let applied = checked_inside(model, name, change)?;
+    if applied > 0 && verify::interface(model) != interface {
+        return Err(BrokenRewrite { rewrite: name, what: Broken::Interface });
+    }
+    Ok(applied)
+}
+
+/// Runs a change that may touch the model's inputs and outputs, because the user asked for it.
+pub(crate) fn checked_inside(
+    model: &mut Model,
+    name: &'static str,
+    change: impl FnOnce(&mut Model) -> usize,
+) -> Result<usize, BrokenRewrite> {
     let applied = change(model);
     if applied == 0 {
         return Ok(0);
     }
     model.compact();
-    let broken = |what| BrokenRewrite { rewrite: name, what };
-    verify::check(model).map_err(|problem| broken(Broken::Structure(problem)))?;
-    if verify::interface(model) != interface {
-        return Err(broken(Broken::Interface));
-    }
+    verify::check(model).map_err(|problem| BrokenRewrite {
+        rewrite: name,
+        what: Broken::Structure(problem),
+    })?;
     tracing::debug!(rewrite = name, applied);
     Ok(applied)
 }

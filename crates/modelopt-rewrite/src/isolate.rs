@@ -7,7 +7,8 @@ use modelopt_graph::{
     Place, Type, ValueInfo, infer,
 };
 
-use crate::candidates::candidates;
+use crate::candidates::{Look, candidates};
+use crate::layers;
 use crate::plan::{Numerics, Plan, PlannedLayer, Scheme};
 use crate::rules;
 
@@ -41,7 +42,7 @@ pub fn isolate(model: &Model, shapes: &[(String, Vec<usize>)]) -> (Vec<Isolated>
     }
     infer::infer(&mut shaped);
     let (mut isolated, mut unknown) = (Vec::new(), Vec::new());
-    for candidate in candidates(&shaped, 0) {
+    for candidate in candidates(&shaped, &Look::new([Scheme::Int8Dynamic], 0, 0.0)) {
         if candidate.int8_dynamic.is_err() {
             continue;
         }
@@ -121,11 +122,10 @@ fn declared(value: modelopt_graph::ValueId, ty: Type) -> ValueInfo {
 impl Isolated {
     /// The layer in another scheme; none where that is not possible.
     pub fn with(&self, scheme: Scheme, numerics: Numerics) -> Option<Model> {
-        let candidates = candidates(&self.model, 0);
-        let candidate = candidates.first()?;
+        let layer = layers::find(&self.model, 0).into_iter().next()?;
         let mut plan = Plan::new(numerics);
         plan.layers.push(PlannedLayer {
-            name: candidate.layer.name.clone(),
+            name: layer.name,
             op: self.op.clone(),
             scheme,
             reason: String::new(),

@@ -191,6 +191,16 @@ pub(crate) fn find(model: &Model, min_bytes: usize) -> Vec<Layer> {
     layers
 }
 
+/// All nodes of the main graph and the graphs nested in it by the names they have as layers,
+/// without their weights.
+pub(crate) fn all(model: &Model) -> Vec<Layer> {
+    let mut names: HashMap<String, usize> = HashMap::new();
+    let nodes = model.walk().into_iter();
+    nodes
+        .map(|node| Layer { node, name: node_name(model, node, &mut names), weights: Vec::new() })
+        .collect()
+}
+
 fn node_name(model: &Model, id: NodeId, taken: &mut HashMap<String, usize>) -> String {
     let node = model.node(id);
     let path = model.graph_path(node.graph());

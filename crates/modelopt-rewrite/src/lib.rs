@@ -9,6 +9,7 @@ pub mod evaluate;
 mod isolate;
 mod layers;
 mod plan;
+mod precision;
 mod prepare;
 mod quantize;
 mod rules;
@@ -18,8 +19,9 @@ mod testing;
 
 pub use isolate::{Isolated, isolate};
 pub use layers::{Layer, Role, WeightUse};
-pub use plan::{Numerics, Plan, PlanError, PlannedLayer, Scheme};
-pub use prepare::{prepare, steps};
+pub use plan::{Interface, Numerics, Plan, PlanError, PlannedLayer, Precision, Scheme};
+pub use precision::{PrecisionOptions, Rounding, measurable, rounding};
+pub use prepare::{Preparation, prepare, steps};
 pub use quantize::{
     Channels, Granularity, Quantized, QuantizedWeight, Unquantizable, apply, quantize,
 };

@@ -1,5 +1,6 @@
 //! The plan: one line per weight layer, with the scheme and the reason.
 
+use modelopt_graph::DataType;
 use serde::{Deserialize, Serialize};
 
 use crate::quantize::Granularity;
@@ -16,11 +17,107 @@ pub enum Scheme {
     /// Activations quantized at run time, integer matrix product: `DynamicQuantizeLinear` and
     /// `MatMulInteger`.
     Int8Dynamic,
+    /// Weights stored as float16, computed in float: a `Cast` behind the initializer, which
+    /// runtimes fold when they load the model.
+    Fp16Weights,
+    /// The same with bfloat16.
+    Bf16Weights,
+    /// Computed in float16.
+    Fp16,
+    /// Computed in bfloat16.
+    Bf16,
+}
+
+/// A 16-bit float type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Precision {
+    /// float16: 11 significant bits, up to 65504.
+    Fp16,
+    /// bfloat16: 8 significant bits, the range of float32.
+    Bf16,
+}
+
+impl Precision {
+    /// Both.
+    pub const ALL: [Precision; 2] = [Precision::Fp16, Precision::Bf16];
+
+    /// Element type.
+    pub fn dtype(self) -> DataType {
+        match self {
+            Precision::Fp16 => DataType::FLOAT16,
+            Precision::Bf16 => DataType::BFLOAT16,
+        }
+    }
+
+    /// Name, as on the command line and in names of new values.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::Fp16 => "fp16",
+            Precision::Bf16 => "bf16",
+        }
+    }
+
+    /// The largest finite number.
+    pub fn largest(self) -> f32 {
+        match self {
+            Precision::Fp16 => half::f16::MAX.to_f32(),
+            Precision::Bf16 => half::bf16::MAX.to_f32(),
+        }
+    }
+}
+
+/// What becomes of float32 inputs and outputs of a model that computes in 16 bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Interface {
+    /// They stay float32, with casts behind and before them.
+    #[default]
+    Float32,
+    /// They take the type that the model computes in.
+    Converted,
+}
+
+impl Interface {
+    #[allow(clippy::trivially_copy_pass_by_ref)] // What serde calls.
+    fn is_default(&self) -> bool {
+        *self == Interface::default()
+    }
 }
 
 impl Scheme {
     /// All schemes, by name.
-    pub const ALL: [Scheme; 3] = [Scheme::Int8Dynamic, Scheme::Int8Weights, Scheme::Keep];
+    pub const ALL: [Scheme; 7] = [
+        Scheme::Int8Dynamic,
+        Scheme::Int8Weights,
+        Scheme::Fp16,
+        Scheme::Bf16,
+        Scheme::Fp16Weights,
+        Scheme::Bf16Weights,
+        Scheme::Keep,
+    ];
+
+    /// The type that a layer computes in, where that is not float32.
+    pub fn computes_in(self) -> Option<Precision> {
+        match self {
+            Scheme::Fp16 => Some(Precision::Fp16),
+            Scheme::Bf16 => Some(Precision::Bf16),
+            _ => None,
+        }
+    }
+
+    /// The 16-bit type that weights are stored in and computed from.
+    pub fn stores_in(self) -> Option<Precision> {
+        match self {
+            Scheme::Fp16Weights => Some(Precision::Fp16),
+            Scheme::Bf16Weights => Some(Precision::Bf16),
+            _ => None,
+        }
+    }
+
+    /// Whether weights become integers.
+    pub fn is_int8(self) -> bool {
+        matches!(self, Scheme::Int8Dynamic | Scheme::Int8Weights)
+    }
 
     /// Name, as on the command line and in plan files.
     pub fn name(self) -> &'static str {
@@ -28,6 +125,10 @@ impl Scheme {
             Scheme::Keep => "keep",
             Scheme::Int8Weights => "int8-weights",
             Scheme::Int8Dynamic => "int8-dynamic",
+            Scheme::Fp16Weights => "fp16-weights",
+            Scheme::Bf16Weights => "bf16-weights",
+            Scheme::Fp16 => "fp16",
+            Scheme::Bf16 => "bf16",
         }
     }
 }
@@ -102,6 +203,9 @@ pub struct Plan {
     /// How weights are turned into integers.
     #[serde(default)]
     pub numerics: Numerics,
+    /// What becomes of the model's inputs and outputs, if it computes in 16 bits.
+    #[serde(default, skip_serializing_if = "Interface::is_default")]
+    pub io: Interface,
     /// Layers.
     #[serde(default, rename = "layer")]
     pub layers: Vec<PlannedLayer>,
@@ -147,7 +251,7 @@ pub enum PlanError {
 impl Plan {
     /// A plan without layers.
     pub fn new(numerics: Numerics) -> Self {
-        Plan { version: 1, numerics, layers: Vec::new() }
+        Plan { version: 1, numerics, io: Interface::default(), layers: Vec::new() }
     }
 
     /// Reads a plan file.

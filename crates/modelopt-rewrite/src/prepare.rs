@@ -21,7 +21,7 @@ struct Step {
     /// Why it stands where it does.
     #[allow(dead_code)] // For the reader; printed by nothing.
     place: &'static str,
-    run: fn(&mut Model) -> Result<usize, BrokenRewrite>,
+    run: fn(&mut Model, Preparation<'_>) -> Result<usize, BrokenRewrite>,
 }
 
 /// The steps, in order.
@@ -29,7 +29,7 @@ const ORDER: &[Step] = &[
     Step {
         name: "sort",
         place: "first: everything after relies on nodes coming after what they read",
-        run: |model| {
+        run: |model, _| {
             engine::checked(model, "sort", |model| {
                 // The loader refuses cycles, so sorting cannot fail on a loaded model.
                 usize::from(verify::sort(model).unwrap_or(false))
@@ -39,34 +39,34 @@ const ORDER: &[Step] = &[
     Step {
         name: "freeze-inputs",
         place: "before anything asks what is constant",
-        run: inputs::run,
+        run: |model, _| inputs::run(model),
     },
     Step {
         name: "functions",
         place: "before all that looks for weights: inside a function they are parameters",
-        run: functions::run,
+        run: |model, how| functions::run(model, how.inline_functions),
     },
     Step {
         name: "aliases",
         place: "before constants: an Identity of a Constant becomes the Constant itself",
-        run: |model| engine::run(model, &aliases::Aliases),
+        run: |model, _| engine::run(model, &aliases::Aliases),
     },
     Step {
         name: "constants",
         place: "before folding, which looks at initializers",
-        run: |model| engine::run(model, &constants::Constants),
+        run: |model, _| engine::run(model, &constants::Constants),
     },
     Step {
         name: "fold",
         place: "before batchnorm, whose weights may be computed",
-        run: |model| engine::run(model, &fold::Fold),
+        run: |model, _| engine::run(model, &fold::Fold),
     },
     Step {
         name: "batchnorm",
         place: "after folding, before quantization: scales must cover the folded weights",
-        run: |model| engine::run(model, &batchnorm::BatchNorm),
+        run: |model, _| engine::run(model, &batchnorm::BatchNorm),
     },
-    Step { name: "dead", place: "last: removes what the others left unused", run: dead::run },
+    Step { name: "dead", place: "last: removes what the others left unused", run: |model, _| dead::run(model) },
 ];
 
 /// Names of the preparation steps, in order.
@@ -74,15 +74,25 @@ pub fn steps() -> impl Iterator<Item = &'static str> {
     ORDER.iter().map(|step| step.name)
 }
 
-/// Runs the preparation without the steps named in `skip`. Returns how often each step applied.
+/// How a model is prepared.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Preparation<'a> {
+    /// Names of steps to leave out.
+    pub skip: &'a [String],
+    /// Put functions in place of all their calls, not only of those that see weights: for schemes
+    /// that change what nodes compute in.
+    pub inline_functions: bool,
+}
+
+/// Runs the preparation. Returns how often each step applied.
 pub fn prepare(
     model: &mut Model,
-    skip: &[String],
+    how: Preparation<'_>,
 ) -> Result<Vec<(&'static str, usize)>, BrokenRewrite> {
     let mut applied = Vec::new();
     for step in ORDER {
-        if !skip.iter().any(|name| name == step.name) {
-            applied.push((step.name, (step.run)(model)?));
+        if !how.skip.iter().any(|name| name == step.name) {
+            applied.push((step.name, (step.run)(model, how)?));
         }
     }
     Ok(applied)

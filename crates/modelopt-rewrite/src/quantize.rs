@@ -3,6 +3,7 @@
 mod dynamic;
 mod equalize;
 mod gather;
+mod halves;
 mod numerics;
 mod weights;
 
@@ -13,11 +14,11 @@ use indexmap::IndexMap;
 use modelopt_graph::{GraphId, Model, Operand, Patch, Tensor, ValueId};
 use rayon::prelude::*;
 
-use crate::candidates::{Candidate, candidates};
+use crate::candidates::{Candidate, Look, candidates};
 use crate::engine::{self, BrokenRewrite};
 use crate::layers::{Role, WeightUse};
-use crate::plan::{Numerics, Plan, Scheme};
-use crate::prepare;
+use crate::plan::{Numerics, Plan, Precision, Scheme};
+use crate::{precision, prepare};
 
 pub(crate) use numerics::SMALLEST;
 pub use numerics::{Channels, Granularity, Quantized, Unquantizable, quantize};
@@ -35,7 +36,7 @@ pub struct QuantizedWeight {
     pub sqnr_db: f64,
 }
 
-/// A weight that is to be stored as int8, and all layers that will read it.
+/// A weight that is to be stored in another type, and all layers that will read it.
 struct Job<'a> {
     tensor: Arc<Tensor>,
     /// Where the constant lives.
@@ -65,15 +66,36 @@ struct Stored {
     home: GraphId,
 }
 
+/// What a weight turns into.
+enum Change {
+    Int8(Quantized),
+    Half(Precision),
+}
+
 /// Rewrites the model as the plan says. The model must be prepared the way it was when the plan
 /// was made. Returns what became of each weight, in model order.
 pub fn apply(model: &mut Model, plan: &Plan) -> Result<Vec<QuantizedWeight>, BrokenRewrite> {
-    let candidates = candidates(model, 0);
+    // Names and types are those of the model as it is.
+    let conversions = precision::conversions(model, plan);
+    let mut results = apply_to_weights(model, plan)?;
+    for conversion in &conversions {
+        results.extend(precision::convert(model, conversion)?);
+    }
+    prepare::remove_dead(model)?;
+    Ok(results)
+}
+
+/// Carries out the schemes that are about weights.
+fn apply_to_weights(
+    model: &mut Model,
+    plan: &Plan,
+) -> Result<Vec<QuantizedWeight>, BrokenRewrite> {
+    let candidates = candidates(model, &Look::at(plan));
     let schemes: HashMap<&str, Scheme> =
         plan.layers.iter().map(|layer| (layer.name.as_str(), layer.scheme)).collect();
     let jobs = jobs(model, &candidates, &schemes);
-    let quantized: Vec<Option<Quantized>> =
-        jobs.par_iter().map(|(_, job)| quantize_weight(job, plan.numerics)).collect();
+    let changes: Vec<Option<(Change, QuantizedWeight)>> =
+        jobs.par_iter().map(|(&value, job)| change(model, value, job, plan.numerics)).collect();
     let mut results = Vec::new();
     engine::checked(model, "quantize", |model| {
         let mut activations = dynamic::Activations::default();
@@ -82,22 +104,38 @@ pub fn apply(model: &mut Model, plan: &Plan) -> Result<Vec<QuantizedWeight>, Bro
                 activations.quantize(model, candidate.layer.node);
             }
         }
-        for ((&value, job), quantized) in jobs.iter().zip(quantized) {
+        for ((&value, job), change) in jobs.iter().zip(changes) {
             // Checked when the plan was made; a weight that cannot be quantized stays.
-            let Some(quantized) = quantized else { continue };
-            let name = model.value(value).name().to_owned();
-            results.push(QuantizedWeight {
-                name,
-                bytes_before: job.tensor.byte_len() as u64,
-                bytes_after: quantized.byte_len() as u64,
-                sqnr_db: quantized.sqnr_db(),
-            });
-            rewrite(model, value, job, quantized, &activations);
+            let Some((change, result)) = change else { continue };
+            results.push(result);
+            match change {
+                Change::Int8(quantized) => rewrite(model, value, job, quantized, &activations),
+                Change::Half(to) => halves::rewrite(model, value, job.home, &job.tensor, to),
+            }
         }
         results.len()
     })?;
-    prepare::remove_dead(model)?;
     Ok(results)
+}
+
+fn change(
+    model: &Model,
+    value: ValueId,
+    job: &Job<'_>,
+    numerics: Numerics,
+) -> Option<(Change, QuantizedWeight)> {
+    let name = model.value(value).name().to_owned();
+    if let Some(to) = job.uses.iter().find_map(|(_, _, scheme)| scheme.stores_in()) {
+        return Some((Change::Half(to), precision::weight(name, &job.tensor, to)));
+    }
+    let quantized = quantize_weight(job, numerics)?;
+    let result = QuantizedWeight {
+        name,
+        bytes_before: job.tensor.byte_len() as u64,
+        bytes_after: quantized.byte_len() as u64,
+        sqnr_db: quantized.sqnr_db(),
+    };
+    Some((Change::Int8(quantized), result))
 }
 
 fn jobs<'a>(

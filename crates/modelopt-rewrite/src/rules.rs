@@ -2,14 +2,15 @@
 
 mod targets;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use indexmap::IndexMap;
 use modelopt_graph::{Model, ValueId};
 
-use crate::candidates::{Candidate, candidates};
+use crate::candidates::{Candidate, Look, candidates};
 use crate::layers::{Layer, Role, WeightUse};
 use crate::plan::{Numerics, Plan, PlanError, PlannedLayer, Scheme};
+use crate::precision::{self, PrecisionOptions};
 use crate::select::{self, Pattern};
 
 pub use targets::Target;
@@ -26,6 +27,8 @@ pub struct PlanOptions {
     pub measured: HashMap<String, MeasuredLayer>,
     /// How weights are turned into integers.
     pub numerics: Numerics,
+    /// How to decide what computes in 16 bits, for schemes that do.
+    pub precision: PrecisionOptions,
     /// Weights smaller than this are left alone, in bytes.
     pub min_weight_bytes: usize,
     /// If not empty, only these layers are changed.
@@ -50,6 +53,7 @@ impl Default for PlanOptions {
             target: Target::default(),
             measured: HashMap::new(),
             numerics: Numerics::default(),
+            precision: PrecisionOptions::default(),
             min_weight_bytes: 4096,
             include: Vec::new(),
             exclude: Vec::new(),
@@ -60,7 +64,15 @@ impl Default for PlanOptions {
 /// The plan by the default rules: the wanted scheme wherever it is possible, else the next one
 /// down; weights that several layers share are treated alike.
 pub fn plan(model: &Model, options: &PlanOptions) -> Result<Plan, PlanError> {
-    let candidates = candidates(model, options.min_weight_bytes);
+    if let Some(to) = options.scheme.and_then(Scheme::computes_in) {
+        return precision::plan(model, to, options);
+    }
+    let look = Look::new(
+        ladder(options.scheme.unwrap_or(Scheme::Int8Dynamic)).iter().copied(),
+        options.min_weight_bytes,
+        options.precision.min_rounding_sqnr_db,
+    );
+    let candidates = candidates(model, &look);
     let layers: Vec<Layer> = candidates.iter().map(|candidate| candidate.layer.clone()).collect();
     let selected = select::selected(model, &layers, &options.include, &options.exclude)?;
     let mut decisions: Vec<Decision> = candidates
@@ -83,11 +95,15 @@ pub fn plan_from(model: &Model, wanted: &Plan) -> Result<Plan, PlanError> {
             return Err(PlanError::Twice(layer.name.clone()));
         }
     }
-    // No threshold: whoever writes a plan by hand may mean a small layer.
-    let candidates = candidates(model, 0);
+    let candidates = candidates(model, &Look::at(wanted));
     let mut decisions = Vec::with_capacity(candidates.len());
+    // Whole nodes that compute in 16 bits; their weights are no concern of other schemes.
+    let nodes = precision::lines_from(model, wanted)?;
     for candidate in &candidates {
         decisions.push(match asked.remove(candidate.layer.name.as_str()) {
+            Some(layer) if layer.scheme.computes_in().is_some() => {
+                Decision { scheme: Scheme::Keep, reason: layer.reason.clone() }
+            }
             Some(layer) => {
                 candidate.possible(layer.scheme).map_err(|why| PlanError::Impossible {
                     layer: layer.name.clone(),
@@ -99,16 +115,34 @@ pub fn plan_from(model: &Model, wanted: &Plan) -> Result<Plan, PlanError> {
             None => Decision { scheme: Scheme::Keep, reason: "not in the plan".to_owned() },
         });
     }
-    if let Some(layer) = wanted.layers.iter().find(|layer| asked.contains_key(layer.name.as_str()))
-    {
+    let known: HashSet<&str> = nodes.iter().map(|(_, line)| line.name.as_str()).collect();
+    if let Some(layer) = wanted.layers.iter().find(|layer| !known.contains(layer.name.as_str())) {
         return Err(PlanError::UnknownLayer(layer.name.clone()));
     }
+    let weightless =
+        |layer: &&PlannedLayer| layer.scheme.is_int8() || layer.scheme.stores_in().is_some();
+    if let Some(layer) = asked.into_values().find(weightless) {
+        return Err(PlanError::Impossible {
+            layer: layer.name.clone(),
+            scheme: layer.scheme,
+            why: "it reads no weight".to_owned(),
+        });
+    }
     harmonise(model, &candidates, &mut decisions);
-    let mut plan = assemble(model, &candidates, decisions, wanted.numerics);
-    // With no threshold every small constant is a candidate; those are not worth a line.
-    let named: std::collections::HashSet<&str> =
-        wanted.layers.iter().map(|layer| layer.name.as_str()).collect();
-    plan.layers.retain(|layer| named.contains(layer.name.as_str()));
+    let mut by_weight: HashMap<String, PlannedLayer> =
+        assemble(model, &candidates, decisions, wanted.numerics)
+            .layers
+            .into_iter()
+            .map(|line| (line.name.clone(), line))
+            .collect();
+    let mut plan = Plan { io: wanted.io, ..Plan::new(wanted.numerics) };
+    // With no threshold every small constant is a candidate; only what is named gets a line.
+    for (_, line) in nodes {
+        plan.layers.push(match by_weight.remove(&line.name) {
+            Some(planned) if line.scheme.computes_in().is_none() => planned,
+            _ => line,
+        });
+    }
     Ok(plan)
 }
 
@@ -120,9 +154,12 @@ struct Decision {
 /// The schemes from one downwards.
 fn ladder(from: Scheme) -> &'static [Scheme] {
     match from {
-        Scheme::Keep => &[],
+        // What computes in 16 bits is planned node by node, not weight by weight.
+        Scheme::Keep | Scheme::Fp16 | Scheme::Bf16 => &[],
         Scheme::Int8Weights => &[Scheme::Int8Weights],
         Scheme::Int8Dynamic => &[Scheme::Int8Dynamic, Scheme::Int8Weights],
+        Scheme::Fp16Weights => &[Scheme::Fp16Weights],
+        Scheme::Bf16Weights => &[Scheme::Bf16Weights],
     }
 }
 
@@ -164,6 +201,8 @@ fn default_decision(model: &Model, candidate: &Candidate, options: &PlanOptions)
                 let reason = match scheme {
                     Scheme::Int8Dynamic if is_conv => "an integer convolution that pays",
                     Scheme::Int8Dynamic => "a matrix product with a constant side",
+                    Scheme::Fp16Weights => "stored as float16, computed in float",
+                    Scheme::Bf16Weights => "stored as bfloat16, computed in float",
                     _ => "stored small, computed in float",
                 };
                 return Decision { scheme, reason: reason.to_owned() };
@@ -256,6 +295,21 @@ fn agree(
             decisions[index] = Decision { scheme: Scheme::Keep, reason: reason.clone() };
         }
         return true;
+    }
+    // One stored in 16 bits for some is stored so for all: it is the more precise.
+    let half = storing.iter().find(|&&index| decisions[index].scheme.stores_in().is_some());
+    if let Some(&half) = half {
+        let scheme = decisions[half].scheme;
+        let mut changed = false;
+        for &index in &storing {
+            if decisions[index].scheme != scheme {
+                let with = &candidates[half].layer.name;
+                decisions[index] =
+                    Decision { scheme, reason: format!("shares its weight with '{with}'") };
+                changed = true;
+            }
+        }
+        return changed;
     }
     let Some(&(first, reference)) = users.first() else { return false };
     let other = users.iter().find(|(_, user)| !same_layout(reference, user));

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Only then is it seen that `weight` is a MatMul's. Done where a weight is passed to a function or
-//! lies in one; other functions stay as they are. A call stays where inlining could change its
+//! lies in one, or where all are to be seen; other functions stay as they are. A call stays where inlining could change its
 //! meaning: attributes with defaults, bodies with nested graphs, operators that mean something else
 //! at the model's opset, recursion.
 
@@ -24,8 +24,8 @@ use crate::engine::{self, BrokenRewrite};
 /// Calls in calls multiply; no real model comes near this many nodes.
 const MOST_NODES: usize = 200_000;
 
-pub(super) fn run(model: &mut Model) -> Result<usize, BrokenRewrite> {
-    if model.functions.is_empty() || !functions_see_weights(model) {
+pub(super) fn run(model: &mut Model, all: bool) -> Result<usize, BrokenRewrite> {
+    if model.functions.is_empty() || !(all || functions_see_weights(model)) {
         return Ok(0);
     }
     engine::checked(model, "functions", |model| {
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn a_call_becomes_the_functions_nodes() {
         let mut b = called(|b, body, product| b.named_node_in(body, "Relu", &[product], "y"));
-        assert_eq!(run(&mut b.model).unwrap(), 1);
+        assert_eq!(run(&mut b.model, false).unwrap(), 1);
         assert_eq!(b.ops(), ["MatMul", "Relu"]);
         assert!(b.model.functions.is_empty());
         let matmul = b.model.node(b.model.walk()[0]);
@@ -252,7 +252,7 @@ mod tests {
     fn attributes_with_defaults_keep_the_call() {
         let mut b = called(|_, _, product| product);
         b.model.functions[0].has_attribute_defaults = true;
-        assert_eq!(run(&mut b.model).unwrap(), 0);
+        assert_eq!(run(&mut b.model, false).unwrap(), 0);
         assert_eq!(b.ops(), ["linear"]);
     }
 
@@ -264,6 +264,6 @@ mod tests {
             b.model.node_mut(node).op.domain = "local".into();
             again
         });
-        assert_eq!(run(&mut b.model).unwrap(), 0);
+        assert_eq!(run(&mut b.model, false).unwrap(), 0);
     }
 }

@@ -21,18 +21,28 @@ use super::Stored;
 pub(super) fn rewrite(model: &mut Model, weight: ValueId, stored: &Stored, dtype: DataType) {
     let name = model.value(weight).name().to_owned();
     let mut patch = Patch::new();
-    let place = if let Some(constant) = model.producer_node(weight) {
+    let place = take_over(model, &mut patch, weight, stored.home);
+    let mut scales: Vec<Operand> = vec![stored.scales.into()];
+    scales.extend(stored.input_scales.map(Operand::from));
+    dequantize(&mut patch, place, &name, stored.values.into(), &scales, dtype, weight);
+    model.apply(patch);
+}
+
+/// Takes the constant away from a weight. Returns where the nodes that compute it go.
+pub(super) fn take_over(
+    model: &Model,
+    patch: &mut Patch,
+    weight: ValueId,
+    home: GraphId,
+) -> Place {
+    if let Some(constant) = model.producer_node(weight) {
         // Preparation was told to leave constants in their nodes.
         patch.remove(constant);
         Place::Before(constant)
     } else {
         patch.free(weight);
-        Place::Front(innermost(model, weight, stored.home))
-    };
-    let mut scales: Vec<Operand> = vec![stored.scales.into()];
-    scales.extend(stored.input_scales.map(Operand::from));
-    dequantize(&mut patch, place, &name, stored.values.into(), &scales, dtype, weight);
-    model.apply(patch);
+        Place::Front(innermost(model, weight, home))
+    }
 }
 
 /// The innermost graph that holds all that read a weight, through branches of `If` alone.

@@ -1,0 +1,263 @@
+//! Computing in 16 bits: float16 and bfloat16, decided by the schema of each operator.
+//!
+//! - [`form`] says what a node looks like in 16 bits, or why it must stay float32;
+//! - [`unsafe_ops`] and [`values`] say what should stay float32 for the sake of its numbers;
+//! - [`regions`] decides which nodes change, [`chains`] follows values through control flow;
+//! - [`convert`] carries it out.
+//!
+//! The plan has a line for each node that reads or makes float32.
+
+mod chains;
+mod convert;
+mod form;
+mod regions;
+mod rounding;
+mod unsafe_ops;
+mod values;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use modelopt_graph::{Model, NodeId, Tensor, ValueId};
+use rayon::prelude::*;
+
+use crate::engine::{self, BrokenRewrite};
+use crate::layers;
+use crate::plan::{Interface, Plan, PlanError, PlannedLayer, Precision, Scheme};
+use crate::quantize::QuantizedWeight;
+use crate::rules::PlanOptions;
+use crate::select;
+use form::Slot;
+use regions::Fate;
+
+pub use rounding::{Rounding, rounding};
+pub(crate) use form::available;
+pub(crate) use rounding::of_tensor;
+
+/// How to decide what computes in 16 bits.
+#[derive(Clone, Debug)]
+pub struct PrecisionOptions {
+    /// What becomes of the model's inputs and outputs.
+    pub io: Interface,
+    /// Keep normalizations and Softmax in float32.
+    pub float32_statistics: bool,
+    /// Weights and measured activations that rounding leaves with less than this stay float32, in
+    /// dB.
+    pub min_rounding_sqnr_db: f64,
+    /// Values of the prepared model that were seen to lose too much, with the reason.
+    pub unfit: HashMap<ValueId, String>,
+    /// Layers that stay float32, by name, with the reason.
+    pub kept: HashMap<String, String>,
+}
+
+impl Default for PrecisionOptions {
+    fn default() -> Self {
+        PrecisionOptions {
+            io: Interface::default(),
+            float32_statistics: false,
+            min_rounding_sqnr_db: 40.0,
+            unfit: HashMap::new(),
+            kept: HashMap::new(),
+        }
+    }
+}
+
+/// The plan for computing in `to` wherever that is possible and safe.
+pub(crate) fn plan(
+    model: &Model,
+    to: Precision,
+    options: &PlanOptions,
+) -> Result<Plan, PlanError> {
+    let named: Vec<layers::Layer> = layers::all(model);
+    let refused = refusals(model, &named, to, options)?;
+    let mut plan = Plan::new(options.numerics);
+    plan.io = options.precision.io;
+    let names: HashMap<NodeId, &str> =
+        named.iter().map(|layer| (layer.node, layer.name.as_str())).collect();
+    for (id, fate) in regions::decide(model, to, &options.precision, &refused) {
+        let scheme = match to {
+            Precision::Fp16 => Scheme::Fp16,
+            Precision::Bf16 => Scheme::Bf16,
+        };
+        let (scheme, reason) = match &fate {
+            Fate::Narrow => (scheme, reason(model, id)),
+            Fate::Through(true) => (scheme, "values pass through it".to_owned()),
+            Fate::Through(false) => (Scheme::Keep, "nothing of 16 bits passes through it".into()),
+            Fate::Idle => (Scheme::Keep, "it moves what stays float32".to_owned()),
+            Fate::Must(reason) | Fate::Should(reason) => (Scheme::Keep, reason.clone()),
+        };
+        plan.layers.push(line(model, id, names.get(&id).copied().unwrap_or(""), scheme, reason));
+    }
+    if plan.layers.iter().all(|layer| layer.scheme == Scheme::Keep)
+        && !convert::has_float_interface(model)
+    {
+        plan.io = Interface::default();
+    }
+    Ok(plan)
+}
+
+fn reason(model: &Model, id: NodeId) -> String {
+    let moves = regions::moves(model, id);
+    if moves { "moves numbers of 16 bits" } else { "its operator computes in 16 bits" }.to_owned()
+}
+
+/// The plan line of a node, with the constants that it reads.
+fn line(model: &Model, id: NodeId, name: &str, scheme: Scheme, reason: String) -> PlannedLayer {
+    let constants: Vec<(ValueId, Arc<Tensor>)> = model
+        .node(id)
+        .inputs()
+        .iter()
+        .flatten()
+        .filter_map(|&value| Some((value, model.constant(value)?)))
+        .filter(|(_, tensor)| tensor.dtype() == modelopt_graph::DataType::FLOAT)
+        .collect();
+    PlannedLayer {
+        name: name.to_owned(),
+        op: model.node(id).op.to_string(),
+        scheme,
+        reason,
+        weights: constants.iter().map(|(v, _)| model.value(*v).name().to_owned()).collect(),
+        bytes: constants.iter().map(|(_, tensor)| tensor.byte_len() as u64).sum(),
+    }
+}
+
+/// The nodes that stay float32 because somebody said so.
+fn refusals(
+    model: &Model,
+    named: &[layers::Layer],
+    to: Precision,
+    options: &PlanOptions,
+) -> Result<HashMap<NodeId, String>, PlanError> {
+    let selected = select::selected(model, named, &options.include, &options.exclude)?;
+    let unavailable = form::available(model, to).err();
+    let reasons = named.iter().zip(selected).filter_map(|(layer, selected)| {
+        let kept = options.precision.kept.get(&layer.name).cloned();
+        let reason = unavailable.clone().or(selected.err()).or(kept)?;
+        Some((layer.node, reason))
+    });
+    Ok(reasons.collect())
+}
+
+/// The nodes that a plan wants in `to`, by node; an error where that cannot be.
+pub(crate) fn asked(
+    model: &Model,
+    plan: &Plan,
+    to: Precision,
+) -> Result<HashSet<NodeId>, PlanError> {
+    let wanted: HashMap<&str, Scheme> = plan
+        .layers
+        .iter()
+        .filter(|layer| layer.scheme.computes_in() == Some(to))
+        .map(|layer| (layer.name.as_str(), layer.scheme))
+        .collect();
+    let mut nodes = HashSet::new();
+    if wanted.is_empty() {
+        return Ok(nodes);
+    }
+    for layer in layers::all(model) {
+        let Some(&scheme) = wanted.get(layer.name.as_str()) else { continue };
+        let impossible = form::available(model, to).err().or_else(|| {
+            match form::form(model, layer.node, to) {
+                form::Kind::Fixed(reason) => Some(reason),
+                form::Kind::Unconcerned => Some("it has nothing to do with float32".to_owned()),
+                form::Kind::Control | form::Kind::Free(_) => None,
+            }
+        });
+        if let Some(why) = impossible {
+            return Err(PlanError::Impossible { layer: layer.name, scheme, why });
+        }
+        nodes.insert(layer.node);
+    }
+    Ok(nodes)
+}
+
+/// The plan lines that a file asks for, checked and completed.
+pub(crate) fn lines_from(
+    model: &Model,
+    wanted: &Plan,
+) -> Result<Vec<(NodeId, PlannedLayer)>, PlanError> {
+    let mut lines = Vec::new();
+    for to in Precision::ALL {
+        asked(model, wanted, to)?;
+    }
+    let asked: HashMap<&str, &PlannedLayer> =
+        wanted.layers.iter().map(|layer| (layer.name.as_str(), layer)).collect();
+    for layer in layers::all(model) {
+        let Some(wanted) = asked.get(layer.name.as_str()) else { continue };
+        let line = line(model, layer.node, &layer.name, wanted.scheme, wanted.reason.clone());
+        lines.push((layer.node, line));
+    }
+    Ok(lines)
+}
+
+/// The regions that a plan asks for, found before anything else changes the model.
+pub(crate) struct Conversion {
+    to: Precision,
+    io: Interface,
+    regions: regions::Regions,
+}
+
+/// What a plan asks for in 16 bits.
+pub(crate) fn conversions(model: &Model, plan: &Plan) -> Vec<Conversion> {
+    let mut all = Vec::new();
+    for to in Precision::ALL {
+        // Checked when the plan was made.
+        let nodes = asked(model, plan, to).unwrap_or_default();
+        let wants_io = plan.io == Interface::Converted && all.is_empty();
+        if nodes.is_empty() && !(wants_io && to == Precision::Fp16) {
+            continue;
+        }
+        let io = if wants_io { Interface::Converted } else { Interface::Float32 };
+        all.push(Conversion { to, io, regions: regions::planned(model, to, &nodes, io) });
+    }
+    all
+}
+
+/// Carries out a conversion. Returns what became of the constants.
+pub(crate) fn convert(
+    model: &mut Model,
+    conversion: &Conversion,
+) -> Result<Vec<QuantizedWeight>, BrokenRewrite> {
+    let &Conversion { to, io, ref regions } = conversion;
+    let mut rounded = Vec::new();
+    let change = |model: &mut Model| {
+        rounded = convert::convert(model, regions, to, io);
+        // Casts alone may be what changed.
+        1
+    };
+    match io {
+        Interface::Float32 => engine::checked(model, to.name(), change)?,
+        Interface::Converted => engine::checked_inside(model, to.name(), change)?,
+    };
+    let results = rounded.into_par_iter().map(|(name, tensor)| weight(name, &tensor, to));
+    Ok(results.collect())
+}
+
+/// What rounding does to a weight.
+pub(crate) fn weight(name: String, tensor: &Tensor, to: Precision) -> QuantizedWeight {
+    let bytes = tensor.byte_len() as u64;
+    QuantizedWeight {
+        name,
+        bytes_before: bytes,
+        bytes_after: to.dtype().byte_len(tensor.len()).unwrap_or(0) as u64,
+        sqnr_db: of_tensor(tensor, to).map_or(f64::INFINITY, |rounding| rounding.sqnr_db()),
+    }
+}
+
+/// The values of the main graph that could be rounded, and so are worth measuring.
+pub fn measurable(model: &Model, to: Precision) -> Vec<ValueId> {
+    let mut seen = HashSet::new();
+    let mut values = Vec::new();
+    for id in model.nodes_of(model.main()) {
+        let form::Kind::Free(form) = form::form(model, id, to) else { continue };
+        let node = model.node(id);
+        let read = node.inputs().iter().zip(&form.inputs).filter(|(_, slot)| **slot == Slot::Narrow);
+        let made = node.outputs().iter().zip(&form.outputs).filter(|(_, narrow)| **narrow);
+        for value in read.map(|(value, _)| value).chain(made.map(|(value, _)| value)).flatten() {
+            if model.constant(*value).is_none() && seen.insert(*value) {
+                values.push(*value);
+            }
+        }
+    }
+    values
+}
