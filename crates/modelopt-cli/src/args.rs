@@ -40,7 +40,10 @@ pub(crate) enum Command {
     /// Quantize a model, and write it only if it still agrees with the original
     #[command(after_help = QUANTIZE_EXAMPLES)]
     Quantize(Quantize),
-    /// Show what would be done to each weight layer, and why
+    /// Convert a model to float16 or bfloat16, and write it only if it still agrees
+    #[command(after_help = CONVERT_EXAMPLES)]
+    Convert(Convert),
+    /// Show what would be done to each layer, and why
     Plan(Plan),
     /// Run two models on the same inputs and judge how close they are
     Compare(Compare),
@@ -80,6 +83,13 @@ Examples:
   modelopt quantize model.onnx -o out.onnx --dim batch=1 --input sr=16000
   modelopt quantize model.onnx -o out.onnx --runtime onnxruntime,rten --report report/";
 
+const CONVERT_EXAMPLES: &str = "\
+Examples:
+  modelopt convert model.onnx -o model.fp16.onnx --to fp16-weights
+  modelopt convert model.onnx -o model.fp16.onnx --to fp16 --samples inputs/ --explain
+  modelopt convert model.onnx -o model.fp16.onnx --to fp16 --io fp16
+  modelopt convert model.onnx -o model.bf16.onnx --to bf16 --exclude Softmax";
+
 const BENCH_EXAMPLES: &str = "\
 Examples:
   modelopt bench model.onnx model.int8.onnx --runtime onnxruntime,tract,rten
@@ -91,9 +101,58 @@ Examples:
   modelopt report new/report.json --baseline old/report.json --max-sqnr-loss 2";
 
 #[derive(Args, Debug)]
-#[allow(clippy::struct_excessive_bools)] // Each is a flag.
 pub(crate) struct Quantize {
-    /// Model to quantize; - reads from stdin
+    #[command(flatten)]
+    pub(crate) making: Making,
+    #[command(flatten)]
+    pub(crate) planning: Planning,
+    /// Choose schemes by measuring the model's own layers on the target, not by the table
+    #[arg(long, help_heading = "Plan", conflicts_with_all = ["plan", "scheme", "no_validate"])]
+    pub(crate) measure: bool,
+    /// Where measurements of layers are kept [default: modelopt/layers.json in the user's cache]
+    #[arg(long, help_heading = "Plan", value_name = "FILE", requires = "measure")]
+    pub(crate) measure_cache: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) running: Running,
+    #[command(flatten)]
+    pub(crate) gate: Gate,
+    #[command(flatten)]
+    pub(crate) enforcing: Enforcing,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Convert {
+    #[command(flatten)]
+    pub(crate) making: Making,
+    /// What to convert to, wherever it is possible and safe
+    ///
+    /// fp16, bf16: computed in 16 bits, with casts where that ends. fp16-weights, bf16-weights:
+    /// weights stored in 16 bits, computed in float32: half the size at no cost.
+    #[arg(
+        long,
+        value_parser = sixteen,
+        value_name = "TYPE",
+        help_heading = "Plan",
+        required_unless_present = "plan",
+        conflicts_with = "plan"
+    )]
+    pub(crate) to: Option<Scheme>,
+    #[command(flatten)]
+    pub(crate) precision: Precision,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    #[command(flatten)]
+    pub(crate) running: Running,
+    #[command(flatten)]
+    pub(crate) gate: Gate,
+    #[command(flatten)]
+    pub(crate) enforcing: Enforcing,
+}
+
+/// From which file to which, and what else to write.
+#[derive(Args, Debug)]
+pub(crate) struct Making {
+    /// Model to start from; - reads from stdin
     pub(crate) input: PathBuf,
     /// Where to write the result; - writes to stdout
     #[arg(long, short, value_name = "FILE")]
@@ -110,18 +169,11 @@ pub(crate) struct Quantize {
     /// Write report.json, report.md, report.html and junit.xml into this folder
     #[arg(long, value_name = "DIR")]
     pub(crate) report: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) planning: Planning,
-    /// Choose schemes by measuring the model's own layers on the target, not by the table
-    #[arg(long, help_heading = "Plan", conflicts_with_all = ["plan", "scheme", "no_validate"])]
-    pub(crate) measure: bool,
-    /// Where measurements of layers are kept [default: modelopt/layers.json in the user's cache]
-    #[arg(long, help_heading = "Plan", value_name = "FILE", requires = "measure")]
-    pub(crate) measure_cache: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) running: Running,
-    #[command(flatten)]
-    pub(crate) gate: Gate,
+}
+
+/// What the verdict is for.
+#[derive(Args, Debug)]
+pub(crate) struct Enforcing {
     /// Run and judge, but write the result whatever the verdict
     #[arg(long, conflicts_with = "no_validate", help_heading = "Gate")]
     pub(crate) no_gate: bool,
@@ -147,15 +199,48 @@ pub(crate) struct Planning {
     ///
     /// int8-dynamic: activations quantized at run time, integer matrix products, the other
     /// weights stored as int8. int8-weights: all weights stored as int8, computed in float.
-    /// keep: nothing.
-    #[arg(long, value_parser = scheme, value_name = "SCHEME")]
+    /// keep: nothing. For 16 bits see `modelopt convert`.
+    #[arg(long, value_parser = scheme, value_name = "SCHEME", conflicts_with = "plan")]
     pub(crate) scheme: Option<Scheme>,
+    #[command(flatten)]
+    pub(crate) integers: Integers,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+}
+
+/// How weights become integers.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Plan")]
+pub(crate) struct Integers {
+    /// One scale per output channel, or one per weight
+    #[arg(long, value_enum, value_name = "HOW", conflicts_with = "plan")]
+    pub(crate) granularity: Option<GranularityArgument>,
+    /// 7-bit weights, for x86 processors without VNNI, where 8-bit dynamic products can saturate
+    #[arg(long, conflicts_with = "plan")]
+    pub(crate) reduce_range: bool,
+}
+
+/// How to compute in 16 bits.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Plan")]
+pub(crate) struct Precision {
+    /// Type of the model's float32 inputs and outputs: float32, or that of --to [default: float32]
+    #[arg(long, value_parser = ["float32", "fp16", "bf16"], value_name = "TYPE", conflicts_with = "plan")]
+    pub(crate) io: Option<String>,
+    /// Keep normalizations and Softmax in float32
+    #[arg(long, conflicts_with = "plan")]
+    pub(crate) float32_statistics: bool,
+    /// Weights and activations of which rounding leaves less than this stay float32 [default: 40]
+    #[arg(long, value_parser = limit, value_name = "DB", allow_negative_numbers = true, conflicts_with = "plan")]
+    pub(crate) min_rounding_sqnr: Option<f64>,
+}
+
+/// Which layers change, and how the model is prepared.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Plan")]
+pub(crate) struct Selection {
     /// Carry out this plan (from `modelopt plan --save`) instead of the default rules
-    #[arg(
-        long,
-        value_name = "FILE",
-        conflicts_with_all = ["scheme", "include", "exclude", "granularity", "reduce_range", "min_weight_bytes"]
-    )]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["include", "exclude", "min_weight_bytes"])]
     pub(crate) plan: Option<PathBuf>,
     /// Change only layers that match: a layer's name, an operator, or a glob over either
     #[arg(long, value_name = "PATTERN")]
@@ -163,12 +248,6 @@ pub(crate) struct Planning {
     /// Leave layers alone that match
     #[arg(long, value_name = "PATTERN")]
     pub(crate) exclude: Vec<String>,
-    /// One scale per output channel, or one per weight
-    #[arg(long, value_enum, value_name = "HOW")]
-    pub(crate) granularity: Option<GranularityArgument>,
-    /// 7-bit weights, for x86 processors without VNNI, where 8-bit dynamic products can saturate
-    #[arg(long)]
-    pub(crate) reduce_range: bool,
     /// Leave weights alone that are smaller than this
     #[arg(long, value_name = "BYTES")]
     pub(crate) min_weight_bytes: Option<usize>,
@@ -180,8 +259,22 @@ pub(crate) struct Planning {
     pub(crate) freeze_inputs: bool,
 }
 
+/// A scheme that `quantize` knows.
 fn scheme(text: &str) -> Result<Scheme, String> {
-    text.parse()
+    among(text, |scheme| scheme.is_int8() || scheme == Scheme::Keep)
+}
+
+/// A scheme that `convert` knows.
+fn sixteen(text: &str) -> Result<Scheme, String> {
+    among(text, |scheme| scheme.computes_in().is_some() || scheme.stores_in().is_some())
+}
+
+fn among(text: &str, fits: impl Fn(Scheme) -> bool) -> Result<Scheme, String> {
+    let mut fitting = Scheme::ALL.into_iter().filter(|&scheme| fits(scheme));
+    fitting.clone().find(|scheme| scheme.name() == text).ok_or_else(|| {
+        let names = fitting.by_ref().map(Scheme::name).collect::<Vec<_>>().join(", ");
+        format!("there are {names}")
+    })
 }
 
 fn step(text: &str) -> Result<String, String> {
@@ -330,7 +423,7 @@ impl From<OptimizationArgument> for Optimization {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Gate")]
 pub(crate) struct Gate {
-    /// Lowest signal-to-quantization-noise ratio of any float output [default: 20]
+    /// Lowest signal-to-quantization-noise ratio of any float output [default: 20; 40 for convert]
     #[arg(long, value_parser = limit, value_name = "DB", allow_negative_numbers = true)]
     pub(crate) min_sqnr: Option<f64>,
     /// Highest absolute error of any float output [default: none]
@@ -355,8 +448,16 @@ pub(crate) struct Plan {
     /// Save the plan as a file that `modelopt quantize --plan` takes
     #[arg(long, value_name = "FILE")]
     pub(crate) save: Option<PathBuf>,
+    /// What to do wherever it is possible: int8-dynamic, int8-weights, fp16, bf16, fp16-weights,
+    /// bf16-weights, keep [default: what pays on the target, see --runtime]
+    #[arg(long, value_name = "SCHEME", help_heading = "Plan", conflicts_with = "plan")]
+    pub(crate) scheme: Option<Scheme>,
     #[command(flatten)]
-    pub(crate) planning: Planning,
+    pub(crate) integers: Integers,
+    #[command(flatten)]
+    pub(crate) precision: Precision,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
     /// Where the model will run, which the default rules follow: onnxruntime, tract, rten
     #[arg(long, value_name = "NAME", help_heading = "Plan", conflicts_with = "plan")]
     pub(crate) runtime: Option<RuntimeChoice>,

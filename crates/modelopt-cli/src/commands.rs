@@ -9,18 +9,23 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::CommandFactory;
 use modelopt::report::Document;
-use modelopt::{Enforcement, RuntimeChoice};
+use modelopt::rewrite::Scheme;
+use modelopt::{Config, RuntimeChoice};
 
 use crate::args::{self, Arguments, Command, Common};
 use crate::files::{Input, Output};
 use crate::progress::Bar;
-use crate::settings::{apply_gate, apply_planning, apply_running, default_cache, settings};
+use crate::settings::{
+    apply_enforcing, apply_gate, apply_integers, apply_planning, apply_precision, apply_running,
+    apply_selection, default_cache, settings, settings_over,
+};
 use crate::{Done, Usage, show};
 
 pub(crate) fn run(arguments: Arguments) -> Result<Done> {
     let common = &arguments.common;
     match arguments.command {
         Command::Quantize(args) => quantize(&args, common),
+        Command::Convert(args) => convert(&args, common),
         Command::Plan(args) => plan(&args, common),
         Command::Compare(args) => compare(&args, common),
         Command::Bench(args) => bench::run(&args, common),
@@ -52,7 +57,7 @@ fn quantize(args: &args::Quantize, common: &Common) -> Result<Done> {
     apply_planning(&mut config, &args.planning)?;
     apply_running(&mut config, &args.running)?;
     apply_gate(&mut config, &args.gate);
-    config.external_data |= args.external_data;
+    apply_enforcing(&mut config, &args.enforcing);
     if args.measure {
         config.measure = true;
         config.measure_cache = args.measure_cache.clone().or(config.measure_cache);
@@ -64,12 +69,25 @@ fn quantize(args: &args::Quantize, common: &Common) -> Result<Done> {
         let message = "--measure needs the runtime to measure on: name it with --runtime";
         return Err(Usage(message.into()).into());
     }
-    if args.no_gate {
-        config.enforcement = Enforcement::Judge;
-    }
-    if args.no_validate {
-        config.enforcement = Enforcement::None;
-    }
+    make("quantize", &args.making, config, common)
+}
+
+fn convert(args: &args::Convert, common: &Common) -> Result<Done> {
+    let mut config = settings_over(&Config::converting(args.to.unwrap_or(Scheme::Keep)), common)?;
+    config.scheme = args.to.or(config.scheme);
+    // Layers are not measured here, whatever a settings file for all commands says.
+    config.measure = false;
+    apply_precision(&mut config, &args.precision)?;
+    apply_selection(&mut config, &args.selection)?;
+    apply_running(&mut config, &args.running)?;
+    apply_gate(&mut config, &args.gate);
+    apply_enforcing(&mut config, &args.enforcing);
+    make("convert", &args.making, config, common)
+}
+
+/// From one file to another, with everything that is printed and written beside it.
+fn make(command: &str, args: &args::Making, config: Config, common: &Common) -> Result<Done> {
+    let config = Config { external_data: config.external_data | args.external_data, ..config };
     let to_stdout = args.output == Path::new("-");
     if to_stdout && common.json {
         return Err(Usage("--json and -o - both want stdout".into()).into());
@@ -88,7 +106,7 @@ fn quantize(args: &args::Quantize, common: &Common) -> Result<Done> {
         bar.show(&event);
     })?;
     bar.finish();
-    let document = outcome.document("quantize");
+    let document = outcome.document(command);
     if let Some(path) = &args.save_plan {
         write(path, &outcome.plan.to_toml())?;
     }
@@ -115,7 +133,10 @@ fn quantize(args: &args::Quantize, common: &Common) -> Result<Done> {
 
 fn plan(args: &args::Plan, common: &Common) -> Result<Done> {
     let mut config = settings(common)?;
-    apply_planning(&mut config, &args.planning)?;
+    config.scheme = args.scheme.or(config.scheme);
+    apply_integers(&mut config, &args.integers);
+    apply_precision(&mut config, &args.precision)?;
+    apply_selection(&mut config, &args.selection)?;
     if let Some(runtime) = &args.runtime {
         config.runtime = runtime.clone();
     }

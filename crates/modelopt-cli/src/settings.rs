@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use modelopt::runtime::worker::Worker;
 use modelopt::runtime::{LibrarySearch, parse_dim};
-use modelopt::{Config, rewrite};
+use modelopt::{Config, Enforcement, rewrite};
 
 use crate::Usage;
 use crate::args::{self, Common};
@@ -17,6 +17,11 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The settings file, or the defaults, in the environment of this process.
 pub(crate) fn settings(common: &Common) -> Result<Config> {
+    settings_over(&Config::default(), common)
+}
+
+/// The settings file over these defaults, in the environment of this process.
+pub(crate) fn settings_over(defaults: &Config, common: &Common) -> Result<Config> {
     let default = Path::new("modelopt.toml");
     let path = match &common.config {
         Some(path) => Some(path.as_path()),
@@ -25,9 +30,9 @@ pub(crate) fn settings(common: &Common) -> Result<Config> {
     let config = match path {
         Some(path) => {
             let text = read_text(path)?;
-            Config::from_toml(&text).with_context(|| path.display().to_string())?
+            defaults.with_toml(&text).with_context(|| path.display().to_string())?
         }
-        None => Config::default(),
+        None => defaults.clone(),
     };
     let library_path =
         if cfg!(target_os = "macos") { "DYLD_LIBRARY_PATH" } else { "LD_LIBRARY_PATH" };
@@ -62,10 +67,36 @@ pub(crate) fn default_cache() -> Option<PathBuf> {
 
 pub(crate) fn apply_planning(config: &mut Config, args: &args::Planning) -> Result<()> {
     config.scheme = args.scheme.or(config.scheme);
+    apply_integers(config, &args.integers);
+    apply_selection(config, &args.selection)
+}
+
+pub(crate) fn apply_integers(config: &mut Config, args: &args::Integers) {
     if let Some(granularity) = args.granularity {
         config.numerics.granularity = granularity.into();
     }
     config.numerics.reduce_range |= args.reduce_range;
+}
+
+/// After the scheme is known.
+pub(crate) fn apply_precision(config: &mut Config, args: &args::Precision) -> Result<()> {
+    config.float32_statistics |= args.float32_statistics;
+    config.min_rounding_sqnr_db = args.min_rounding_sqnr.unwrap_or(config.min_rounding_sqnr_db);
+    let computes = config.scheme.and_then(rewrite::Scheme::computes_in);
+    match args.io.as_deref() {
+        Some("float32") => config.io = rewrite::Interface::Float32,
+        Some(io) if computes.is_some_and(|to| to.name() == io) => {
+            config.io = rewrite::Interface::Converted;
+        }
+        Some(io) => {
+            return Err(Usage(format!("--io {io} needs a model that computes in {io}")).into());
+        }
+        None => {}
+    }
+    Ok(())
+}
+
+pub(crate) fn apply_selection(config: &mut Config, args: &args::Selection) -> Result<()> {
     config.min_weight_bytes = args.min_weight_bytes.unwrap_or(config.min_weight_bytes);
     replace(&mut config.include, &args.include);
     replace(&mut config.exclude, &args.exclude);
@@ -77,6 +108,15 @@ pub(crate) fn apply_planning(config: &mut Config, args: &args::Planning) -> Resu
         config.plan = Some(plan);
     }
     Ok(())
+}
+
+pub(crate) fn apply_enforcing(config: &mut Config, args: &args::Enforcing) {
+    if args.no_gate {
+        config.enforcement = Enforcement::Judge;
+    }
+    if args.no_validate {
+        config.enforcement = Enforcement::None;
+    }
 }
 
 pub(crate) fn apply_running(config: &mut Config, args: &args::Running) -> Result<()> {

@@ -49,13 +49,14 @@ pub fn compare(
     let samples = run::samples(&model, config)?;
     progress(Progress::Step("preparing the original"));
     let mut target = run::target(original, &samples, config)?;
-    let run = judging::run_both(&mut target, candidate, &samples, config, progress)?;
+    let judged = judging::Candidate { path: candidate, casting: None };
+    let run = judging::run_both(&mut target, judged, &samples, config, progress)?;
     if let Some(failure) = &run.failure {
         return Err(ErrorKind::Candidate(failure.clone()).into());
     }
     let verdict = judging::verdict(Some(&run), size, config);
     let mut runs = vec![run];
-    runs.extend(judging::run_others(original, candidate, &samples, config, progress)?);
+    runs.extend(judging::run_others(original, judged, &samples, config, progress)?);
     Ok(Compared {
         size,
         samples: run::summary(&samples),

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
-use modelopt_rewrite::{Numerics, Pattern, Plan, PlanError, PlanOptions, Scheme, Target, steps};
+use modelopt_rewrite::{
+    Interface, Numerics, Pattern, Plan, PlanError, PlanOptions, Precision, PrecisionOptions,
+    Scheme, Target, steps,
+};
 use modelopt_runtime::worker::Worker;
 use modelopt_runtime::{
     LibrarySearch, Optimization, RuntimeKind, SessionOptions, SynthesisOptions, parse_value,
@@ -27,6 +30,13 @@ pub struct Config {
     pub plan: Option<Plan>,
     /// How weights are turned into integers.
     pub numerics: Numerics,
+    /// What becomes of float32 inputs and outputs of a model that is to compute in 16 bits.
+    pub io: Interface,
+    /// Keep normalizations and Softmax in float32 when the rest computes in 16 bits.
+    pub float32_statistics: bool,
+    /// Weights and activations of which rounding to 16 bits leaves less than this stay float32, in
+    /// dB.
+    pub min_rounding_sqnr_db: f64,
     /// Weights smaller than this are left alone, in bytes.
     pub min_weight_bytes: usize,
     /// If not empty, only layers that match one of these are changed.
@@ -180,6 +190,9 @@ impl Default for Config {
             scheme: plan.scheme,
             plan: None,
             numerics: plan.numerics,
+            io: plan.precision.io,
+            float32_statistics: plan.precision.float32_statistics,
+            min_rounding_sqnr_db: plan.precision.min_rounding_sqnr_db,
             min_weight_bytes: plan.min_weight_bytes,
             include: Vec::new(),
             exclude: Vec::new(),
@@ -210,9 +223,41 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Settings for a conversion to 16 bits: the default limit of parity is 40 dB, because so
+    /// little is lost.
+    pub fn converting(scheme: Scheme) -> Self {
+        let mut config = Config { scheme: Some(scheme), ..Config::default() };
+        config.gate.min_sqnr_db = Some(40.0);
+        config
+    }
+
     /// Reads the text of a `modelopt.toml`.
     pub fn from_toml(text: &str) -> Result<Self, Error> {
-        toml::from_str(text).map_err(|error| ErrorKind::Config(error.to_string()).into())
+        Config::default().with_toml(text)
+    }
+
+    /// These settings, but for those that the text of a `modelopt.toml` sets.
+    pub fn with_toml(&self, text: &str) -> Result<Self, Error> {
+        let wrong = |error: String| Error::from(ErrorKind::Config(error));
+        // First alone, so that errors tell the line.
+        toml::from_str::<Config>(text).map_err(|error| wrong(error.to_string()))?;
+        let given: toml::Table = toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        let mut all = toml::Table::try_from(self).map_err(|error| wrong(error.to_string()))?;
+        overlay(&mut all, given);
+        let mut config: Config = all.try_into().map_err(|error| wrong(error.to_string()))?;
+        // What no file can set.
+        config.plan.clone_from(&self.plan);
+        config.environment.clone_from(&self.environment);
+        config.worker.clone_from(&self.worker);
+        Ok(config)
+    }
+
+    /// The 16-bit type that the model is to compute in, if it is.
+    pub(crate) fn computes_in(&self) -> Option<Precision> {
+        match &self.plan {
+            Some(plan) => plan.layers.iter().find_map(|layer| layer.scheme.computes_in()),
+            None => self.scheme.and_then(Scheme::computes_in),
+        }
     }
 
     pub(crate) fn plan_options(&self) -> Result<PlanOptions, PlanError> {
@@ -224,6 +269,12 @@ impl Config {
             target: self.runtime.target(),
             measured: HashMap::new(),
             numerics: self.numerics,
+            precision: PrecisionOptions {
+                io: self.io,
+                float32_statistics: self.float32_statistics,
+                min_rounding_sqnr_db: self.min_rounding_sqnr_db,
+                ..PrecisionOptions::default()
+            },
             min_weight_bytes: self.min_weight_bytes,
             include: patterns(&self.include)?,
             exclude: patterns(&self.exclude)?,
@@ -266,6 +317,18 @@ impl Config {
             }
         }
         Ok(())
+    }
+}
+
+/// Sets what `given` sets, table by table.
+fn overlay(all: &mut toml::Table, given: toml::Table) {
+    for (key, value) in given {
+        match (all.get_mut(&key), value) {
+            (Some(toml::Value::Table(inner)), toml::Value::Table(value)) => overlay(inner, value),
+            (_, value) => {
+                all.insert(key, value);
+            }
+        }
     }
 }
 

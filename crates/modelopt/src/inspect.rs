@@ -79,7 +79,7 @@ pub struct WeightBytes {
 pub fn inspect(path: &Path, config: &Config) -> Result<Inspection, Error> {
     let model = onnx::load(path)?;
     let prepared = transform::prepared(&model, config)?;
-    let plan = transform::planned(&prepared, config, transform::Measurements::new())?;
+    let plan = transform::planned(&prepared, config, &transform::Hints::default())?;
     let info = &model.info;
     let main = model.graph(model.main());
     let port = |info: &ValueInfo| Port {

@@ -12,13 +12,31 @@ use modelopt_validate::{
 use crate::Progress;
 use crate::config::{Config, RuntimeChoice};
 use crate::error::Error;
-use crate::run::{self, Bench};
+use crate::casting::Casting;
+use crate::run::{self, Bench, Ready};
+
+/// The model that is judged.
+#[derive(Clone, Copy)]
+pub(crate) struct Candidate<'a> {
+    pub(crate) path: &'a Path,
+    /// How it takes and gives what the original has in float32, if in another type.
+    pub(crate) casting: Option<&'a Casting>,
+}
+
+impl Candidate<'_> {
+    fn ready(&self, bench: &Bench<'_>, samples: &[Sample]) -> Result<Ready, RuntimeError> {
+        let Some(casting) = self.casting else { return bench.ready(self.path, samples) };
+        let first = casting.samples(samples.get(..1).unwrap_or_default());
+        let ready = bench.ready(self.path, &first)?;
+        Ok(Ready { session: casting.clone().around(ready.session), ..ready })
+    }
+}
 
 /// Both models in one runtime: parity, latency, load time and memory. A candidate that does not
 /// run is a run with a failure; an original that does not is an error.
 pub(crate) fn run_both(
     bench: &mut Bench<'_>,
-    candidate: &Path,
+    candidate: Candidate<'_>,
     samples: &[Sample],
     config: &Config,
     progress: &mut dyn FnMut(Progress),
@@ -30,7 +48,7 @@ pub(crate) fn run_both(
     };
     progress(Progress::Step("preparing the candidate"));
     let sample = samples.first().map_or("", |sample| &sample.name);
-    let mut ready = match bench.ready(candidate, samples) {
+    let mut ready = match candidate.ready(bench, samples) {
         Ok(ready) => ready,
         Err(error) => {
             run.failure = Some(failure(sample, &error));
@@ -71,7 +89,7 @@ pub(crate) fn run_both(
 /// that cannot run the original is a run with a failure.
 pub(crate) fn run_others(
     original: &Path,
-    candidate: &Path,
+    candidate: Candidate<'_>,
     samples: &[Sample],
     config: &Config,
     progress: &mut dyn FnMut(Progress),

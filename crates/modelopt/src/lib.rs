@@ -13,6 +13,7 @@
 
 mod bench;
 mod blame;
+mod casting;
 mod compare;
 mod config;
 mod demand;
@@ -20,6 +21,7 @@ mod error;
 mod inspect;
 mod judging;
 mod measure;
+mod observe;
 mod optimize;
 mod provenance;
 mod run;

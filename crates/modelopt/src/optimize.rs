@@ -5,20 +5,22 @@ use std::path::Path;
 use modelopt_graph::Model;
 use modelopt_onnx::{self as onnx, SaveOptions, Staged};
 use modelopt_report as report;
-use modelopt_rewrite::{Plan, QuantizedWeight, Scheme};
+use modelopt_rewrite::{Interface, Plan, Precision, QuantizedWeight, Scheme};
 use modelopt_runtime::Sample;
 use modelopt_validate::{Culprit, Parity, SizeChange, SlowLayer, Verdict};
 
 use crate::Progress;
 use crate::blame;
+use crate::casting::Casting;
 use crate::config::{Config, Enforcement};
 use crate::demand;
 use crate::error::Error;
-use crate::judging;
+use crate::judging::{self, Candidate};
 use crate::measure::{self, Cache};
+use crate::observe;
 use crate::provenance;
 use crate::run::{self, Bench};
-use crate::transform::{self, Measurements, Transformed};
+use crate::transform::{self, Hints, Measurements, Transformed};
 
 /// What came of a run.
 #[derive(Clone, Debug)]
@@ -74,17 +76,38 @@ pub fn optimize(
     let mut warnings = Vec::new();
     let mut cache = Cache::open(config.measure_cache.as_deref());
     let mut ground = None;
-    let mut measured = Measurements::new();
+    let mut hints = Hints::default();
     if config.measure && config.plan.is_none() {
         let at = survey(input, &original, &prepared, config, progress)?;
-        measured = measure_layers(&prepared, &at, &mut cache, config, &mut warnings, progress);
+        hints.measured =
+            measure_layers(&prepared, &at, &mut cache, config, &mut warnings, progress);
         ground = Some(at);
     }
-    let plan = transform::planned(&prepared, config, measured)?;
+    let computes_in = config.computes_in();
+    let runs = config.enforcement != Enforcement::None;
+    if let (Some(to), None, true) = (computes_in, &config.plan, runs) {
+        match survey(input, &original, &prepared, config, progress) {
+            Ok(at) => {
+                let Ground { bench, samples } = &at;
+                let least = config.min_rounding_sqnr_db;
+                let seen = observe::activations(&prepared, to, least, samples, bench, progress)?;
+                hints.unfit = seen.unfit;
+                warnings.extend(seen.warning);
+                ground = Some(at);
+            }
+            Err(error) => tolerate(error, config, &mut warnings)?,
+        }
+    }
+    let plan = transform::planned(&prepared, config, &hints)?;
     let mut transformed = transform::rewritten(&original, &prepared, plan, config)?;
     warnings.extend(unchanged_warning(&transformed));
-    let skip = transformed.unchanged || config.enforcement == Enforcement::None;
-    if !skip && ground.is_none() {
+    warnings.extend(computes_in.filter(|_| !transformed.unchanged).map(cpu_warning));
+    let casting = computes_in
+        .filter(|_| transformed.plan.io == Interface::Converted && !transformed.unchanged)
+        .map(|to| Casting::of(&original, to));
+    let skip = transformed.unchanged || !runs;
+    let tried = computes_in.is_some() && config.plan.is_none();
+    if !skip && ground.is_none() && !tried {
         match survey(input, &original, &prepared, config, progress) {
             Ok(surveyed) => ground = Some(surveyed),
             Err(error) => tolerate(error, config, &mut warnings)?,
@@ -122,7 +145,9 @@ pub fn optimize(
     // The candidate's weights are on disk now.
     drop(transformed.model);
     if let (false, Some(ground)) = (skip, ground) {
-        let judged = outcome.judge(input, &prepared, &staged, ground, &mut cache, config, progress);
+        let candidate = Candidate { path: staged.path(), casting: casting.as_ref() };
+        let judged =
+            outcome.judge(input, &prepared, candidate, ground, &mut cache, config, progress);
         if let Err(error) = judged {
             tolerate(error, config, &mut outcome.warnings)?;
         }
@@ -183,6 +208,15 @@ fn measure_layers(
     measured.layers
 }
 
+/// What everybody expects of 16 bits and processors do not give.
+fn cpu_warning(to: Precision) -> String {
+    let name = to.name();
+    format!(
+        "{} is not computed faster on CPUs, where runtimes cast or emulate it; --to {name}-weights halves the file at no cost",
+        to.dtype()
+    )
+}
+
 fn unchanged_warning(transformed: &Transformed) -> Option<String> {
     let layers = transformed.plan.layers.len();
     transformed.unchanged.then(|| match layers {
@@ -200,7 +234,7 @@ impl Outcome {
         &mut self,
         input: &Path,
         prepared: &Model,
-        staged: &Staged,
+        candidate: Candidate<'_>,
         ground: Ground<'_>,
         cache: &mut Cache,
         config: &Config,
@@ -214,11 +248,11 @@ impl Outcome {
                     .to_owned(),
             );
         }
-        let target = judging::run_both(&mut bench, staged.path(), &samples, config, progress)?;
+        let target = judging::run_both(&mut bench, candidate, &samples, config, progress)?;
         self.warnings.extend(target.failure.clone());
         let verdict = judging::verdict(Some(&target), self.size, config);
         self.runs = vec![target];
-        self.runs.extend(judging::run_others(input, staged.path(), &samples, config, progress)?);
+        self.runs.extend(judging::run_others(input, candidate, &samples, config, progress)?);
         let failed = |slow: bool| {
             verdict.failures().any(|c| c.name != "shrink" && (c.name == "slowdown") == slow)
         };

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
-use modelopt_graph::Model;
-use modelopt_graph::infer;
-use modelopt_rewrite::{self as rewrite, MeasuredLayer, Plan, PlanOptions, QuantizedWeight};
+use modelopt_graph::{Model, ValueId, infer};
+use modelopt_rewrite::{
+    self as rewrite, Interface, MeasuredLayer, Plan, Preparation, QuantizedWeight,
+};
 
 use crate::config::Config;
 use crate::error::Error;
@@ -29,7 +30,11 @@ pub(crate) fn prepared(model: &Model, config: &Config) -> Result<Model, Error> {
     if config.freeze_inputs {
         model.freeze_defaulted_inputs();
     }
-    rewrite::prepare(&mut model, &config.skip_rewrite)?;
+    let how = Preparation {
+        skip: &config.skip_rewrite,
+        inline_functions: config.computes_in().is_some(),
+    };
+    rewrite::prepare(&mut model, how)?;
     infer::infer(&mut model);
     Ok(model)
 }
@@ -37,22 +42,33 @@ pub(crate) fn prepared(model: &Model, config: &Config) -> Result<Model, Error> {
 /// How long layers took, by name.
 pub(crate) type Measurements = HashMap<String, MeasuredLayer>;
 
+/// What running the model told the default rules.
+#[derive(Debug, Default)]
+pub(crate) struct Hints {
+    /// How long layers took.
+    pub(crate) measured: Measurements,
+    /// Values that must not be rounded to 16 bits, with the reason.
+    pub(crate) unfit: HashMap<ValueId, String>,
+    /// Layers that stay float32, by name, with the reason.
+    pub(crate) kept: HashMap<String, String>,
+}
+
 /// The plan for a prepared model: the given one, or that of the default rules.
-pub(crate) fn planned(
-    prepared: &Model,
-    config: &Config,
-    measured: Measurements,
-) -> Result<Plan, Error> {
-    Ok(match &config.plan {
-        Some(plan) => rewrite::plan_from(prepared, plan)?,
-        None => rewrite::plan(prepared, &PlanOptions { measured, ..config.plan_options()? })?,
-    })
+pub(crate) fn planned(prepared: &Model, config: &Config, hints: &Hints) -> Result<Plan, Error> {
+    if let Some(plan) = &config.plan {
+        return Ok(rewrite::plan_from(prepared, plan)?);
+    }
+    let mut options = config.plan_options()?;
+    options.measured.clone_from(&hints.measured);
+    options.precision.unfit.clone_from(&hints.unfit);
+    options.precision.kept.clone_from(&hints.kept);
+    Ok(rewrite::plan(prepared, &options)?)
 }
 
 /// Plans and rewrites a model. The same model and settings give the same candidate.
 pub fn transform(model: &Model, config: &Config) -> Result<Transformed, Error> {
     let prepared = prepared(model, config)?;
-    let plan = planned(&prepared, config, Measurements::new())?;
+    let plan = planned(&prepared, config, &Hints::default())?;
     rewritten(model, &prepared, plan, config)
 }
 
@@ -63,8 +79,9 @@ pub(crate) fn rewritten(
     plan: Plan,
     config: &Config,
 ) -> Result<Transformed, Error> {
-    // Whoever asks for frozen inputs gets them, also where nothing is quantized.
-    let unchanged = plan.changed() == 0 && !config.freeze_inputs;
+    // Whoever asks for frozen or converted inputs gets them, also where nothing else changes.
+    let changes_io = plan.io == Interface::Converted && config.computes_in().is_some();
+    let unchanged = plan.changed() == 0 && !config.freeze_inputs && !changes_io;
     if unchanged {
         return Ok(Transformed { model: original.clone(), plan, weights: Vec::new(), unchanged });
     }
