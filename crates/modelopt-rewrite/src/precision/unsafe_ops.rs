@@ -24,6 +24,7 @@ const BY_NATURE: &[(&str, &[&str])] = &[
         "coordinates need their fractions",
         &["AffineGrid", "DeformConv", "MaxRoiPool", "NonMaxSuppression", "RoiAlign"],
     ),
+    ("it is defined by a function that computes in float32", &["MeanVarianceNormalization"]),
     ("a loss adds up a whole batch", &["NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"]),
 ];
 
@@ -40,7 +41,6 @@ const STATISTICS: &[&str] = &[
     "LogSoftmax",
     "LpNormalization",
     "LRN",
-    "MeanVarianceNormalization",
     "RMSNormalization",
     "SimplifiedLayerNormalization",
     "Softmax",
