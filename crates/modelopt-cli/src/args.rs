@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use modelopt::RuntimeChoice;
-use modelopt::rewrite::{self, Granularity, Scheme};
+use modelopt::rewrite::{self, Granularity, Interface, Scheme};
 use modelopt::runtime::Optimization;
 
 /// Makes ONNX models smaller and faster, and proves that they still are the same model.
@@ -225,14 +225,32 @@ pub(crate) struct Integers {
 #[command(next_help_heading = "Plan")]
 pub(crate) struct Precision {
     /// Type of the model's float32 inputs and outputs: float32, or that of --to [default: float32]
-    #[arg(long, value_parser = ["float32", "fp16", "bf16"], value_name = "TYPE", conflicts_with = "plan")]
-    pub(crate) io: Option<String>,
+    #[arg(long, value_enum, value_name = "TYPE", conflicts_with = "plan")]
+    pub(crate) io: Option<InterfaceArgument>,
     /// Keep normalizations and Softmax in float32
     #[arg(long, conflicts_with = "plan")]
     pub(crate) float32_statistics: bool,
     /// Weights and activations of which rounding leaves less than this stay float32 [default: 40]
     #[arg(long, value_parser = limit, value_name = "DB", allow_negative_numbers = true, conflicts_with = "plan")]
     pub(crate) min_rounding_sqnr: Option<f64>,
+}
+
+/// `Interface` as an argument.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum InterfaceArgument {
+    Float32,
+    Fp16,
+    Bf16,
+}
+
+impl From<InterfaceArgument> for Interface {
+    fn from(argument: InterfaceArgument) -> Self {
+        match argument {
+            InterfaceArgument::Float32 => Interface::Float32,
+            InterfaceArgument::Fp16 => Interface::Fp16,
+            InterfaceArgument::Bf16 => Interface::Bf16,
+        }
+    }
 }
 
 /// Which layers change, and how the model is prepared.

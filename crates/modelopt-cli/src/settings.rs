@@ -82,18 +82,15 @@ pub(crate) fn apply_integers(config: &mut Config, args: &args::Integers) {
 pub(crate) fn apply_precision(config: &mut Config, args: &args::Precision) -> Result<()> {
     config.float32_statistics |= args.float32_statistics;
     config.min_rounding_sqnr_db = args.min_rounding_sqnr.unwrap_or(config.min_rounding_sqnr_db);
+    config.io = args.io.map_or(config.io, Into::into);
     let computes = config.scheme.and_then(rewrite::Scheme::computes_in);
-    match args.io.as_deref() {
-        Some("float32") => config.io = rewrite::Interface::Float32,
-        Some(io) if computes.is_some_and(|to| to.name() == io) => {
-            config.io = rewrite::Interface::Converted;
+    match config.io.precision() {
+        Some(io) if computes != Some(io) && args.io.is_some() => {
+            let io = io.name();
+            Err(Usage(format!("--io {io} needs a model that computes in {io}")).into())
         }
-        Some(io) => {
-            return Err(Usage(format!("--io {io} needs a model that computes in {io}")).into());
-        }
-        None => {}
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 pub(crate) fn apply_selection(config: &mut Config, args: &args::Selection) -> Result<()> {

@@ -73,14 +73,25 @@ pub enum Interface {
     /// They stay float32, with casts behind and before them.
     #[default]
     Float32,
-    /// They take the type that the model computes in.
-    Converted,
+    /// They become float16.
+    Fp16,
+    /// They become bfloat16.
+    Bf16,
 }
 
 impl Interface {
     #[allow(clippy::trivially_copy_pass_by_ref)] // What serde calls.
     fn is_default(&self) -> bool {
         *self == Interface::default()
+    }
+
+    /// The type that they become, if they change.
+    pub fn precision(self) -> Option<Precision> {
+        match self {
+            Interface::Float32 => None,
+            Interface::Fp16 => Some(Precision::Fp16),
+            Interface::Bf16 => Some(Precision::Bf16),
+        }
     }
 }
 

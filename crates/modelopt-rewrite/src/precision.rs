@@ -88,9 +88,7 @@ pub(crate) fn plan(
         };
         plan.layers.push(line(model, id, names.get(&id).copied().unwrap_or(""), scheme, reason));
     }
-    if plan.layers.iter().all(|layer| layer.scheme == Scheme::Keep)
-        && !convert::has_float_interface(model)
-    {
+    if form::available(model, to).is_err() || !convert::has_float_interface(model) {
         plan.io = Interface::default();
     }
     Ok(plan)
@@ -193,7 +191,7 @@ pub(crate) fn lines_from(
 /// The regions that a plan asks for, found before anything else changes the model.
 pub(crate) struct Conversion {
     to: Precision,
-    io: Interface,
+    changes_io: bool,
     regions: regions::Regions,
 }
 
@@ -203,12 +201,11 @@ pub(crate) fn conversions(model: &Model, plan: &Plan) -> Vec<Conversion> {
     for to in Precision::ALL {
         // Checked when the plan was made.
         let nodes = asked(model, plan, to).unwrap_or_default();
-        let wants_io = plan.io == Interface::Converted && all.is_empty();
-        if nodes.is_empty() && !(wants_io && to == Precision::Fp16) {
-            continue;
+        let changes_io = plan.io.precision() == Some(to);
+        if !nodes.is_empty() || changes_io {
+            let regions = regions::planned(model, to, &nodes, changes_io);
+            all.push(Conversion { to, changes_io, regions });
         }
-        let io = if wants_io { Interface::Converted } else { Interface::Float32 };
-        all.push(Conversion { to, io, regions: regions::planned(model, to, &nodes, io) });
     }
     all
 }
@@ -218,17 +215,18 @@ pub(crate) fn convert(
     model: &mut Model,
     conversion: &Conversion,
 ) -> Result<Vec<QuantizedWeight>, BrokenRewrite> {
-    let &Conversion { to, io, ref regions } = conversion;
+    let &Conversion { to, changes_io, ref regions } = conversion;
     let mut rounded = Vec::new();
     let change = |model: &mut Model| {
-        rounded = convert::convert(model, regions, to, io);
+        rounded = convert::convert(model, regions, to, changes_io);
         // Casts alone may be what changed.
         1
     };
-    match io {
-        Interface::Float32 => engine::checked(model, to.name(), change)?,
-        Interface::Converted => engine::checked_inside(model, to.name(), change)?,
-    };
+    if changes_io {
+        engine::checked_inside(model, to.name(), change)?;
+    } else {
+        engine::checked(model, to.name(), change)?;
+    }
     let results = rounded.into_par_iter().map(|(name, tensor)| weight(name, &tensor, to));
     Ok(results.collect())
 }

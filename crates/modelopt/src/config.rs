@@ -270,7 +270,10 @@ impl Config {
             measured: HashMap::new(),
             numerics: self.numerics,
             precision: PrecisionOptions {
-                io: self.io,
+                // Of no concern to a model that computes in another type.
+                io: Some(self.io)
+                    .filter(|io| io.precision() == self.computes_in())
+                    .unwrap_or_default(),
                 float32_statistics: self.float32_statistics,
                 min_rounding_sqnr_db: self.min_rounding_sqnr_db,
                 ..PrecisionOptions::default()

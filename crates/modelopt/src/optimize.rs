@@ -5,7 +5,7 @@ use std::path::Path;
 use modelopt_graph::Model;
 use modelopt_onnx::{self as onnx, SaveOptions, Staged};
 use modelopt_report as report;
-use modelopt_rewrite::{Interface, Plan, Precision, QuantizedWeight, Scheme};
+use modelopt_rewrite::{Plan, Precision, QuantizedWeight, Scheme};
 use modelopt_runtime::Sample;
 use modelopt_validate::{Culprit, Parity, SizeChange, SlowLayer, Verdict};
 
@@ -102,9 +102,7 @@ pub fn optimize(
     let mut transformed = transform::rewritten(&original, &prepared, plan, config)?;
     warnings.extend(unchanged_warning(&transformed));
     warnings.extend(computes_in.filter(|_| !transformed.unchanged).map(cpu_warning));
-    let casting = computes_in
-        .filter(|_| transformed.plan.io == Interface::Converted && !transformed.unchanged)
-        .map(|to| Casting::of(&original, to));
+    let casting = transformed.plan.io.precision().map(|to| Casting::of(&original, to));
     let skip = transformed.unchanged || !runs;
     let tried = computes_in.is_some() && config.plan.is_none();
     if !skip && ground.is_none() && !tried {

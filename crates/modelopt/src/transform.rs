@@ -80,7 +80,7 @@ pub(crate) fn rewritten(
     config: &Config,
 ) -> Result<Transformed, Error> {
     // Whoever asks for frozen or converted inputs gets them, also where nothing else changes.
-    let changes_io = plan.io == Interface::Converted && config.computes_in().is_some();
+    let changes_io = plan.io != Interface::Float32;
     let unchanged = plan.changed() == 0 && !config.freeze_inputs && !changes_io;
     if unchanged {
         return Ok(Transformed { model: original.clone(), plan, weights: Vec::new(), unchanged });

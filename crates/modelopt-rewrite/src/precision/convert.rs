@@ -20,7 +20,7 @@ use modelopt_graph::{
 
 use super::form::{cast_target, is_float, narrowed};
 use super::regions::{Regions, is_model_input};
-use crate::plan::{Interface, Precision};
+use crate::plan::Precision;
 
 /// Constants below this size are stored twice rather than cast when they are read in both types.
 const SMALL: usize = 4096;
@@ -50,9 +50,9 @@ pub(crate) fn convert(
     model: &mut Model,
     regions: &Regions,
     to: Precision,
-    io: Interface,
+    changes_io: bool,
 ) -> Vec<(String, Arc<Tensor>)> {
-    let involved = involved(model, regions, io);
+    let involved = involved(model, regions, changes_io);
     for (&id, form) in &regions.nodes {
         if let Some(name) = form.attribute {
             set_result_type(model, id, name, to);
@@ -68,7 +68,7 @@ pub(crate) fn convert(
     rounded
 }
 
-fn involved(model: &Model, regions: &Regions, io: Interface) -> Vec<Involved> {
+fn involved(model: &Model, regions: &Regions, changes_io: bool) -> Vec<Involved> {
     let mut narrow_inside: HashMap<ValueId, ()> = HashMap::new();
     let mut entered: HashMap<Use, ()> = HashMap::new();
     for (id, chain) in &regions.chains {
@@ -77,10 +77,9 @@ fn involved(model: &Model, regions: &Regions, io: Interface) -> Vec<Involved> {
         entered.extend(chain.leaves.iter().map(|&(g, at)| (Use::Output(g, at as u32), ())));
     }
     let main = model.main();
-    let converted = io == Interface::Converted;
     let wants = |at: Use| match at {
         _ if entered.contains_key(&at) => Wants::Narrow,
-        Use::Output(graph, _) if graph == main && converted => Wants::Narrow,
+        Use::Output(graph, _) if graph == main && changes_io => Wants::Narrow,
         Use::Output(..) => Wants::Wide,
         Use::Node(id, index) => {
             use super::form::Slot;
@@ -104,7 +103,7 @@ fn involved(model: &Model, regions: &Regions, io: Interface) -> Vec<Involved> {
                     .nodes
                     .get(&id)
                     .is_some_and(|form| form.outputs.get(index as usize) == Some(&true)),
-                Producer::Input(graph) => graph == main && converted,
+                Producer::Input(graph) => graph == main && changes_io,
                 _ => false,
             };
         let uses = || model.value(value).uses().iter().copied();
@@ -117,7 +116,7 @@ fn involved(model: &Model, regions: &Regions, io: Interface) -> Vec<Involved> {
             uses().any(|at| matches!(at, Use::Output(graph, _) if graph == main));
         let fixed = match producer {
             Producer::Input(_) => Some(if native_narrow { Wants::Narrow } else { Wants::Wide }),
-            _ if returned => Some(if converted { Wants::Narrow } else { Wants::Wide }),
+            _ if returned => Some(if changes_io { Wants::Narrow } else { Wants::Wide }),
             _ => None,
         };
         all.push(Involved { value, native_narrow, wide, narrow, fixed });

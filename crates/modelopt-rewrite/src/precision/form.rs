@@ -103,6 +103,7 @@ pub(crate) fn form(model: &Model, id: NodeId, to: Precision) -> Kind {
     match node.op.name.as_str() {
         "Cast" => cast(model, node, version, to),
         "Constant" => Kind::Unconcerned,
+        "BitCast" => Kind::Fixed("it reads the bits of a float32".to_owned()),
         "ConstantOfShape" => by_attribute(node, schema, to, "value"),
         "EyeLike" => by_attribute(node, schema, to, "dtype"),
         _ => by_schema(model, id, schema, to),
@@ -244,7 +245,9 @@ pub(crate) fn narrowed(model: &Model, value: ValueId, to: Precision) -> Type {
 
 /// Whether the model's opset has casts to this type at all, or why nothing can be done.
 pub(crate) fn available(model: &Model, to: Precision) -> Result<(), String> {
-    let version = model.opset(model.main(), "").unwrap_or(1);
+    let Some(version) = model.opset(model.main(), "") else {
+        return Err("the model imports no operators of ai.onnx, and so no Cast".to_owned());
+    };
     let allowed = schema::lookup("", "Cast", version).is_some_and(|cast| {
         cast.formal_output(0).is_some_and(|output| cast.allows(output, to.dtype()))
     });

@@ -120,7 +120,7 @@ pub(crate) fn decide(
         candidates.insert(id, form);
         fates.push((id, Fate::Idle));
     }
-    let spread = Spread::new(model, to, candidates, &controls, &unfit, options.io);
+    let spread = Spread::new(model, to, candidates, &controls, &unfit, options.io != Interface::Float32);
     let regions = spread.from(&seeds);
     let through: HashSet<NodeId> = regions.chains.iter().map(|(node, _)| *node).collect();
     for (id, fate) in &mut fates {
@@ -138,7 +138,7 @@ pub(crate) fn planned(
     model: &Model,
     to: Precision,
     nodes: &HashSet<NodeId>,
-    io: Interface,
+    changes_io: bool,
 ) -> Regions {
     let mut candidates = HashMap::new();
     let mut controls = Vec::new();
@@ -158,7 +158,7 @@ pub(crate) fn planned(
     // Values that may not be rounded were looked at when the plan was made.
     let seeds: Vec<NodeId> = candidates.keys().copied().collect();
     let regions =
-        Spread::new(model, to, candidates, &controls, &Unfit::new(), io).from(&seeds);
+        Spread::new(model, to, candidates, &controls, &Unfit::new(), changes_io).from(&seeds);
     Regions { followers, ..regions }
 }
 
@@ -201,7 +201,7 @@ struct Spread<'a> {
     makers: HashMap<ValueId, Part>,
     readers: HashMap<ValueId, Vec<Part>>,
     unfit: &'a Unfit,
-    io: Interface,
+    changes_io: bool,
 }
 
 impl<'a> Spread<'a> {
@@ -211,7 +211,7 @@ impl<'a> Spread<'a> {
         candidates: HashMap<NodeId, Form>,
         controls: &[NodeId],
         unfit: &'a Unfit,
-        io: Interface,
+        changes_io: bool,
     ) -> Self {
         let chains = controls
             .iter()
@@ -221,7 +221,7 @@ impl<'a> Spread<'a> {
             })
             .collect();
         let (makers, readers) = (HashMap::new(), HashMap::new());
-        let mut spread = Spread { model, candidates, chains, makers, readers, unfit, io };
+        let mut spread = Spread { model, candidates, chains, makers, readers, unfit, changes_io };
         spread.link();
         spread
     }
@@ -253,7 +253,7 @@ impl<'a> Spread<'a> {
     /// The regions that grow from some nodes.
     fn from(mut self, seeds: &[NodeId]) -> Regions {
         let mut open: Vec<Part> = seeds.iter().map(|&id| Part::Node(id)).collect();
-        if self.io == Interface::Converted {
+        if self.changes_io {
             open.extend(self.at_the_interface());
         }
         let mut reached: HashSet<Part> = HashSet::new();

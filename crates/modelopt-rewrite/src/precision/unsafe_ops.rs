@@ -59,6 +59,9 @@ pub(super) fn objection(
     if options.float32_statistics && STATISTICS.contains(&op) {
         return Some("statistics stay float32, as asked".to_owned());
     }
+    if op.starts_with("Scatter") && model.node(id).string("reduction").is_some_and(|r| r != "none") {
+        return Some("it adds up a number of updates that is not known".to_owned());
+    }
     if SUMS.contains(&op) {
         return match summed(model, id) {
             Some(count) if count <= LONGEST_SUM => None,
