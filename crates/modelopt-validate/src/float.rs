@@ -59,6 +59,8 @@ pub struct FloatParity {
     pub rmse: f64,
     /// Signal to quantization noise ratio, `10 · log10(Σ ref² / Σ (ref − cand)²)` in dB.
     ///
+    /// Samples on which the errors are below what the type resolves beside the largest element of
+    /// any sample (four units in its last place) do not count, unless there are no others.
     /// +∞ when equal (all zero and no elements included), −∞ when the original is all zero and
     /// the candidate is not.
     #[serde(with = "crate::number")]
@@ -98,17 +100,18 @@ pub struct FloatParity {
 }
 
 impl FloatParity {
-    /// The figures of one sample, without `top1` and `top5`.
+    /// The figures of one sample, without `top1` and `top5`, and the largest magnitude of the
+    /// original's elements.
     pub(crate) fn of(
         sample: &str,
         original: &Floats<'_>,
         candidate: &Floats<'_>,
         close: Tolerance,
-    ) -> Self {
+    ) -> (Self, f64) {
         let sums = Sums::of(original, candidate, close);
         let comparable = sums.finite > 0 || sums.new_non_finite == 0;
         let known = |figure| if comparable { figure } else { f64::NAN };
-        FloatParity {
+        let figures = FloatParity {
             max_abs_error: known(sums.max_abs),
             mean_abs_error: known(share(sums.abs, sums.finite as f64)),
             rmse: known(share(sums.noise, sums.finite as f64).sqrt()),
@@ -123,7 +126,8 @@ impl FloatParity {
             changed_non_finite: sums.changed_non_finite,
             top1: None,
             top5: None,
-        }
+        };
+        (figures, sums.peak)
     }
 
     /// Takes the worse of each figure.
@@ -217,6 +221,8 @@ struct Sums {
     /// Positions where both are finite.
     finite: u64,
     max_abs: f64,
+    /// max |ref|
+    peak: f64,
     /// Σ |ref − cand|
     abs: f64,
     /// Σ (ref − cand)²
@@ -286,6 +292,7 @@ impl Sums {
         }
         self.finite += originals.len() as u64;
         self.max_abs = lanes.max_abs.into_iter().fold(self.max_abs, f64::max);
+        self.peak = lanes.peak.into_iter().fold(self.peak, f64::max);
         self.abs += lanes.abs.iter().sum::<f64>();
         self.noise += lanes.noise.iter().sum::<f64>();
         self.signal += lanes.signal.iter().sum::<f64>();
@@ -298,6 +305,7 @@ impl Sums {
 #[derive(Default)]
 struct Lanes {
     max_abs: [f64; LANES],
+    peak: [f64; LANES],
     abs: [f64; LANES],
     noise: [f64; LANES],
     signal: [f64; LANES],
@@ -313,6 +321,7 @@ impl Lanes {
         let error = (r - c).abs();
         let size = r.abs();
         self.max_abs[lane] = if error > self.max_abs[lane] { error } else { self.max_abs[lane] };
+        self.peak[lane] = if size > self.peak[lane] { size } else { self.peak[lane] };
         self.abs[lane] += error;
         self.noise[lane] += error * error;
         self.signal[lane] += r * r;
@@ -346,6 +355,7 @@ mod tests {
             &Floats::of(&candidate).unwrap(),
             Tolerance::default(),
         )
+        .0
     }
 
     #[test]
@@ -475,7 +485,7 @@ mod tests {
             let (original, candidate) = (tensor(&[original]), tensor(&[candidate]));
             let (original, candidate) =
                 (Floats::of(&original).unwrap(), Floats::of(&candidate).unwrap());
-            FloatParity::of("s", &original, &candidate, close).outside_tolerance
+            FloatParity::of("s", &original, &candidate, close).0.outside_tolerance
         };
         let half = Tolerance { rtol: 0.5, atol: 0.0 };
         assert_eq!(outside(4.0, 6.0, half), 0.0);

@@ -24,6 +24,7 @@ mod gate;
 mod latency;
 mod metrics;
 pub mod number;
+mod resolution;
 mod scores;
 mod size;
 mod timing;

@@ -3,12 +3,13 @@
 use std::fmt;
 
 use indexmap::IndexMap;
-use modelopt_graph::Tensor;
+use modelopt_graph::{DataType, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::exact;
 use crate::float::{FloatParity, Floats, Tolerance};
+use crate::resolution::Resolution;
 use crate::scores::Agreement;
 
 /// How close a candidate is to its original on the samples.
@@ -81,6 +82,7 @@ pub struct Accumulator {
     close: Tolerance,
     parity: Parity,
     agreements: Vec<Agreement>,
+    resolutions: Vec<Resolution>,
 }
 
 impl Accumulator {
@@ -112,8 +114,16 @@ impl Accumulator {
     /// The figures over all samples taken in.
     pub fn finish(self) -> Parity {
         let mut parity = self.parity;
-        for (output, agreement) in parity.outputs.iter_mut().zip(self.agreements) {
+        let gathered = self.agreements.into_iter().zip(&self.resolutions);
+        for (output, (agreement, resolution)) in parity.outputs.iter_mut().zip(gathered) {
             if let Some(float) = &mut output.float {
+                let dtype = DataType::from_name(&output.original.dtype);
+                if let Some((sqnr_db, sample)) =
+                    resolution.worst(dtype.unwrap_or(DataType::UNDEFINED))
+                {
+                    float.sqnr_db = sqnr_db;
+                    sample.clone_into(&mut float.worst_sample);
+                }
                 float.top1 = agreement.top1();
                 float.top5 = agreement.top5();
             }
@@ -132,6 +142,7 @@ impl Accumulator {
         let at = at.unwrap_or_else(|| {
             self.parity.outputs.push(OutputParity::new(name, original, candidate));
             self.agreements.push(Agreement::default());
+            self.resolutions.push(Resolution::default());
             self.parity.outputs.len() - 1
         });
         let output = &mut self.parity.outputs[at];
@@ -141,7 +152,8 @@ impl Accumulator {
             return;
         };
         if let (Some(a), Some(b)) = (Floats::of(original), Floats::of(candidate)) {
-            let figures = FloatParity::of(sample, &a, &b, self.close);
+            let (figures, peak) = FloatParity::of(sample, &a, &b, self.close);
+            self.resolutions[at].add(sample, peak, figures.sqnr_db, figures.max_abs_error);
             match &mut output.float {
                 Some(float) => float.worsen(figures),
                 none => *none = Some(figures),

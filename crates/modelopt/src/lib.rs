@@ -24,6 +24,7 @@ mod measure;
 mod observe;
 mod optimize;
 mod provenance;
+mod repair;
 mod run;
 mod transform;
 

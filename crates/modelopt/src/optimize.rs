@@ -1,5 +1,6 @@
 //! From one file to another: the whole way, with the gate at its end.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use modelopt_graph::Model;
@@ -19,6 +20,7 @@ use crate::judging::{self, Candidate};
 use crate::measure::{self, Cache};
 use crate::observe;
 use crate::provenance;
+use crate::repair::Patient;
 use crate::run::{self, Bench};
 use crate::transform::{self, Hints, Measurements, Transformed};
 
@@ -98,7 +100,22 @@ pub fn optimize(
             Err(error) => tolerate(error, config, &mut warnings)?,
         }
     }
-    let plan = transform::planned(&prepared, config, &hints)?;
+    let mut plan = transform::planned(&prepared, config, &hints)?;
+    if let (Some(Ground { bench, samples }), Some(_), None) = (&mut ground, computes_in, &config.plan)
+    {
+        let casting = plan.io.precision().map(|to| Casting::of(&original, to));
+        let patient = Patient {
+            prepared: &prepared,
+            plan: &plan,
+            samples,
+            limits: &config.gate,
+            bench,
+            casting: casting.as_ref(),
+            references: HashMap::new(),
+        };
+        let repaired = patient.repair(progress);
+        plan = repaired.apply(&prepared, plan)?;
+    }
     let mut transformed = transform::rewritten(&original, &prepared, plan, config)?;
     warnings.extend(unchanged_warning(&transformed));
     warnings.extend(computes_in.filter(|_| !transformed.unchanged).map(cpu_warning));

@@ -1,0 +1,316 @@
+//! Mixed precision: where a model that computes in 16 bits is not close enough, the nodes that do
+//! the most damage go back to float32, and no others.
+//!
+//! Each part of the model is converted alone and its damage measured as noise power relative to
+//! the output. Roundings are independent of each other, so noise powers add up, more or less: the
+//! parts with the most are halved and measured again until single nodes are found whose damage
+//! does not fit. Whether it does is told by the whole model only, which is run at the end.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use modelopt_graph::Model;
+use modelopt_onnx::{SaveOptions, Staged};
+use modelopt_rewrite::{self as rewrite, Plan, Precision, Scheme};
+use modelopt_runtime::{Outputs, Sample};
+use modelopt_validate::{Accumulator, Limits, Parity, Tolerance};
+
+use crate::Progress;
+use crate::casting::Casting;
+use crate::error::Error;
+use crate::run::Bench;
+
+/// How long to look for what must go, at most; what was found by then is used.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long to look for what may come back, at most.
+const AFTERTHOUGHT: Duration = Duration::from_secs(30);
+
+/// How often the whole model is run.
+const MOST_ATTEMPTS: usize = 6;
+
+/// What single parts may add up to, of what the whole may have: they are not all independent.
+const SHARE: f64 = 0.7;
+
+/// The model is not taken apart into more parts than this that compute in 16 bits: where damage is
+/// spread evenly, looking closer finds nothing.
+const MOST_PARTS: usize = 64;
+
+/// Constants below this size are not worth a scheme of their own.
+const SMALL: u64 = 4096;
+
+/// Keeping this share of all weights in float32 counts as much as one part computed in float32.
+const DEAR: f64 = 0.002;
+
+/// Neighbouring layers of the plan, converted alone.
+#[derive(Clone, Debug)]
+struct Part {
+    /// Places in the plan.
+    layers: Vec<usize>,
+    /// Whether only weights are of 16 bits, and all is computed in float32.
+    stored: bool,
+    /// Noise power relative to the signal's, on the worst output.
+    noise: f64,
+}
+
+/// The layers to keep from being of 16 bits, by name.
+#[derive(Debug, Default)]
+pub(crate) struct Repaired {
+    /// Layers that only store their weights in 16 bits, or are left as they are.
+    pub(crate) schemes: HashMap<String, Scheme>,
+}
+
+impl Repaired {
+    /// The plan with these layers as they have to be.
+    pub(crate) fn apply(self, prepared: &Model, mut plan: Plan) -> Result<Plan, Error> {
+        if self.schemes.is_empty() {
+            return Ok(plan);
+        }
+        for layer in &mut plan.layers {
+            if let Some(&scheme) = self.schemes.get(&layer.name) {
+                layer.scheme = scheme;
+                layer.reason = match scheme.stores_in() {
+                    Some(_) => "its rounding costs more than the limit allows; weights in 16 bits",
+                    None => "its rounding costs more than the limit allows",
+                }
+                .to_owned();
+            }
+        }
+        Ok(rewrite::plan_from(prepared, &plan)?)
+    }
+}
+
+/// What is to be repaired, and where it runs.
+pub(crate) struct Patient<'a, 'b> {
+    pub(crate) prepared: &'a Model,
+    pub(crate) plan: &'a Plan,
+    pub(crate) samples: &'a [Sample],
+    pub(crate) limits: &'a Limits,
+    pub(crate) bench: &'a mut Bench<'b>,
+    pub(crate) casting: Option<&'a Casting>,
+    /// What the original made of samples, by their place.
+    pub(crate) references: HashMap<usize, Outputs>,
+}
+
+impl Patient<'_, '_> {
+    /// Finds what has to stay float32 for the limit of parity. Nothing where the model is close
+    /// enough, or where it cannot be run.
+    pub(crate) fn repair(mut self, progress: &mut dyn FnMut(Progress)) -> Repaired {
+        let mut repaired = Repaired::default();
+        let all: Vec<usize> = (0..self.plan.layers.len())
+            .filter(|&place| self.plan.layers[place].scheme.computes_in().is_some())
+            .collect();
+        let (Some(limit), false) = (self.limits.min_sqnr_db, all.is_empty()) else {
+            return repaired;
+        };
+        let whole = vec![Part { layers: all, stored: false, noise: 0.0 }];
+        match self.worst(&whole) {
+            Some(found) if found.sqnr_db < limit => {
+                progress(Progress::Step("looking for what must stay float32"));
+                let parts = self.fit(whole, found, limit);
+                let plan = self.plan_of(&parts);
+                for (now, before) in plan.layers.iter().zip(&self.plan.layers) {
+                    if now.scheme != before.scheme {
+                        repaired.schemes.insert(now.name.clone(), now.scheme);
+                    }
+                }
+            }
+            _ => {}
+        }
+        repaired
+    }
+
+    /// Takes parts down until the whole meets the limit, then back up what was not needed.
+    fn fit(&mut self, mut parts: Vec<Part>, mut worst: Worst, limit: f64) -> Vec<Part> {
+        let started = Instant::now();
+        let allowed = noise(limit);
+        let mut budget = allowed * SHARE;
+        // Only the worst sample tells parts apart; others may turn out worse later on.
+        let mut samples = vec![worst.sample];
+        parts.iter_mut().for_each(|part| part.noise = noise(worst.sqnr_db));
+        let smallest = parts.iter().map(|part| part.layers.len()).sum::<usize>() / MOST_PARTS;
+        let mut dropped: Vec<Part> = Vec::new();
+        for _ in 0..MOST_ATTEMPTS {
+            while parts.iter().map(|part| part.noise).sum::<f64>() > budget
+                && started.elapsed() < PATIENCE
+            {
+                self.refine(&mut parts, &mut dropped, &samples, smallest.max(1));
+            }
+            match self.worst(&parts) {
+                Some(found) if found.sqnr_db >= limit => {
+                    self.take_back(&mut parts, dropped, limit);
+                    break;
+                }
+                Some(found) => worst = found,
+                None => break,
+            }
+            if started.elapsed() >= PATIENCE {
+                break;
+            }
+            if samples.contains(&worst.sample) {
+                budget *= (allowed / noise(worst.sqnr_db)).min(0.8);
+            } else {
+                samples.push(worst.sample);
+                for part in &mut parts {
+                    let noise = self.alone(part, &samples[samples.len() - 1..]);
+                    part.noise = part.noise.max(noise);
+                }
+            }
+        }
+        parts
+    }
+
+    /// Halves the part with the most noise for what float32 would cost there, or takes it one step
+    /// down.
+    fn refine(
+        &mut self,
+        parts: &mut Vec<Part>,
+        dropped: &mut Vec<Part>,
+        samples: &[usize],
+        smallest: usize,
+    ) {
+        let total: u64 = self.plan.layers.iter().map(|layer| layer.bytes).sum();
+        let rank = |part: &Part| {
+            let share = self.bytes(part) as f64 / (total.max(1) as f64 * DEAR);
+            part.noise / if part.stored { 1.0 + share } else { 1.0 }
+        };
+        let ranks: Vec<f64> = parts.iter().map(rank).collect();
+        let Some(place) = (0..parts.len()).max_by(|&a, &b| ranks[a].total_cmp(&ranks[b])) else {
+            return;
+        };
+        let part = parts.swap_remove(place);
+        let finest = if part.stored { 1 } else { smallest };
+        let mut pieces: Vec<Part> = if part.layers.len() > finest {
+            let (first, second) = part.layers.split_at(part.layers.len() / 2);
+            [first, second].map(|l| Part { layers: l.to_vec(), ..part.clone() }).to_vec()
+        } else if part.stored {
+            dropped.push(part);
+            Vec::new()
+        } else {
+            vec![Part { stored: true, ..part }]
+        };
+        pieces.retain(|piece| !piece.stored || self.bytes(piece) > 0);
+        for mut piece in pieces {
+            piece.noise = self.alone(&piece, samples);
+            parts.push(piece);
+        }
+    }
+
+    /// Stores weights in 16 bits again that were left alone, the largest first, where the whole
+    /// still meets the limit.
+    fn take_back(
+        &mut self,
+        parts: &mut Vec<Part>,
+        mut dropped: Vec<Part>,
+        limit: f64,
+    ) {
+        let started = Instant::now();
+        dropped.sort_by_key(|part| std::cmp::Reverse(self.bytes(part)));
+        for part in dropped {
+            if started.elapsed() >= AFTERTHOUGHT {
+                break;
+            }
+            parts.push(part);
+            if !self.worst(parts).is_some_and(|found| found.sqnr_db >= limit) {
+                parts.pop();
+            }
+        }
+    }
+
+    /// Size of the weights that a part could store in 16 bits.
+    fn bytes(&self, part: &Part) -> u64 {
+        let worth = |&&place: &&usize| self.plan.layers[place].bytes >= SMALL;
+        part.layers.iter().filter(worth).map(|&place| self.plan.layers[place].bytes).sum()
+    }
+
+    /// The plan in which only these parts are of 16 bits.
+    fn plan_of(&self, parts: &[Part]) -> Plan {
+        let mut plan = self.plan.clone();
+        for layer in &mut plan.layers {
+            layer.scheme = Scheme::Keep;
+        }
+        for part in parts {
+            for &place in &part.layers {
+                let before = &self.plan.layers[place];
+                let stores = before.scheme.computes_in().map(stored_in);
+                plan.layers[place].scheme = match stores {
+                    Some(stores) if part.stored && before.bytes >= SMALL => stores,
+                    _ if part.stored => Scheme::Keep,
+                    _ => before.scheme,
+                };
+            }
+        }
+        plan
+    }
+
+    /// The noise of a part alone; infinite where it does not run.
+    fn alone(&mut self, part: &Part, samples: &[usize]) -> f64 {
+        let plan = self.plan_of(std::slice::from_ref(part));
+        let parity = self.run(&plan, samples);
+        parity.and_then(|parity| Some(noise(sqnr_db(&parity)?.0))).unwrap_or(f64::INFINITY)
+    }
+
+    fn worst(&mut self, parts: &[Part]) -> Option<Worst> {
+        let plan = self.plan_of(parts);
+        let all: Vec<usize> = (0..self.samples.len()).collect();
+        let parity = self.run(&plan, &all)?;
+        let (sqnr_db, name) = sqnr_db(&parity)?;
+        let sample = self.samples.iter().position(|sample| sample.name == name).unwrap_or(0);
+        Some(Worst { sqnr_db, sample })
+    }
+
+    /// Runs the model under a plan, on some of the samples.
+    fn run(&mut self, plan: &Plan, samples: &[usize]) -> Option<Parity> {
+        let plan = rewrite::plan_from(self.prepared, plan).ok()?;
+        let mut model = self.prepared.clone();
+        rewrite::apply(&mut model, &plan).ok()?;
+        let folder = tempfile::tempdir().ok()?;
+        let path = folder.path().join("mixed.onnx");
+        let staged = Staged::write(&model, &path, SaveOptions::default()).ok()?;
+        let mut session = self.bench.prepare(staged.path()).ok()?;
+        if let Some(casting) = self.casting {
+            session = casting.clone().around(session);
+        }
+        let mut parity = Accumulator::new(Tolerance::default());
+        for &place in samples {
+            let sample = self.samples.get(place)?;
+            let outputs = session.run(&sample.inputs).ok()?;
+            parity.add(&sample.name, false, self.reference(place)?, &outputs);
+        }
+        Some(parity.finish())
+    }
+
+    /// What the original makes of a sample.
+    fn reference(&mut self, place: usize) -> Option<&Outputs> {
+        if !self.references.contains_key(&place) {
+            let outputs = self.bench.original.run(&self.samples.get(place)?.inputs).ok()?;
+            self.references.insert(place, outputs);
+        }
+        self.references.get(&place)
+    }
+}
+
+/// The scheme that only stores weights in a type.
+fn stored_in(to: Precision) -> Scheme {
+    match to {
+        Precision::Fp16 => Scheme::Fp16Weights,
+        Precision::Bf16 => Scheme::Bf16Weights,
+    }
+}
+
+/// The lowest ratio, and where.
+struct Worst {
+    sqnr_db: f64,
+    sample: usize,
+}
+
+fn sqnr_db(parity: &Parity) -> Option<(f64, &str)> {
+    let floats = parity.outputs.iter().filter_map(|output| output.float.as_ref());
+    let worst = floats.min_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db))?;
+    Some((worst.sqnr_db, &worst.worst_sample))
+}
+
+/// Noise power relative to the signal's.
+fn noise(sqnr_db: f64) -> f64 {
+    if sqnr_db.is_nan() { f64::INFINITY } else { 10f64.powf(-sqnr_db / 10.0) }
+}
