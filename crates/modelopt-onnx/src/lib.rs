@@ -23,6 +23,7 @@ mod save;
 mod wire;
 mod write;
 
+use std::io::Read;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -48,9 +49,17 @@ pub fn stored_size(path: &Path, model: &Model) -> Result<u64, Error> {
 /// BLAKE3 of a file, in hexadecimal. It is read, not mapped, so that it does not stay in memory
 /// beside the map of a model that is loaded.
 pub fn digest(path: &Path) -> std::io::Result<String> {
+    /// Large enough for all cores to have a part of it.
+    const WINDOW: usize = 4 << 20;
+    let mut file = fs_err::File::open(path)?;
+    let mut window = vec![0; WINDOW.min(usize::try_from(file.metadata()?.len()).unwrap_or(WINDOW))];
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(fs_err::File::open(path)?)?;
-    Ok(hasher.finalize().to_hex().to_string())
+    loop {
+        match file.read(&mut window)? {
+            0 => return Ok(hasher.finalize().to_hex().to_string()),
+            count => hasher.update_rayon(window.get(..count).unwrap_or_default()),
+        };
+    }
 }
 
 /// BLAKE3 of some bytes, in hexadecimal.

@@ -8,9 +8,9 @@ use modelopt_graph::{Payload, Rounded, Tensor};
 use rayon::prelude::*;
 
 /// How much is rounded before it is written.
-const WINDOW: usize = 8 << 20;
+const WINDOW: usize = 1 << 20;
 /// How much of that one task rounds.
-const TASK: usize = 128 << 10;
+const TASK: usize = 64 << 10;
 
 /// Some bytes of a file.
 #[derive(Clone, Debug)]

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use modelopt_graph::{Constant, Model, Tensor};
 use tempfile::NamedTempFile;
@@ -48,6 +49,8 @@ pub struct Staged {
     size: u64,
     /// The external file, locked as long as no model in place says that it is needed.
     data: Option<File>,
+    /// Brings the file to the disk while it is read already.
+    syncing: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Staged {
@@ -67,7 +70,13 @@ impl Staged {
     }
 
     /// Puts the model in its place.
-    pub fn commit(self) -> Result<(), Error> {
+    pub fn commit(mut self) -> Result<(), Error> {
+        if let Some(syncing) = self.syncing.take() {
+            // Syncing does not panic; if it did, nothing would say that the file is on the disk.
+            let lost = || io::Error::other("the file could not be brought to the disk");
+            let synced = syncing.join().unwrap_or_else(|_| Err(lost()));
+            synced.map_err(|error| ErrorKind::Io(error).at(&self.target))?;
+        }
         let renamed = fs_err::rename(self.file.path(), &self.target);
         renamed.map_err(|error| ErrorKind::Io(error).at(&self.target))?;
         sync_folder(&self.target);
@@ -92,7 +101,7 @@ impl Staged {
         }
         // From here on dropping the staging cleans up.
         let file = temporary(folder, &name)?;
-        let staged = Staged { target, file, size, data };
+        let mut staged = Staged { target, file, size, data, syncing: None };
         if rope.len() > ONE_FILE {
             return Err(ErrorKind::TooLarge(rope.len()));
         }
@@ -100,7 +109,8 @@ impl Staged {
         if let Ok(existing) = fs_err::metadata(&staged.target) {
             staged.file.as_file().set_permissions(existing.permissions())?;
         }
-        staged.file.as_file().sync_all()?;
+        let file = staged.file.as_file().try_clone()?;
+        staged.syncing = Some(std::thread::spawn(move || file.sync_all()));
         if cfg!(windows) {
             // There a lock like this keeps others from reading, too.
             staged.file.as_file().unlock()?;

@@ -114,19 +114,51 @@ fn of_block(block: &[f32], to: Precision) -> Rounding {
             narrow.convert_to_f32_slice(back);
         }
     }
-    let mut found = Rounding::NOTHING;
-    let (mut signal, mut noise) = (0f64, 0f64);
-    for (&number, &rounded) in block.iter().zip(back.iter()) {
-        if !number.is_finite() {
-            continue;
+    let mut lanes = Lanes::default();
+    let (wholes, rest) = block.as_chunks::<LANES>();
+    let (rounded, rounded_rest) = back.as_chunks::<LANES>();
+    for (numbers, rounded) in wholes.iter().zip(rounded) {
+        for lane in 0..LANES {
+            lanes.add(lane, numbers[lane], rounded[lane]);
         }
-        found.largest = found.largest.max(number.abs());
-        found.overflows |= rounded.is_infinite();
-        let error = if rounded.is_finite() { number - rounded } else { 0.0 };
-        signal += f64::from(number) * f64::from(number);
-        noise += f64::from(error) * f64::from(error);
     }
-    Rounding { signal, noise, ..found }
+    for (lane, (&number, &rounded)) in rest.iter().zip(rounded_rest).enumerate() {
+        lanes.add(lane, number, rounded);
+    }
+    Rounding {
+        largest: lanes.largest.into_iter().fold(0.0, f32::max),
+        signal: lanes.signal.into_iter().sum(),
+        noise: lanes.noise.into_iter().sum(),
+        overflows: lanes.overflows.contains(&1),
+    }
+}
+
+/// Independent accumulators, so that the compiler can use vector registers.
+const LANES: usize = 8;
+
+#[derive(Default)]
+struct Lanes {
+    largest: [f32; LANES],
+    signal: [f64; LANES],
+    noise: [f64; LANES],
+    overflows: [u32; LANES],
+}
+
+impl Lanes {
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the loop around it is only vectorised inline")]
+    fn add(&mut self, lane: usize, number: f32, rounded: f32) {
+        let size = number.abs();
+        let finite = size < f32::INFINITY;
+        let stays = rounded.abs() < f32::INFINITY;
+        let number = if finite { number } else { 0.0 };
+        let error = if stays { number - rounded } else { 0.0 };
+        let size = if finite { size } else { 0.0 };
+        self.largest[lane] = if size > self.largest[lane] { size } else { self.largest[lane] };
+        self.signal[lane] += f64::from(number) * f64::from(number);
+        self.noise[lane] += f64::from(error) * f64::from(error);
+        self.overflows[lane] |= u32::from(finite & !stays);
+    }
 }
 
 #[cfg(test)]
