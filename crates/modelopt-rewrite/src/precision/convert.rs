@@ -391,3 +391,326 @@ pub(crate) fn has_float_interface(model: &Model) -> bool {
     main.outputs.iter().any(|info| is_float(model, info.value))
         || main.inputs.iter().any(|i| is_model_input(model, i.value) && is_float(model, i.value))
 }
+
+#[cfg(test)]
+mod tests {
+    use modelopt_graph::{AttributeValue, Dim};
+
+    use super::*;
+    use crate::testing::{Build, boolean, float, noise, options};
+    use crate::{Plan, PlanOptions, PrecisionOptions, Scheme};
+
+    fn half(b: &mut Build) -> Plan {
+        b.quantized(&options(Scheme::Fp16))
+    }
+
+    fn with(precision: PrecisionOptions) -> PlanOptions {
+        PlanOptions { precision, ..options(Scheme::Fp16) }
+    }
+
+    fn elem(b: &Build, value: ValueId) -> DataType {
+        b.model.value(value).elem().unwrap()
+    }
+
+    fn to(dtype: DataType) -> [(&'static str, AttributeValue); 1] {
+        [("to", i64::from(dtype.number()).into())]
+    }
+
+    /// What each layer of the plan became.
+    fn schemes(plan: &Plan) -> Vec<(&str, Scheme)> {
+        plan.layers.iter().map(|layer| (layer.op.as_str(), layer.scheme)).collect()
+    }
+
+    #[test]
+    fn casts_stand_at_the_border_alone() {
+        let mut b = Build::new(17);
+        let x = b.input("x", float(&[4, 32]));
+        let w = b.weight("W", &[32, 32], &noise(1024, 1));
+        let bias = b.weight("b", &[32], &noise(32, 2));
+        let product = b.node("MatMul", &[x, w], &[]);
+        let sum = b.node("Add", &[product, bias], &[]);
+        let y = b.node("Relu", &[sum], &[]);
+        b.output(y, float(&[4, 32]));
+        half(&mut b);
+        assert_eq!(b.ops(), ["Cast", "MatMul", "Add", "Relu", "Cast"]);
+        assert_eq!([elem(&b, w), elem(&b, bias), elem(&b, product)], [DataType::FLOAT16; 3]);
+        assert_eq!([elem(&b, x), elem(&b, y)], [DataType::FLOAT; 2]);
+        assert_eq!(b.model.value(y).name(), "relu_out");
+        let names = ["W", "b"].map(str::to_owned);
+        let kept: Vec<String> = b
+            .model
+            .initializers_of(b.model.main())
+            .iter()
+            .map(|&value| b.model.value(value).name().to_owned())
+            .collect();
+        assert_eq!(kept, names);
+    }
+
+    #[test]
+    fn converting_again_changes_nothing() {
+        let mut b = Build::new(17);
+        let x = b.input("x", float(&[4, 32]));
+        let w = b.weight("W", &[32, 32], &noise(1024, 1));
+        let y = b.node("MatMul", &[x, w], &[]);
+        b.output(y, float(&[4, 32]));
+        half(&mut b);
+        let ops = b.ops();
+        assert_eq!(half(&mut b).changed(), 0);
+        assert_eq!(b.ops(), ops);
+    }
+
+    /// `x -> Relu -> Cast(fp16) -> Relu(fp16) -> Cast(float) -> MatMul`: the casts in between go.
+    #[test]
+    fn a_mixed_model_loses_the_casts_that_do_nothing_any_more() {
+        let mut b = Build::new(17);
+        let x = b.input("x", float(&[4, 32]));
+        let w = b.weight("W", &[32, 32], &noise(1024, 1));
+        let wide = b.node("Relu", &[x], &[]);
+        let down = b.node("Cast", &[wide], &to(DataType::FLOAT16));
+        let narrow = b.node("Tanh", &[down], &[]);
+        let up = b.node("Cast", &[narrow], &to(DataType::FLOAT));
+        let y = b.node("MatMul", &[up, w], &[]);
+        b.output(y, float(&[4, 32]));
+        half(&mut b);
+        assert_eq!(b.ops(), ["Cast", "Relu", "Tanh", "MatMul", "Cast"]);
+    }
+
+    #[test]
+    fn inputs_and_outputs_are_converted_only_where_asked() {
+        let build = || {
+            let mut b = Build::new(17);
+            let x = b.input("x", float(&[4, 32]));
+            let y = b.node("Relu", &[x], &[]);
+            let same = b.node("Transpose", &[x], &[]);
+            b.output(y, float(&[4, 32]));
+            b.output(same, float(&[32, 4]));
+            (b, x, y, same)
+        };
+        let (mut b, x, _, same) = build();
+        half(&mut b);
+        assert_eq!(b.ops(), ["Cast", "Relu", "Cast", "Transpose"]);
+        assert_eq!([elem(&b, x), elem(&b, same)], [DataType::FLOAT; 2]);
+        let (mut b, x, y, same) = build();
+        let io = crate::Interface::Fp16;
+        b.quantized(&with(PrecisionOptions { io, ..Default::default() }));
+        assert_eq!(b.ops(), ["Relu", "Transpose"]);
+        assert_eq!([x, y, same].map(|value| elem(&b, value)), [DataType::FLOAT16; 3]);
+        let declared = &b.model.graph(b.model.main()).inputs[0].ty.as_ref().unwrap().ty;
+        assert_eq!(declared.elem(), Some(DataType::FLOAT16));
+    }
+
+    #[test]
+    fn what_must_stay_float32_at_a_converted_interface_gets_casts() {
+        let mut b = Build::new(17);
+        let x = b.input("x", float(&[4, 32]));
+        let axis = b.model.add_value("axis");
+        let zero = Tensor::scalar(0i64);
+        b.model.set_constant(b.model.main(), axis, Constant::Dense(zero.into()));
+        let y = b.node("CumSum", &[x, axis], &[]);
+        b.output(y, float(&[4, 32]));
+        let io = crate::Interface::Fp16;
+        b.quantized(&with(PrecisionOptions { io, ..Default::default() }));
+        assert_eq!(b.ops(), ["Cast", "CumSum", "Cast"]);
+        assert_eq!([elem(&b, x), elem(&b, y)], [DataType::FLOAT16; 2]);
+        assert_eq!(b.model.value(y).name(), "cumsum_out");
+    }
+
+    #[test]
+    fn a_constant_in_both_types_is_stored_twice_or_cast() {
+        for (size, casts) in [(8, 0), (2048, 1)] {
+            let mut b = Build::new(17);
+            let x = b.input("x", float(&[size]));
+            let w = b.weight("W", &[size], &noise(size, 1));
+            let y = b.node("Add", &[x, w], &[]);
+            let z = b.node("Pow", &[x, w], &[]);
+            b.output(y, float(&[size]));
+            b.output(z, float(&[size]));
+            half(&mut b);
+            let wide = b.maker(z).input(1).unwrap();
+            assert_eq!((wide, elem(&b, wide)), (w, DataType::FLOAT));
+            let sum = b.ops().iter().position(|op| op == "Add").unwrap();
+            let narrow = b.model.node(b.model.walk()[sum]).input(1).unwrap();
+            assert_eq!(elem(&b, narrow), DataType::FLOAT16);
+            assert_eq!(b.model.producer_node(narrow).is_some(), casts == 1);
+        }
+    }
+
+    #[test]
+    fn attributes_that_name_the_type_change_with_it() {
+        let mut b = Build::new(17);
+        let x = b.input("x", float(&[4, 4]));
+        let flags = b.input("flags", Type::tensor(DataType::BOOL));
+        let size = b.model.add_value("size");
+        let two = Tensor::of(vec![2], &[4i64, 4]).unwrap();
+        b.model.set_constant(b.model.main(), size, Constant::Dense(two.into()));
+        let fill = Tensor::of(vec![1], &[0.5f32]).unwrap();
+        let filled = b.node("ConstantOfShape", &[size], &[("value", fill.into())]);
+        let eye = b.node("EyeLike", &[x], &[]);
+        let mask = b.node("Cast", &[flags], &to(DataType::FLOAT));
+        let like = b.node("CastLike", &[flags, x], &[]);
+        let mut y = x;
+        for value in [filled, eye, mask, like] {
+            y = b.node("Add", &[y, value], &[]);
+        }
+        b.output(y, float(&[4, 4]));
+        half(&mut b);
+        assert_eq!([filled, eye, mask, like].map(|v| elem(&b, v)), [DataType::FLOAT16; 4]);
+        let number = i64::from(DataType::FLOAT16.number());
+        assert_eq!([b.maker(eye).int("dtype", 0), b.maker(mask).int("to", 0)], [number; 2]);
+        let Some(AttributeValue::Tensor(value)) = b.maker(filled).attribute("value") else {
+            panic!("no value");
+        };
+        assert_eq!(value.to_f32().unwrap().as_ref(), [0.5]);
+    }
+
+    #[test]
+    fn branches_return_what_they_compute() {
+        let mut b = Build::new(17);
+        let x = b.input("x", float(&[4, 32]));
+        let condition = b.input("c", boolean());
+        let w = b.weight("W", &[32, 32], &noise(1024, 2));
+        let (then_body, t) =
+            b.body(|b, graph| {
+                let t = b.named_node_in(graph, "MatMul", &[x, w], "t");
+                (t, t)
+            });
+        // One branch returns what lies outside, as it is.
+        let (else_body, ()) = b.body(|b, graph| (b.named_node_in(graph, "Identity", &[x], "e"), ()));
+        let result = b.if_node(condition, then_body, else_body);
+        let y = b.node("Relu", &[result], &[]);
+        b.output(y, float(&[4, 32]));
+        half(&mut b);
+        assert_eq!([t, result].map(|value| elem(&b, value)), [DataType::FLOAT16; 2]);
+        let returned = b.model.graph(else_body).outputs[0].value;
+        assert_eq!(elem(&b, returned), DataType::FLOAT16);
+        // x is cast once, outside, for both branches.
+        assert_eq!(b.ops(), ["Cast", "If", "MatMul", "Identity", "Relu", "Cast"]);
+    }
+
+    /// A body that multiplies its state with a captured weight, `turns` times.
+    fn looped(inside: &str) -> (Build, ValueId, GraphId) {
+        let mut b = Build::new(17);
+        let x = b.input("x", float(&[32, 32]));
+        let turns = b.input("turns", Type::Tensor { elem: DataType::INT64, shape: Some(vec![]) });
+        let condition = b.input("c", boolean());
+        let w = b.weight("W", &[32, 32], &noise(1024, 2));
+        let body = b.model.add_graph(modelopt_graph::Owner::Model);
+        let mut input = |name: &str, ty: Type| {
+            let value = b.model.add_value(name);
+            let ty = Some(ty.into());
+            b.model.add_input(body, modelopt_graph::ValueInfo { value, ty, origin: Origin::NONE });
+            value
+        };
+        input("turn", Type::Tensor { elem: DataType::INT64, shape: Some(vec![]) });
+        let go_on = input("go_on", boolean());
+        let state = input("state", float(&[32, 32]));
+        let next = b.named_node_in(body, inside, &[state, w], "next");
+        for (value, ty) in [(go_on, boolean()), (next, float(&[32, 32])), (next, float(&[32, 32]))] {
+            let ty = Some(ty.into());
+            b.model.add_output(body, modelopt_graph::ValueInfo { value, ty, origin: Origin::NONE });
+        }
+        let [last, all] = ["last", "all"].map(|name| b.model.add_value(name));
+        b.model.insert(
+            NewNode {
+                name: "loop".into(),
+                op: Operator::onnx("Loop"),
+                inputs: vec![Some(turns), Some(condition), Some(x)],
+                outputs: vec![Some(last), Some(all)],
+                attributes: vec![Attribute::new("body", body)],
+                origin: Origin::NONE,
+            },
+            Place::Back(b.model.main()),
+        );
+        b.output(last, float(&[32, 32]));
+        let shape = Some(vec![Dim::Unknown, Dim::Fixed(32), Dim::Fixed(32)]);
+        b.output(all, Type::Tensor { elem: DataType::FLOAT, shape });
+        (b, state, body)
+    }
+
+    #[test]
+    fn state_of_a_loop_is_cast_outside_of_it() {
+        let (mut b, state, body) = looped("MatMul");
+        let plan = half(&mut b);
+        assert_eq!(schemes(&plan), [("Loop", Scheme::Fp16), ("MatMul", Scheme::Fp16)]);
+        assert_eq!(b.ops(), ["Cast", "Loop", "MatMul", "Cast", "Cast"]);
+        assert_eq!(elem(&b, state), DataType::FLOAT16);
+        let graph = b.model.graph(body);
+        let declared = |info: &modelopt_graph::ValueInfo| info.ty.as_ref().unwrap().ty.elem();
+        assert_eq!(declared(&graph.inputs[2]), Some(DataType::FLOAT16));
+        assert_eq!(declared(&graph.outputs[1]), Some(DataType::FLOAT16));
+    }
+
+    #[test]
+    fn a_loop_that_computes_in_float32_keeps_its_state() {
+        let (mut b, state, _) = looped("Pow");
+        let plan = half(&mut b);
+        assert_eq!(plan.changed(), 0, "{plan:?}");
+        assert_eq!(elem(&b, state), DataType::FLOAT);
+    }
+
+    #[test]
+    fn layers_that_lose_too_much_stay_and_say_why() {
+        let mut b = Build::new(17);
+        let x = b.input("x", float(&[4, 32]));
+        let mut huge = noise(1024, 1);
+        huge[5] = 70_000.0;
+        let w = b.weight("W", &[32, 32], &huge);
+        let v = b.weight("V", &[32, 32], &noise(1024, 2));
+        let first = b.node("MatMul", &[x, w], &[]);
+        let second = b.node("MatMul", &[first, v], &[]);
+        let third = b.node("MatMul", &[second, v], &[]);
+        b.output(third, float(&[4, 32]));
+        let unfit = HashMap::from([(second, "'second' reaches 1e5".to_owned())]);
+        let plan = b.quantized(&with(PrecisionOptions { unfit, ..Default::default() }));
+        let reasons: Vec<&str> = plan.layers.iter().map(|layer| layer.reason.as_str()).collect();
+        assert_eq!(reasons[0], "'W' reaches 7.000e4, beyond the 6.550e4 of float16");
+        assert_eq!(reasons[1..], ["'second' reaches 1e5"; 2]);
+        assert_eq!(plan.changed(), 0);
+        assert_eq!(b.ops(), ["MatMul", "MatMul", "MatMul"]);
+    }
+
+    #[test]
+    fn a_plan_given_back_is_carried_out() {
+        let (mut b, ..) = looped("MatMul");
+        modelopt_graph::infer::infer(&mut b.model);
+        let io = crate::Interface::Fp16;
+        let first =
+            crate::plan(&b.model, &with(PrecisionOptions { io, ..Default::default() })).unwrap();
+        let again = crate::plan_from(&b.model, &Plan::from_toml(&first.to_toml()).unwrap());
+        assert_eq!(again.unwrap(), first);
+    }
+
+    #[test]
+    fn a_plan_that_asks_for_the_impossible_is_an_error() {
+        let mut b = Build::new(12);
+        let x = b.input("x", float(&[4, 32]));
+        let y = b.node("Relu", &[x], &[]);
+        b.output(y, float(&[4, 32]));
+        modelopt_graph::infer::infer(&mut b.model);
+        let mut plan = crate::plan(&b.model, &options(Scheme::Fp16)).unwrap();
+        plan.layers[0].scheme = Scheme::Bf16;
+        let error = crate::plan_from(&b.model, &plan).unwrap_err().to_string();
+        assert!(error.contains("opset 12 has no bfloat16"), "{error}");
+        plan.layers[0].scheme = Scheme::Fp16Weights;
+        let error = crate::plan_from(&b.model, &plan).unwrap_err().to_string();
+        assert!(error.contains("reads no weight"), "{error}");
+    }
+
+    /// One layer stores its weight as int8, one computes in float16.
+    #[test]
+    fn schemes_can_be_mixed() {
+        let mut b = Build::new(17);
+        let x = b.input("x", float(&[4, 32]));
+        let [v, w] = [1, 2].map(|n| b.weight(&format!("W{n}"), &[32, 32], &noise(1024, n)));
+        let first = b.node("MatMul", &[x, v], &[]);
+        let second = b.node("MatMul", &[first, w], &[]);
+        b.output(second, float(&[4, 32]));
+        modelopt_graph::infer::infer(&mut b.model);
+        let mut plan = crate::plan(&b.model, &options(Scheme::Fp16)).unwrap();
+        plan.layers[0].scheme = Scheme::Int8Weights;
+        let plan = crate::plan_from(&b.model, &plan).unwrap();
+        crate::apply(&mut b.model, &plan).unwrap();
+        assert_eq!(b.ops(), ["Cast", "Mul", "MatMul", "Cast", "MatMul", "Cast"]);
+        assert_eq!(elem(&b, w), DataType::FLOAT16);
+    }
+}
