@@ -1,11 +1,14 @@
 //! What development and tests need beside the toolkit itself: test models and node tests
-//! ([`setup`], [`testdata`]), second opinions from Python ([`oracle`]) and the generated
+//! ([`setup`], [`testdata`]), second opinions from Python ([`oracle`]), the run of conversions over
+//! all node tests ([`conformance`]) and the generated
 //! operator table ([`schema`]).
 //!
 //! The crates use this library in their tests; it depends on none of them. Everything it
 //! downloads or makes lies under the workspace's target folder.
 
+pub mod conformance;
 pub mod oracle;
+pub mod parallel;
 pub mod schema;
 pub mod setup;
 pub mod testdata;

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
-use xtask::{schema, setup, testdata};
+use xtask::{conformance, schema, setup, testdata};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Set-up, generated files and the whole test run")]
@@ -24,7 +24,9 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
-    /// Set up, check generated files, run all tests
+    /// Convert the models of the node tests to 16 bits and hold them against their originals
+    Conformance,
+    /// Set up, check generated files, run all tests and the conformance suites
     Test {
         /// Arguments for `cargo test`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -49,10 +51,17 @@ fn run(task: Task) -> Result<()> {
             setup::run()?;
             if check { check_schema() } else { write_schema() }
         }
+        Task::Conformance => {
+            setup::run()?;
+            conformance::run()
+        }
         Task::Test { arguments } => {
             setup::run()?;
             check_schema()?;
-            run_tests(&arguments)
+            run_tests(&arguments)?;
+            conformance::run()?;
+            println!("xtask test: set-up, generated files, all tests and conformance passed");
+            Ok(())
         }
     }
 }
@@ -79,6 +88,5 @@ fn run_tests(arguments: &[String]) -> Result<()> {
         .status()
         .context("cannot start cargo")?;
     ensure!(status.success(), "cargo test failed, {status}");
-    println!("xtask test: set-up, generated files and all tests passed");
     Ok(())
 }

@@ -139,7 +139,7 @@ pub(crate) fn script(name: &str) -> PathBuf {
 }
 
 /// Gives the jobs to a script as JSON and reads its answers, one per job.
-fn ask<J: Serialize, A: DeserializeOwned>(name: &str, jobs: &[J]) -> Result<Vec<A>> {
+pub(crate) fn ask<J: Serialize, A: DeserializeOwned>(name: &str, jobs: &[J]) -> Result<Vec<A>> {
     let mut child = Command::new(testdata::python())
         .args(["-W", "ignore"])
         .arg(script(name))

@@ -122,30 +122,4 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Does something to each item, on all cores; results come in order.
-pub(crate) fn parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    let next = AtomicUsize::new(0);
-    let mut done: Vec<(usize, R)> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut done = Vec::new();
-                    while let place = next.fetch_add(1, Ordering::Relaxed)
-                        && let Some(item) = items.get(place)
-                    {
-                        done.push((place, work(item)));
-                    }
-                    done
-                })
-            })
-            .collect();
-        let results = workers.into_iter().map(std::thread::ScopedJoinHandle::join);
-        results
-            .flat_map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
-    });
-    done.sort_by_key(|(place, _)| *place);
-    done.into_iter().map(|(_, result)| result).collect()
-}
+pub(crate) use xtask::parallel::parallel;
