@@ -187,8 +187,9 @@ fn run_suite(suite: Suite, program: &Path, cases: &[PathBuf]) -> Result<(Tally, 
         let clean = answer.original_checks && answer.checker_error.is_none();
         tally.checker_clean += usize::from(clean);
         tally.loaded += usize::from(answer.load_error.is_none());
-        let agrees =
-            [&answer.load_error, &answer.run_error, &answer.disagreement].iter().all(|e| e.is_none());
+        let agrees = [&answer.load_error, &answer.run_error, &answer.disagreement]
+            .iter()
+            .all(|e| e.is_none());
         tally.agreeing += usize::from(agrees);
         tally.refused += usize::from(conversion.passes == Some(false));
         let name = case.file_name().unwrap_or_default().to_string_lossy().into_owned();

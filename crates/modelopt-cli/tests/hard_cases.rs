@@ -220,7 +220,7 @@ fn check_untouched(name: &str) {
     for case in both(name) {
         assert!(!case.is_changed(), "{}: {:?}", case.label(), case.layers());
         let stderr = &case.output.stderr;
-        assert!(stderr.starts_with("warning: nothing to quantize"), "{}: {stderr}", case.label());
+        assert!(stderr.starts_with("warning: nothing to do"), "{}: {stderr}", case.label());
         check_same_model(&[(case.original.clone(), case.candidate.clone())]);
     }
 }
@@ -270,7 +270,7 @@ fn every_graph_comes_through() {
         let Output { code, stderr, .. } = &case.output;
         assert_eq!(*code, Some(0), "{}: {stderr}", case.label());
         let warned =
-            stderr.starts_with("warning: nothing to quantize") && stderr.lines().count() == 1;
+            stderr.starts_with("warning: nothing to do") && stderr.lines().count() == 1;
         assert!(
             if case.is_changed() { stderr.is_empty() } else { warned },
             "{}: {stderr}",
@@ -392,7 +392,7 @@ fn quantizing_a_result_again_changes_nothing() {
     let pairs = parallel(&cases, |case| {
         let again = folder.path().join(format!("{}.{}.onnx", case.name, case.scheme));
         let output = run(arguments(&case.candidate, &again, case.scheme)).expect(0);
-        let warned = output.stderr.starts_with("warning: nothing to quantize");
+        let warned = output.stderr.starts_with("warning: nothing to do");
         assert!(warned, "{}: {}", case.label(), output.stdout);
         (case.candidate.clone(), again)
     });
@@ -780,6 +780,6 @@ fn a_model_without_weights_is_passed_on() {
     let folder = tempdir();
     let arguments = args!["quantize", graph("tree_ensemble"), "-o", "same.onnx"];
     let output = run_in(folder.path(), arguments).expect(0);
-    assert!(output.stderr.starts_with("warning: nothing to quantize"), "{}", output.stderr);
+    assert!(output.stderr.starts_with("warning: nothing to do"), "{}", output.stderr);
     check_same_model(&[(graph("tree_ensemble"), folder.path().join("same.onnx"))]);
 }

@@ -49,10 +49,7 @@ impl Piece {
     }
 
     /// Hands out all bytes, in order.
-    pub(crate) fn visit(
-        &self,
-        mut visit: impl FnMut(&[u8]) -> io::Result<()>,
-    ) -> io::Result<()> {
+    pub(crate) fn visit(&self, mut visit: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         match self {
             Piece::Bytes(bytes) => visit(bytes),
             Piece::Rounded(rounded) => {

@@ -56,10 +56,7 @@ impl Rope {
     }
 
     /// Hands out all bytes, in order.
-    pub(crate) fn visit(
-        &self,
-        mut visit: impl FnMut(&[u8]) -> io::Result<()>,
-    ) -> io::Result<()> {
+    pub(crate) fn visit(&self, mut visit: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         for part in &self.parts {
             part.visit(&mut visit)?;
         }
@@ -511,7 +508,8 @@ mod tests {
         outer.message(4, inner);
         outer.bytes(5, &Bytes::from_static(b"small"));
         assert_eq!(outer.len(), bytes_of(&outer).len() as u64);
-        let is_large = |part: &&Piece| matches!(part, Piece::Bytes(b) if b.as_ptr() == large.as_ptr());
+        let is_large =
+            |part: &&Piece| matches!(part, Piece::Bytes(b) if b.as_ptr() == large.as_ptr());
         let shared = outer.parts.iter().filter(is_large).count();
         assert_eq!(shared, 1);
         assert!(bytes_of(&outer).ends_with(b"end\x2a\x05small"));

@@ -150,12 +150,7 @@ fn storable(
 }
 
 /// Whether a weight can be replaced by something computed, and is worth it.
-fn replaceable(
-    model: &Model,
-    layer: &Layer,
-    weight: &WeightUse,
-    min: usize,
-) -> Result<(), String> {
+fn replaceable(model: &Model, layer: &Layer, weight: &WeightUse, min: usize) -> Result<(), String> {
     if layers::is_overridable(model, weight.value) {
         return Err(format!(
             "'{}' is an input with a default, which callers may override",

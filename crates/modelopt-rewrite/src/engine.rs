@@ -102,10 +102,8 @@ pub(crate) fn checked_inside(
         return Ok(0);
     }
     model.compact();
-    verify::check(model).map_err(|problem| BrokenRewrite {
-        rewrite: name,
-        what: Broken::Structure(problem),
-    })?;
+    verify::check(model)
+        .map_err(|problem| BrokenRewrite { rewrite: name, what: Broken::Structure(problem) })?;
     tracing::debug!(rewrite = name, applied);
     Ok(applied)
 }

@@ -30,9 +30,9 @@ use crate::select;
 use form::Slot;
 use regions::Fate;
 
-pub use rounding::{Rounding, rounding};
 pub(crate) use form::available;
 pub(crate) use rounding::of_tensor;
+pub use rounding::{Rounding, rounding};
 
 /// How to decide what computes in 16 bits.
 #[derive(Clone, Debug)]
@@ -63,11 +63,7 @@ impl Default for PrecisionOptions {
 }
 
 /// The plan for computing in `to` wherever that is possible and safe.
-pub(crate) fn plan(
-    model: &Model,
-    to: Precision,
-    options: &PlanOptions,
-) -> Result<Plan, PlanError> {
+pub(crate) fn plan(model: &Model, to: Precision, options: &PlanOptions) -> Result<Plan, PlanError> {
     let named: Vec<layers::Layer> = layers::all(model);
     let refused = refusals(model, &named, to, options)?;
     let mut plan = Plan::new(options.numerics);
@@ -154,13 +150,12 @@ pub(crate) fn asked(
     }
     for layer in layers::all(model) {
         let Some(&scheme) = wanted.get(layer.name.as_str()) else { continue };
-        let impossible = form::available(model, to).err().or_else(|| {
-            match form::form(model, layer.node, to) {
+        let impossible =
+            form::available(model, to).err().or_else(|| match form::form(model, layer.node, to) {
                 form::Kind::Fixed(reason) => Some(reason),
                 form::Kind::Unconcerned => Some("it has nothing to do with float32".to_owned()),
                 form::Kind::Control | form::Kind::Free(_) => None,
-            }
-        });
+            });
         if let Some(why) = impossible {
             return Err(PlanError::Impossible { layer: layer.name, scheme, why });
         }
@@ -249,7 +244,8 @@ pub fn measurable(model: &Model, to: Precision) -> Vec<ValueId> {
     for id in model.nodes_of(model.main()) {
         let form::Kind::Free(form) = form::form(model, id, to) else { continue };
         let node = model.node(id);
-        let read = node.inputs().iter().zip(&form.inputs).filter(|(_, slot)| **slot == Slot::Narrow);
+        let read =
+            node.inputs().iter().zip(&form.inputs).filter(|(_, slot)| **slot == Slot::Narrow);
         let made = node.outputs().iter().zip(&form.outputs).filter(|(_, narrow)| **narrow);
         for value in read.map(|(value, _)| value).chain(made.map(|(value, _)| value)).flatten() {
             if model.constant(*value).is_none() && seen.insert(*value) {

@@ -66,7 +66,11 @@ const ORDER: &[Step] = &[
         place: "after folding, before quantization: scales must cover the folded weights",
         run: |model, _| engine::run(model, &batchnorm::BatchNorm),
     },
-    Step { name: "dead", place: "last: removes what the others left unused", run: |model, _| dead::run(model) },
+    Step {
+        name: "dead",
+        place: "last: removes what the others left unused",
+        run: |model, _| dead::run(model),
+    },
 ];
 
 /// Names of the preparation steps, in order.

@@ -86,10 +86,7 @@ pub fn apply(model: &mut Model, plan: &Plan) -> Result<Vec<QuantizedWeight>, Bro
 }
 
 /// Carries out the schemes that are about weights.
-fn apply_to_weights(
-    model: &mut Model,
-    plan: &Plan,
-) -> Result<Vec<QuantizedWeight>, BrokenRewrite> {
+fn apply_to_weights(model: &mut Model, plan: &Plan) -> Result<Vec<QuantizedWeight>, BrokenRewrite> {
     let candidates = candidates(model, &Look::at(plan));
     let schemes: HashMap<&str, Scheme> =
         plan.layers.iter().map(|layer| (layer.name.as_str(), layer.scheme)).collect();

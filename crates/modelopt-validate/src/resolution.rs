@@ -43,7 +43,8 @@ impl Resolution {
         };
         let floor = ULPS * epsilon * self.peak;
         // NaN is above everything.
-        let tells = |seen: &&Seen| !matches!(seen.max_abs_error.partial_cmp(&floor), Some(o) if o.is_le());
+        let tells =
+            |seen: &&Seen| !matches!(seen.max_abs_error.partial_cmp(&floor), Some(o) if o.is_le());
         let lowest = |a: &Seen, b: &Seen| a.sqnr_db.is_nan() || a.sqnr_db <= b.sqnr_db;
         let worst = |samples: &mut dyn Iterator<Item = &Seen>| -> Option<usize> {
             let mut best: Option<&Seen> = None;
@@ -91,7 +92,8 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_worst() {
-        let (sqnr_db, sample) = worst(&[(1.0, 5.0, 0.1), (1.0, f64::NAN, f64::NAN)], DataType::FLOAT);
+        let (sqnr_db, sample) =
+            worst(&[(1.0, 5.0, 0.1), (1.0, f64::NAN, f64::NAN)], DataType::FLOAT);
         assert!(sqnr_db.is_nan());
         assert_eq!(sample, "1");
     }

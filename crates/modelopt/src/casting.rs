@@ -51,7 +51,8 @@ impl Casting {
 
     /// Samples as the candidate takes them.
     pub(crate) fn samples(&self, samples: &[Sample]) -> Vec<Sample> {
-        let cast = |sample: &Sample| Sample { inputs: self.inputs(&sample.inputs), ..sample.clone() };
+        let cast =
+            |sample: &Sample| Sample { inputs: self.inputs(&sample.inputs), ..sample.clone() };
         samples.iter().map(cast).collect()
     }
 

@@ -10,9 +10,9 @@ use modelopt_validate::{
 };
 
 use crate::Progress;
+use crate::casting::Casting;
 use crate::config::{Config, RuntimeChoice};
 use crate::error::Error;
-use crate::casting::Casting;
 use crate::run::{self, Bench, Ready};
 
 /// The model that is judged.

@@ -45,10 +45,9 @@ pub(crate) fn activations(
             found.insert(value, sum);
         }
     };
-    let (inputs, inner): (Vec<ValueId>, Vec<ValueId>) =
-        rewrite::measurable(prepared, to).into_iter().partition(|&value| {
-            prepared.producer_node(value).is_none()
-        });
+    let (inputs, inner): (Vec<ValueId>, Vec<ValueId>) = rewrite::measurable(prepared, to)
+        .into_iter()
+        .partition(|&value| prepared.producer_node(value).is_none());
     for value in inputs {
         let name = prepared.value(value).name();
         samples.iter().filter_map(|s| s.inputs.get(name)).for_each(|tensor| add(value, tensor));

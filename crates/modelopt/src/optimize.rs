@@ -73,7 +73,7 @@ pub fn optimize(
     let original = onnx::load(input)?;
     let file = input.to_owned();
     let original_file = std::thread::spawn(move || provenance::model_file(&file, &file));
-    progress(Progress::Step("quantizing"));
+    progress(Progress::Step("planning"));
     let prepared = transform::prepared(&original, config)?;
     let mut warnings = Vec::new();
     let mut cache = Cache::open(config.measure_cache.as_deref());
@@ -101,7 +101,8 @@ pub fn optimize(
         }
     }
     let mut plan = transform::planned(&prepared, config, &hints)?;
-    if let (Some(Ground { bench, samples }), Some(_), None) = (&mut ground, computes_in, &config.plan)
+    if let (Some(Ground { bench, samples }), Some(_), None) =
+        (&mut ground, computes_in, &config.plan)
     {
         let casting = plan.io.precision().map(|to| Casting::of(&original, to));
         let patient = Patient {
@@ -112,8 +113,10 @@ pub fn optimize(
             bench,
             casting: casting.as_ref(),
             references: HashMap::new(),
+            runs_left: 0,
+            progress,
         };
-        let repaired = patient.repair(progress);
+        let repaired = patient.repair();
         plan = repaired.apply(&prepared, plan)?;
     }
     let mut transformed = transform::rewritten(&original, &prepared, plan, config)?;
@@ -235,9 +238,9 @@ fn cpu_warning(to: Precision) -> String {
 fn unchanged_warning(transformed: &Transformed) -> Option<String> {
     let layers = transformed.plan.layers.len();
     transformed.unchanged.then(|| match layers {
-        0 => "nothing to quantize: the model has no float weights; it is emitted as it is".to_owned(),
+        0 => "nothing to do: the model has no float weights; it is emitted as it is".to_owned(),
         _ => format!(
-            "nothing to quantize: all {layers} weight layers are kept; the model is emitted as it is"
+            "nothing to do: all {layers} layers are kept; the model is emitted as it is"
         ),
     })
 }

@@ -7,7 +7,6 @@
 //! does not fit. Whether it does is told by the whole model only, which is run at the end.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
 
 use modelopt_graph::Model;
 use modelopt_onnx::{SaveOptions, Staged};
@@ -20,11 +19,16 @@ use crate::casting::Casting;
 use crate::error::Error;
 use crate::run::Bench;
 
-/// How long to look for what must go, at most; what was found by then is used.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How often parts are run to find what must go, at most, and at least. Counted, not timed, so that
+/// the same model gives the same plan on a busy machine.
+const MOST_RUNS: u64 = 500;
+const FEWEST_RUNS: u64 = 40;
 
-/// How long to look for what may come back, at most.
-const AFTERTHOUGHT: Duration = Duration::from_secs(30);
+/// Between them, as often as writes this many bytes of models.
+const MOST_BYTES: u64 = 4 << 30;
+
+/// How often the whole is run to find what may come back, at most.
+const MOST_TAKEN_BACK: usize = 24;
 
 /// How often the whole model is run.
 const MOST_ATTEMPTS: usize = 6;
@@ -90,12 +94,16 @@ pub(crate) struct Patient<'a, 'b> {
     pub(crate) casting: Option<&'a Casting>,
     /// What the original made of samples, by their place.
     pub(crate) references: HashMap<usize, Outputs>,
+    /// How often parts may still be run.
+    pub(crate) runs_left: u64,
+    /// Who waits.
+    pub(crate) progress: &'a mut dyn FnMut(Progress),
 }
 
 impl Patient<'_, '_> {
     /// Finds what has to stay float32 for the limit of parity. Nothing where the model is close
     /// enough, or where it cannot be run.
-    pub(crate) fn repair(mut self, progress: &mut dyn FnMut(Progress)) -> Repaired {
+    pub(crate) fn repair(mut self) -> Repaired {
         let mut repaired = Repaired::default();
         let all: Vec<usize> = (0..self.plan.layers.len())
             .filter(|&place| self.plan.layers[place].scheme.computes_in().is_some())
@@ -106,7 +114,7 @@ impl Patient<'_, '_> {
         let whole = vec![Part { layers: all, stored: false, noise: 0.0 }];
         match self.worst(&whole) {
             Some(found) if found.sqnr_db < limit => {
-                progress(Progress::Step("looking for what must stay float32"));
+                (self.progress)(Progress::Step("looking for what must stay float32"));
                 let parts = self.fit(whole, found, limit);
                 let plan = self.plan_of(&parts);
                 for (now, before) in plan.layers.iter().zip(&self.plan.layers) {
@@ -122,7 +130,9 @@ impl Patient<'_, '_> {
 
     /// Takes parts down until the whole meets the limit, then back up what was not needed.
     fn fit(&mut self, mut parts: Vec<Part>, mut worst: Worst, limit: f64) -> Vec<Part> {
-        let started = Instant::now();
+        let weights: u64 = self.plan.layers.iter().map(|layer| layer.bytes).sum();
+        let most = (MOST_BYTES / weights.max(1)).clamp(FEWEST_RUNS, MOST_RUNS);
+        self.runs_left = most;
         let allowed = noise(limit);
         let mut budget = allowed * SHARE;
         // Only the worst sample tells parts apart; others may turn out worse later on.
@@ -131,10 +141,10 @@ impl Patient<'_, '_> {
         let smallest = parts.iter().map(|part| part.layers.len()).sum::<usize>() / MOST_PARTS;
         let mut dropped: Vec<Part> = Vec::new();
         for _ in 0..MOST_ATTEMPTS {
-            while parts.iter().map(|part| part.noise).sum::<f64>() > budget
-                && started.elapsed() < PATIENCE
-            {
+            while parts.iter().map(|part| part.noise).sum::<f64>() > budget && self.runs_left > 0 {
                 self.refine(&mut parts, &mut dropped, &samples, smallest.max(1));
+                let done = (most - self.runs_left) as usize;
+                (self.progress)(Progress::Part { done, total: most as usize });
             }
             match self.worst(&parts) {
                 Some(found) if found.sqnr_db >= limit => {
@@ -144,7 +154,7 @@ impl Patient<'_, '_> {
                 Some(found) => worst = found,
                 None => break,
             }
-            if started.elapsed() >= PATIENCE {
+            if self.runs_left == 0 {
                 break;
             }
             if samples.contains(&worst.sample) {
@@ -198,18 +208,9 @@ impl Patient<'_, '_> {
 
     /// Stores weights in 16 bits again that were left alone, the largest first, where the whole
     /// still meets the limit.
-    fn take_back(
-        &mut self,
-        parts: &mut Vec<Part>,
-        mut dropped: Vec<Part>,
-        limit: f64,
-    ) {
-        let started = Instant::now();
+    fn take_back(&mut self, parts: &mut Vec<Part>, mut dropped: Vec<Part>, limit: f64) {
         dropped.sort_by_key(|part| std::cmp::Reverse(self.bytes(part)));
-        for part in dropped {
-            if started.elapsed() >= AFTERTHOUGHT {
-                break;
-            }
+        for part in dropped.into_iter().take(MOST_TAKEN_BACK) {
             parts.push(part);
             if !self.worst(parts).is_some_and(|found| found.sqnr_db >= limit) {
                 parts.pop();
@@ -245,6 +246,7 @@ impl Patient<'_, '_> {
 
     /// The noise of a part alone; infinite where it does not run.
     fn alone(&mut self, part: &Part, samples: &[usize]) -> f64 {
+        self.runs_left = self.runs_left.saturating_sub(1);
         let plan = self.plan_of(std::slice::from_ref(part));
         let parity = self.run(&plan, samples);
         parity.and_then(|parity| Some(noise(sqnr_db(&parity)?.0))).unwrap_or(f64::INFINITY)

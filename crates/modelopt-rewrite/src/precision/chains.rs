@@ -81,7 +81,12 @@ fn turns(model: &Model, id: NodeId) -> Vec<Chain> {
     let node = model.node(id);
     let Some(body) = node.bodies().next() else { return Vec::new() };
     // The body also takes the number of the turn and a condition, and returns a condition.
-    carried_and_scanned(model, id, body, Layout { first_input: 2, inner_inputs: 2, first_result: 1 })
+    carried_and_scanned(
+        model,
+        id,
+        body,
+        Layout { first_input: 2, inner_inputs: 2, first_result: 1 },
+    )
 }
 
 fn scans(model: &Model, id: NodeId) -> Vec<Chain> {

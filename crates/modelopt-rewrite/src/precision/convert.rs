@@ -112,8 +112,7 @@ fn involved(model: &Model, regions: &Regions, changes_io: bool) -> Vec<Involved>
         if !native_narrow && narrow.is_empty() {
             continue;
         }
-        let returned =
-            uses().any(|at| matches!(at, Use::Output(graph, _) if graph == main));
+        let returned = uses().any(|at| matches!(at, Use::Output(graph, _) if graph == main));
         let fixed = match producer {
             Producer::Input(_) => Some(if native_narrow { Wants::Narrow } else { Wants::Wide }),
             _ if returned => Some(if changes_io { Wants::Narrow } else { Wants::Wide }),
@@ -569,13 +568,13 @@ mod tests {
         let x = b.input("x", float(&[4, 32]));
         let condition = b.input("c", boolean());
         let w = b.weight("W", &[32, 32], &noise(1024, 2));
-        let (then_body, t) =
-            b.body(|b, graph| {
-                let t = b.named_node_in(graph, "MatMul", &[x, w], "t");
-                (t, t)
-            });
+        let (then_body, t) = b.body(|b, graph| {
+            let t = b.named_node_in(graph, "MatMul", &[x, w], "t");
+            (t, t)
+        });
         // One branch returns what lies outside, as it is.
-        let (else_body, ()) = b.body(|b, graph| (b.named_node_in(graph, "Identity", &[x], "e"), ()));
+        let (else_body, ()) =
+            b.body(|b, graph| (b.named_node_in(graph, "Identity", &[x], "e"), ()));
         let result = b.if_node(condition, then_body, else_body);
         let y = b.node("Relu", &[result], &[]);
         b.output(y, float(&[4, 32]));
@@ -605,7 +604,8 @@ mod tests {
         let go_on = input("go_on", boolean());
         let state = input("state", float(&[32, 32]));
         let next = b.named_node_in(body, inside, &[state, w], "next");
-        for (value, ty) in [(go_on, boolean()), (next, float(&[32, 32])), (next, float(&[32, 32]))] {
+        for (value, ty) in [(go_on, boolean()), (next, float(&[32, 32])), (next, float(&[32, 32]))]
+        {
             let ty = Some(ty.into());
             b.model.add_output(body, modelopt_graph::ValueInfo { value, ty, origin: Origin::NONE });
         }

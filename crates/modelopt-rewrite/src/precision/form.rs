@@ -5,9 +5,7 @@
 //! schema does, are handled one by one: see [`form`].
 
 use modelopt_graph::schema::{self, FormalOption, OpSchema, TypeRef};
-use modelopt_graph::{
-    AttributeValue, DataType, Model, Node, NodeId, Type, ValueId, infer,
-};
+use modelopt_graph::{AttributeValue, DataType, Model, Node, NodeId, Type, ValueId, infer};
 
 use crate::layers;
 use crate::plan::Precision;
@@ -56,7 +54,8 @@ pub(crate) enum Kind {
 
 /// Inputs that steer an operator rather than being computed with, and lose more than is gained:
 /// coordinates and scales.
-const STEERING: &[(&str, usize)] = &[("GridSample", 1), ("Resize", 1), ("Resize", 2), ("Dropout", 1)];
+const STEERING: &[(&str, usize)] =
+    &[("GridSample", 1), ("Resize", 1), ("Resize", 2), ("Dropout", 1)];
 
 /// Whether a value is a dense float32 tensor.
 pub(crate) fn is_float(model: &Model, value: ValueId) -> bool {
@@ -90,7 +89,9 @@ pub(crate) fn form(model: &Model, id: NodeId, to: Precision) -> Kind {
         return Kind::Fixed(format!("opset {version} has no {}", node.op));
     };
     if values().any(|value| is_container(model, value)) {
-        return Kind::Fixed("sequences, optionals, maps and sparse tensors stay float32".to_owned());
+        return Kind::Fixed(
+            "sequences, optionals, maps and sparse tensors stay float32".to_owned(),
+        );
     }
     if schema.random && node.op.name != "Dropout" {
         return Kind::Fixed("random numbers are drawn as before".to_owned());
@@ -175,9 +176,7 @@ fn by_schema(model: &Model, id: NodeId, schema: &OpSchema, to: Precision) -> Kin
             continue;
         };
         let variable = matches!(formal.ty, TypeRef::Variable(_));
-        if variable
-            && model.value(value).elem().is_none()
-            && schema.allows(formal, DataType::FLOAT)
+        if variable && model.value(value).elem().is_none() && schema.allows(formal, DataType::FLOAT)
         {
             let name = model.value(value).name();
             return Kind::Fixed(format!("what '{name}' is can only be known at run time"));

@@ -22,12 +22,47 @@ use crate::plan::{Interface, Precision};
 
 /// Operators that move, choose or compare numbers and compute none.
 const MOVING: &[&str] = &[
-    "Cast", "CastLike", "CenterCropPad", "Col2Im", "Compress", "Concat", "ConstantOfShape",
-    "DepthToSpace", "Dropout", "Equal", "Expand", "EyeLike", "Flatten", "Gather",
-    "GatherElements", "GatherND", "Greater", "GreaterOrEqual", "Hardmax", "Identity", "Less",
-    "LessOrEqual", "OneHot", "Pad", "Reshape", "ReverseSequence", "Scatter", "ScatterElements",
-    "ScatterND", "Slice", "SpaceToDepth", "Split", "Squeeze", "TensorScatter", "Tile", "TopK",
-    "Transpose", "Trilu", "Unique", "Unsqueeze", "Where",
+    "Cast",
+    "CastLike",
+    "CenterCropPad",
+    "Col2Im",
+    "Compress",
+    "Concat",
+    "ConstantOfShape",
+    "DepthToSpace",
+    "Dropout",
+    "Equal",
+    "Expand",
+    "EyeLike",
+    "Flatten",
+    "Gather",
+    "GatherElements",
+    "GatherND",
+    "Greater",
+    "GreaterOrEqual",
+    "Hardmax",
+    "Identity",
+    "Less",
+    "LessOrEqual",
+    "OneHot",
+    "Pad",
+    "Reshape",
+    "ReverseSequence",
+    "Scatter",
+    "ScatterElements",
+    "ScatterND",
+    "Slice",
+    "SpaceToDepth",
+    "Split",
+    "Squeeze",
+    "TensorScatter",
+    "Tile",
+    "TopK",
+    "Transpose",
+    "Trilu",
+    "Unique",
+    "Unsqueeze",
+    "Where",
 ];
 
 /// Weights from this size on make a moving node worth its casts: they are half as large.
@@ -108,7 +143,7 @@ pub(crate) fn decide(
             .get(&id)
             .cloned()
             .or_else(|| objection(model, id, &form, &unfit))
-            .or_else(|| unsafe_ops::objection(model, id, options))
+            .or_else(|| unsafe_ops::objection(model, id, to, options))
             .or_else(counts);
         if let Some(reason) = reason {
             fates.push((id, Fate::Should(reason)));
@@ -120,7 +155,8 @@ pub(crate) fn decide(
         candidates.insert(id, form);
         fates.push((id, Fate::Idle));
     }
-    let spread = Spread::new(model, to, candidates, &controls, &unfit, options.io != Interface::Float32);
+    let spread =
+        Spread::new(model, to, candidates, &controls, &unfit, options.io != Interface::Float32);
     let regions = spread.from(&seeds);
     let through: HashSet<NodeId> = regions.chains.iter().map(|(node, _)| *node).collect();
     for (id, fate) in &mut fates {
@@ -242,8 +278,7 @@ impl<'a> Spread<'a> {
                 makers.insert(value, part);
             }
             let enters = chain.enters.and_then(|input| model.node(*id).input(input));
-            let leaves =
-                chain.leaves.iter().map(|&(body, at)| model.graph(body).outputs[at].value);
+            let leaves = chain.leaves.iter().map(|&(body, at)| model.graph(body).outputs[at].value);
             for value in enters.into_iter().chain(leaves) {
                 readers.entry(value).or_default().push(part);
             }
@@ -259,7 +294,9 @@ impl<'a> Spread<'a> {
         let mut reached: HashSet<Part> = HashSet::new();
         while let Some(part) = open.pop() {
             if reached.insert(part) {
-                open.extend(self.neighbours(part).into_iter().filter(|next| !reached.contains(next)));
+                open.extend(
+                    self.neighbours(part).into_iter().filter(|next| !reached.contains(next)),
+                );
             }
         }
         self.candidates.retain(|id, _| reached.contains(&Part::Node(*id)));
@@ -307,7 +344,9 @@ impl<'a> Spread<'a> {
         });
         makers
             .chain(readers)
-            .filter(|(value, next)| !self.unfit.contains_key(value) && self.may_enter(*next, *value))
+            .filter(|(value, next)| {
+                !self.unfit.contains_key(value) && self.may_enter(*next, *value)
+            })
             .map(|(_, next)| next)
             .collect()
     }

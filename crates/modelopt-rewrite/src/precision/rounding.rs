@@ -21,8 +21,7 @@ pub struct Rounding {
 }
 
 impl Rounding {
-    const NOTHING: Rounding =
-        Rounding { largest: 0.0, signal: 0.0, noise: 0.0, overflows: false };
+    const NOTHING: Rounding = Rounding { largest: 0.0, signal: 0.0, noise: 0.0, overflows: false };
 
     /// Signal-to-quantization-noise ratio in dB; infinite where nothing is lost.
     pub fn sqnr_db(&self) -> f64 {
@@ -48,9 +47,8 @@ impl Rounding {
             return Some(format!("reaches {:.3e}, beyond the {most:.3e} of {name}", self.largest));
         }
         let lost = self.sqnr_db();
-        (lost < min_sqnr_db).then(|| {
-            format!("has numbers too small for {name}, which keeps {lost:.1} dB of it")
-        })
+        (lost < min_sqnr_db)
+            .then(|| format!("has numbers too small for {name}, which keeps {lost:.1} dB of it"))
     }
 }
 
@@ -64,7 +62,9 @@ pub fn rounding(numbers: &[f32], to: Precision) -> Rounding {
     numbers
         .par_chunks(TASK)
         .map(|part| {
-            part.chunks(BLOCK).map(|block| of_block(block, to)).fold(Rounding::NOTHING, Rounding::and)
+            part.chunks(BLOCK)
+                .map(|block| of_block(block, to))
+                .fold(Rounding::NOTHING, Rounding::and)
         })
         // In order, so that sums do not depend on the number of threads.
         .collect::<Vec<_>>()
@@ -177,9 +177,8 @@ mod tests {
 
     #[test]
     fn overflow_and_underflow_are_objected_to() {
-        let objection = |numbers: &[f32]| {
-            rounding(numbers, Precision::Fp16).objection(Precision::Fp16, 40.0)
-        };
+        let objection =
+            |numbers: &[f32]| rounding(numbers, Precision::Fp16).objection(Precision::Fp16, 40.0);
         assert_eq!(objection(&[1.0, -65504.0, 65519.0, f32::INFINITY, f32::NAN]), None);
         assert!(objection(&[1.0, 65520.0]).unwrap().contains("beyond the 6.550e4 of float16"));
         assert!(objection(&[1e-12]).unwrap().contains("too small"));

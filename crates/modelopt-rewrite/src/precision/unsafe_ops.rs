@@ -4,6 +4,7 @@
 use modelopt_graph::{Dim, Model, NodeId, Type};
 
 use super::PrecisionOptions;
+use crate::plan::Precision;
 
 /// Sums over more elements than this stay float32.
 const LONGEST_SUM: usize = 1024;
@@ -11,10 +12,6 @@ const LONGEST_SUM: usize = 1024;
 /// Operators by the reason for which they stay float32.
 const BY_NATURE: &[(&str, &[&str])] = &[
     ("errors of a running sum add up", &["CumSum", "CumProd"]),
-    (
-        "its results have the range of exponents",
-        &["Exp", "Pow", "ReduceProd", "ReduceSumSquare", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp"],
-    ),
     ("a remainder depends on every digit", &["Mod"]),
     ("a determinant cancels most of what it adds", &["Det"]),
     ("a transform adds up a whole signal", &["DFT", "STFT", "MelWeightMatrix"]),
@@ -28,9 +25,22 @@ const BY_NATURE: &[(&str, &[&str])] = &[
     ("a loss adds up a whole batch", &["NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"]),
 ];
 
+/// Operators whose results have the range of exponents, which float16 does not.
+pub(super) const EXPONENTS: &[&str] =
+    &["Exp", "Pow", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceProd", "ReduceSumSquare"];
+
 /// Operators that sum over some axes of their first input.
-const SUMS: &[&str] =
-    &["ReduceSum", "ReduceMean", "ReduceL1", "GlobalAveragePool", "GlobalLpPool"];
+const SUMS: &[&str] = &[
+    "GlobalAveragePool",
+    "GlobalLpPool",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMean",
+    "ReduceSum",
+    "ReduceSumSquare",
+];
 
 /// Operators that compute statistics of their input.
 const STATISTICS: &[&str] = &[
@@ -50,16 +60,21 @@ const STATISTICS: &[&str] = &[
 pub(super) fn objection(
     model: &Model,
     id: NodeId,
+    to: Precision,
     options: &PrecisionOptions,
 ) -> Option<String> {
     let op = model.node(id).op.name.as_str();
     if let Some((reason, _)) = BY_NATURE.iter().find(|(_, ops)| ops.contains(&op)) {
         return Some((*reason).to_owned());
     }
+    if to == Precision::Fp16 && EXPONENTS.contains(&op) {
+        return Some("its results have the range of exponents".to_owned());
+    }
     if options.float32_statistics && STATISTICS.contains(&op) {
         return Some("statistics stay float32, as asked".to_owned());
     }
-    if op.starts_with("Scatter") && model.node(id).string("reduction").is_some_and(|r| r != "none") {
+    if op.starts_with("Scatter") && model.node(id).string("reduction").is_some_and(|r| r != "none")
+    {
         return Some("it adds up a number of updates that is not known".to_owned());
     }
     if SUMS.contains(&op) {
@@ -107,7 +122,12 @@ mod tests {
     use super::*;
     use crate::testing::{Build, float};
 
-    fn reason(op: &str, shape: &[usize], axes: Option<Vec<i64>>, statistics: bool) -> Option<String> {
+    fn reason(
+        op: &str,
+        shape: &[usize],
+        axes: Option<Vec<i64>>,
+        statistics: bool,
+    ) -> Option<String> {
         let mut b = Build::new(13);
         let x = b.input("x", float(shape));
         let attributes: Vec<_> = axes.into_iter().map(|axes| ("axes", axes.into())).collect();
@@ -115,7 +135,7 @@ mod tests {
         b.output(y, float(shape));
         infer::infer(&mut b.model);
         let options = PrecisionOptions { float32_statistics: statistics, ..Default::default() };
-        objection(&b.model, b.model.producer_node(y).unwrap(), &options)
+        objection(&b.model, b.model.producer_node(y).unwrap(), Precision::Fp16, &options)
     }
 
     #[test]

@@ -7,6 +7,7 @@ use modelopt_graph::{DataType, Model, NodeId, Tensor, ValueId};
 use rayon::prelude::*;
 
 use super::form::{Form, Kind, Slot, is_float};
+use super::unsafe_ops::EXPONENTS;
 use super::{PrecisionOptions, rounding};
 use crate::plan::Precision;
 
@@ -16,16 +17,64 @@ pub(crate) type Unfit = HashMap<ValueId, String>;
 /// What keeps the magnitude of its operands: through these a number that stands for infinity
 /// reaches others.
 const CARRYING: &[&str] = &[
-    "Add", "Cast", "Concat", "Div", "Expand", "Flatten", "Gather", "Identity", "Mul", "Neg",
-    "Reshape", "Slice", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "Where",
+    "Add",
+    "Cast",
+    "Concat",
+    "Div",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "Mul",
+    "Neg",
+    "Reshape",
+    "Slice",
+    "Squeeze",
+    "Sub",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+    "Where",
 ];
 
 /// What is computed from counts, element by element or by moving them.
 const COUNTING: &[&str] = &[
-    "Abs", "Add", "Cast", "Ceil", "Clip", "Concat", "Cos", "Div", "Exp", "Expand", "Flatten",
-    "Floor", "Gather", "Identity", "Log", "MatMul", "Max", "Min", "Mod", "Mul", "Neg", "Pow",
-    "Range", "Reciprocal", "Reshape", "Round", "Sin", "Slice", "Split", "Sqrt", "Squeeze", "Sub",
-    "Tile", "Transpose", "Unsqueeze", "Where",
+    "Abs",
+    "Add",
+    "Cast",
+    "Ceil",
+    "Clip",
+    "Concat",
+    "Cos",
+    "Div",
+    "Exp",
+    "Expand",
+    "Flatten",
+    "Floor",
+    "Gather",
+    "Identity",
+    "Log",
+    "MatMul",
+    "Max",
+    "Min",
+    "Mod",
+    "Mul",
+    "Neg",
+    "Pow",
+    "Range",
+    "Reciprocal",
+    "Reshape",
+    "Round",
+    "Sin",
+    "Slice",
+    "Split",
+    "Sqrt",
+    "Squeeze",
+    "Sub",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+    "Where",
 ];
 
 /// Constants above this size are weights, not parts of a calculation with counts.
@@ -41,16 +90,14 @@ pub(crate) fn unfit(
     let mut unfit = constants(model, nodes, to, options.min_rounding_sqnr_db);
     unfit.extend(options.unfit.clone());
     stand_ins(model, to, &mut unfit);
+    if to == Precision::Fp16 {
+        exponents(model, &mut unfit);
+    }
     unfit
 }
 
 /// The constants that nodes would read in 16 bits, and that lose too much.
-fn constants(
-    model: &Model,
-    nodes: &[(NodeId, Kind)],
-    to: Precision,
-    min_sqnr_db: f64,
-) -> Unfit {
+fn constants(model: &Model, nodes: &[(NodeId, Kind)], to: Precision, min_sqnr_db: f64) -> Unfit {
     let mut wanted: Vec<(ValueId, std::sync::Arc<Tensor>)> = Vec::new();
     let mut seen = HashSet::new();
     for (id, kind) in nodes {
@@ -104,6 +151,38 @@ fn stand_ins(model: &Model, to: Precision, unfit: &mut Unfit) {
                     format!("'{name}' may be {number:.1e}, beyond {}", to.dtype())
                 });
             }
+        }
+    }
+}
+
+/// Results with the range of exponents, and what they are summed up to:
+///
+/// ```text
+/// Pow(x - mean, 2) ─▶ ReduceMean ─▶ Add(epsilon) ─▶ Sqrt
+///                  32             32              32     └─ 16 from here on
+/// ```
+fn exponents(model: &Model, unfit: &mut Unfit) {
+    const SUMMING: [&str; 9] =
+        ["Add", "Cast", "Identity", "Mul", "ReduceMean", "ReduceSum", "Reshape", "Sub", "Squeeze"];
+    let mut found: HashSet<ValueId> = HashSet::new();
+    for id in model.walk() {
+        let node = model.node(id);
+        let op = node.op.name.as_str();
+        if !node.op.is_onnx() {
+            continue;
+        }
+        let floats: Vec<ValueId> =
+            node.inputs().iter().flatten().copied().filter(|&v| is_float(model, v)).collect();
+        let sums = SUMMING.contains(&op)
+            && floats.iter().any(|value| found.contains(value))
+            && floats.iter().all(|&v| found.contains(&v) || model.constant(v).is_some());
+        if !sums && !EXPONENTS.contains(&op) {
+            continue;
+        }
+        for &output in node.outputs().iter().flatten().filter(|&&v| is_float(model, v)) {
+            found.insert(output);
+            let name = model.value(output).name();
+            unfit.entry(output).or_insert_with(|| format!("'{name}' has the range of exponents"));
         }
     }
 }

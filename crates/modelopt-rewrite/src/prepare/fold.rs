@@ -10,7 +10,7 @@
 //! node costs in the file), so folding never makes the model larger. Quantized weights behind
 //! `Cast` or `DequantizeLinear` stay quantized for the same reason.
 
-use modelopt_graph::{Model, NodeId, Patch};
+use modelopt_graph::{DataType, Model, NodeId, Patch, Tensor};
 
 use crate::engine::{Declined, Rewrite};
 use crate::evaluate::{self, NotFolded};
@@ -43,6 +43,9 @@ impl Rewrite for Fold {
             }
             inputs.push(Some(tensor));
         }
+        if node.op.is("Cast") && inputs.iter().flatten().any(|tensor| is_stored_small(tensor)) {
+            return Err(Declined::NoGain("a weight is stored in 16 bits"));
+        }
         let outputs = node.outputs().iter().flatten();
         if outputs.clone().any(|&output| model.value(output).is_output()) {
             return Err(Declined::Unsafe("it makes a graph output"));
@@ -66,6 +69,12 @@ impl Rewrite for Fold {
         }
         Ok(patch)
     }
+}
+
+/// Whether a constant was put into 16 bits to make the file smaller: it would become larger again
+/// by little, and be converted again.
+fn is_stored_small(tensor: &Tensor) -> bool {
+    matches!(tensor.dtype(), DataType::FLOAT16 | DataType::BFLOAT16) && tensor.byte_len() >= 64
 }
 
 #[cfg(test)]

@@ -29,12 +29,7 @@ pub(super) fn rewrite(model: &mut Model, weight: ValueId, stored: &Stored, dtype
 }
 
 /// Takes the constant away from a weight. Returns where the nodes that compute it go.
-pub(super) fn take_over(
-    model: &Model,
-    patch: &mut Patch,
-    weight: ValueId,
-    home: GraphId,
-) -> Place {
+pub(super) fn take_over(model: &Model, patch: &mut Patch, weight: ValueId, home: GraphId) -> Place {
     if let Some(constant) = model.producer_node(weight) {
         // Preparation was told to leave constants in their nodes.
         patch.remove(constant);
