@@ -269,8 +269,7 @@ fn every_graph_comes_through() {
     for case in CASES.iter() {
         let Output { code, stderr, .. } = &case.output;
         assert_eq!(*code, Some(0), "{}: {stderr}", case.label());
-        let warned =
-            stderr.starts_with("warning: nothing to do") && stderr.lines().count() == 1;
+        let warned = stderr.starts_with("warning: nothing to do") && stderr.lines().count() == 1;
         assert!(
             if case.is_changed() { stderr.is_empty() } else { warned },
             "{}: {stderr}",
