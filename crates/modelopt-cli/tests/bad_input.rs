@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use support::{Output, PROGRAM, files, finish, parallel, run_in, tempdir};
+use support::{Output, PROGRAM, files, finish, run_in, tempdir};
+use xtask::parallel::parallel;
 use xtask::testdata::fixture;
 
 /// Address space for loading and rewriting, in kB.

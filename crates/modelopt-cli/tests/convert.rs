@@ -10,9 +10,9 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 use insta::assert_snapshot;
-use serde_json::Value;
-use support::{Output, files, finish, parallel, run, run_in, tempdir};
+use support::{Output, files, finish, run, run_in, tempdir};
 use xtask::oracle::{self, RunJob};
+use xtask::parallel::parallel;
 use xtask::testdata::{self, fixture};
 
 /// Ways to convert, with whether onnxruntime must load the result and agree with the original.

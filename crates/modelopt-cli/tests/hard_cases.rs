@@ -13,8 +13,9 @@ use std::sync::LazyLock;
 
 use insta::assert_snapshot;
 use serde_json::Value;
-use support::{Output, files, parallel, run, run_in, tempdir};
+use support::{Output, files, run, run_in, tempdir};
 use xtask::oracle::{self, Answer, RunJob, RunResult};
+use xtask::parallel::parallel;
 use xtask::testdata::fixture;
 
 const SCHEMES: [&str; 2] = ["int8-weights", "int8-dynamic"];

@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use serde_json::Value;
-use support::{Output, parallel, run};
+use support::{Output, run};
 use xtask::oracle::{self, RunJob, RunResult};
+use xtask::parallel::parallel;
 use xtask::testdata;
 
 /// The largest size of each artifact, in bytes.

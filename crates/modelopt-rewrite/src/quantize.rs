@@ -68,7 +68,7 @@ struct Stored {
 
 /// What a weight turns into.
 enum Change {
-    Int8(Quantized),
+    Int8(Box<Quantized>),
     Half(Precision),
 }
 
@@ -106,7 +106,7 @@ fn apply_to_weights(model: &mut Model, plan: &Plan) -> Result<Vec<QuantizedWeigh
             let Some((change, result)) = change else { continue };
             results.push(result);
             match change {
-                Change::Int8(quantized) => rewrite(model, value, job, quantized, &activations),
+                Change::Int8(quantized) => rewrite(model, value, job, *quantized, &activations),
                 Change::Half(to) => halves::rewrite(model, value, job.home, &job.tensor, to),
             }
         }
@@ -132,7 +132,7 @@ fn change(
         bytes_after: quantized.byte_len() as u64,
         sqnr_db: quantized.sqnr_db(),
     };
-    Some((Change::Int8(quantized), result))
+    Some((Change::Int8(quantized.into()), result))
 }
 
 fn jobs<'a>(

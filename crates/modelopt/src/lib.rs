@@ -23,6 +23,7 @@ mod judging;
 mod measure;
 mod observe;
 mod optimize;
+mod planning;
 mod provenance;
 mod repair;
 mod run;

@@ -9,7 +9,6 @@ use modelopt_rewrite::{self as rewrite, Precision, Rounding};
 use modelopt_runtime::Sample;
 
 use crate::Progress;
-use crate::error::Error;
 use crate::run::{self, Bench};
 
 /// The most that one group of activations takes, in bytes.
@@ -35,7 +34,7 @@ pub(crate) fn activations(
     samples: &[Sample],
     bench: &Bench<'_>,
     progress: &mut dyn FnMut(Progress),
-) -> Result<Observed, Error> {
+) -> Observed {
     progress(Progress::Step("measuring activations"));
     let mut found: HashMap<ValueId, Rounding> = HashMap::new();
     let mut add = |value: ValueId, tensor: &modelopt_graph::Tensor| {
@@ -70,7 +69,7 @@ pub(crate) fn activations(
         let name = prepared.value(value).name();
         Some((value, format!("'{name}' {}", rounding.objection(to, min_sqnr_db)?)))
     });
-    Ok(Observed { unfit: unfit.collect(), warning })
+    Observed { unfit: unfit.collect(), warning }
 }
 
 /// Puts values together that fit into memory at once.
@@ -95,7 +94,9 @@ fn groups(prepared: &Model, values: &[ValueId], samples: &[Sample]) -> Vec<Vec<V
 /// The model with the sizes that the largest sample has.
 fn shaped(prepared: &Model, samples: &[Sample]) -> Model {
     let mut shaped = prepared.clone();
-    let size = |sample: &&Sample| -> usize { sample.inputs.values().map(|t| t.byte_len()).sum() };
+    let size = |sample: &&Sample| -> usize {
+        sample.inputs.values().map(modelopt_graph::Tensor::byte_len).sum()
+    };
     let Some(largest) = samples.iter().max_by_key(size) else { return shaped };
     for info in prepared.graph(prepared.main()).inputs.clone() {
         let name = prepared.value(info.value).name();

@@ -1,6 +1,5 @@
 //! From one file to another: the whole way, with the gate at its end.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use modelopt_graph::Model;
@@ -18,11 +17,10 @@ use crate::demand;
 use crate::error::Error;
 use crate::judging::{self, Candidate};
 use crate::measure::{self, Cache};
-use crate::observe;
+use crate::planning::{self, Notes};
 use crate::provenance;
-use crate::repair::Patient;
-use crate::run::{self, Bench};
-use crate::transform::{self, Hints, Measurements, Transformed};
+use crate::run::{self, Ground};
+use crate::transform::{self, Hints, Transformed};
 
 /// What came of a run.
 #[derive(Clone, Debug)]
@@ -55,12 +53,6 @@ pub struct Outcome {
     candidate: report::ModelFile,
 }
 
-/// Where validation starts: the target with the original running in it.
-struct Ground<'a> {
-    bench: Bench<'a>,
-    samples: Vec<Sample>,
-}
-
 /// Makes a candidate of the model at `input`, runs both, and writes it to `output` if the verdict
 /// is good or the settings say so. `output` is untouched otherwise, and replaced atomically.
 pub fn optimize(
@@ -77,55 +69,29 @@ pub fn optimize(
     let prepared = transform::prepared(&original, config)?;
     let mut warnings = Vec::new();
     let mut cache = Cache::open(config.measure_cache.as_deref());
-    let mut ground = None;
-    let mut hints = Hints::default();
-    if config.measure && config.plan.is_none() {
-        let at = survey(input, &original, &prepared, config, progress)?;
-        hints.measured =
-            measure_layers(&prepared, &at, &mut cache, config, &mut warnings, progress);
-        ground = Some(at);
-    }
-    let computes_in = config.computes_in();
     let runs = config.enforcement != Enforcement::None;
-    if let (Some(to), None, true) = (computes_in, &config.plan, runs) {
+    let mut ground = None;
+    if runs && planning::runs_the_model(config) {
         match survey(input, &original, &prepared, config, progress) {
-            Ok(at) => {
-                let Ground { bench, samples } = &at;
-                let least = config.min_rounding_sqnr_db;
-                let seen = observe::activations(&prepared, to, least, samples, bench, progress)?;
-                hints.unfit = seen.unfit;
-                warnings.extend(seen.warning);
-                ground = Some(at);
-            }
+            Ok(surveyed) => ground = Some(surveyed),
+            Err(error) if config.measure => return Err(error),
             Err(error) => tolerate(error, config, &mut warnings)?,
         }
     }
-    let mut plan = transform::planned(&prepared, config, &hints)?;
-    if let (Some(Ground { bench, samples }), Some(_), None) =
-        (&mut ground, computes_in, &config.plan)
-    {
-        let casting = plan.io.precision().map(|to| Casting::of(&original, to));
-        let patient = Patient {
-            prepared: &prepared,
-            plan: &plan,
-            samples,
-            limits: &config.gate,
-            bench,
-            casting: casting.as_ref(),
-            references: HashMap::new(),
-            runs_left: 0,
-            progress,
-        };
-        let repaired = patient.repair();
-        plan = repaired.apply(&prepared, plan)?;
-    }
+    let plan = match &mut ground {
+        Some(ground) => {
+            let mut notes = Notes { cache: &mut cache, warnings: &mut warnings };
+            planning::informed(&original, &prepared, ground, config, &mut notes, progress)?
+        }
+        None => transform::planned(&prepared, config, &Hints::default())?,
+    };
     let mut transformed = transform::rewritten(&original, &prepared, plan, config)?;
     warnings.extend(unchanged_warning(&transformed));
-    warnings.extend(computes_in.filter(|_| !transformed.unchanged).map(cpu_warning));
+    let computes_in = config.computes_in().filter(|_| !transformed.unchanged);
+    warnings.extend(computes_in.map(cpu_warning));
     let casting = transformed.plan.io.precision().map(|to| Casting::of(&original, to));
     let skip = transformed.unchanged || !runs;
-    let tried = computes_in.is_some() && config.plan.is_none();
-    if !skip && ground.is_none() && !tried {
+    if !skip && ground.is_none() && !planning::runs_the_model(config) {
         match survey(input, &original, &prepared, config, progress) {
             Ok(surveyed) => ground = Some(surveyed),
             Err(error) => tolerate(error, config, &mut warnings)?,
@@ -203,27 +169,6 @@ fn survey<'a>(
     let samples = run::samples(original, config)?;
     progress(Progress::Step("preparing the original"));
     Ok(Ground { bench: run::target(input, &samples, config)?, samples })
-}
-
-fn measure_layers(
-    prepared: &Model,
-    ground: &Ground<'_>,
-    cache: &mut Cache,
-    config: &Config,
-    warnings: &mut Vec<String>,
-    progress: &mut dyn FnMut(Progress),
-) -> Measurements {
-    let Some(sample) = ground.samples.first() else { return Measurements::new() };
-    let measured =
-        measure::layers(prepared, sample, config.numerics, &ground.bench, cache, progress);
-    if !measured.unknown.is_empty() {
-        warnings.push(format!(
-            "{} layers are planned by the table: their shapes are known only while the model runs",
-            measured.unknown.len()
-        ));
-    }
-    tracing::info!(layers = measured.layers.len(), fresh = measured.fresh, "measured layers");
-    measured.layers
 }
 
 /// What everybody expects of 16 bits and processors do not give.

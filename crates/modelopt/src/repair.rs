@@ -57,11 +57,11 @@ struct Part {
     noise: f64,
 }
 
-/// The layers to keep from being of 16 bits, by name.
+/// The layers that cannot be as the plan has them, by name, with what they are instead: their
+/// weights alone in 16 bits, or left as they are.
 #[derive(Debug, Default)]
 pub(crate) struct Repaired {
-    /// Layers that only store their weights in 16 bits, or are left as they are.
-    pub(crate) schemes: HashMap<String, Scheme>,
+    schemes: HashMap<String, Scheme>,
 }
 
 impl Repaired {
@@ -73,11 +73,8 @@ impl Repaired {
         for layer in &mut plan.layers {
             if let Some(&scheme) = self.schemes.get(&layer.name) {
                 layer.scheme = scheme;
-                layer.reason = match scheme.stores_in() {
-                    Some(_) => "its rounding costs more than the limit allows; weights in 16 bits",
-                    None => "its rounding costs more than the limit allows",
-                }
-                .to_owned();
+                let stored = scheme.stores_in().map_or("", |_| "; its weights alone do not");
+                layer.reason = format!("computed in 16 bits it costs more than the limit{stored}");
             }
         }
         Ok(rewrite::plan_from(prepared, &plan)?)
@@ -92,23 +89,35 @@ pub(crate) struct Patient<'a, 'b> {
     pub(crate) limits: &'a Limits,
     pub(crate) bench: &'a mut Bench<'b>,
     pub(crate) casting: Option<&'a Casting>,
-    /// What the original made of samples, by their place.
-    pub(crate) references: HashMap<usize, Outputs>,
-    /// How often parts may still be run.
-    pub(crate) runs_left: u64,
-    /// Who waits.
-    pub(crate) progress: &'a mut dyn FnMut(Progress),
 }
 
-impl Patient<'_, '_> {
+/// A repair under way.
+struct Repair<'a, 'b> {
+    patient: Patient<'a, 'b>,
+    /// What the original made of samples, by their place.
+    references: HashMap<usize, Outputs>,
+    /// How often parts may still be run.
+    runs_left: u64,
+    /// Who waits.
+    progress: &'a mut dyn FnMut(Progress),
+}
+
+impl<'a> Patient<'a, '_> {
     /// Finds what has to stay float32 for the limit of parity. Nothing where the model is close
     /// enough, or where it cannot be run.
-    pub(crate) fn repair(mut self) -> Repaired {
+    pub(crate) fn repair(self, progress: &'a mut dyn FnMut(Progress)) -> Repaired {
+        Repair { patient: self, references: HashMap::new(), runs_left: 0, progress }.run()
+    }
+}
+
+impl Repair<'_, '_> {
+    fn run(mut self) -> Repaired {
         let mut repaired = Repaired::default();
-        let all: Vec<usize> = (0..self.plan.layers.len())
-            .filter(|&place| self.plan.layers[place].scheme.computes_in().is_some())
+        let plan = self.patient.plan;
+        let all: Vec<usize> = (0..plan.layers.len())
+            .filter(|&place| plan.layers[place].scheme.computes_in().is_some())
             .collect();
-        let (Some(limit), false) = (self.limits.min_sqnr_db, all.is_empty()) else {
+        let (Some(limit), false) = (self.patient.limits.min_sqnr_db, all.is_empty()) else {
             return repaired;
         };
         let whole = vec![Part { layers: all, stored: false, noise: 0.0 }];
@@ -116,8 +125,8 @@ impl Patient<'_, '_> {
             Some(found) if found.sqnr_db < limit => {
                 (self.progress)(Progress::Step("looking for what must stay float32"));
                 let parts = self.fit(whole, found, limit);
-                let plan = self.plan_of(&parts);
-                for (now, before) in plan.layers.iter().zip(&self.plan.layers) {
+                let mixed = self.plan_of(&parts);
+                for (now, before) in mixed.layers.iter().zip(&plan.layers) {
                     if now.scheme != before.scheme {
                         repaired.schemes.insert(now.name.clone(), now.scheme);
                     }
@@ -130,14 +139,16 @@ impl Patient<'_, '_> {
 
     /// Takes parts down until the whole meets the limit, then back up what was not needed.
     fn fit(&mut self, mut parts: Vec<Part>, mut worst: Worst, limit: f64) -> Vec<Part> {
-        let weights: u64 = self.plan.layers.iter().map(|layer| layer.bytes).sum();
+        let weights: u64 = self.patient.plan.layers.iter().map(|layer| layer.bytes).sum();
         let most = (MOST_BYTES / weights.max(1)).clamp(FEWEST_RUNS, MOST_RUNS);
         self.runs_left = most;
         let allowed = noise(limit);
         let mut budget = allowed * SHARE;
         // Only the worst sample tells parts apart; others may turn out worse later on.
         let mut samples = vec![worst.sample];
-        parts.iter_mut().for_each(|part| part.noise = noise(worst.sqnr_db));
+        for part in &mut parts {
+            part.noise = noise(worst.sqnr_db);
+        }
         let smallest = parts.iter().map(|part| part.layers.len()).sum::<usize>() / MOST_PARTS;
         let mut dropped: Vec<Part> = Vec::new();
         for _ in 0..MOST_ATTEMPTS {
@@ -179,7 +190,7 @@ impl Patient<'_, '_> {
         samples: &[usize],
         smallest: usize,
     ) {
-        let total: u64 = self.plan.layers.iter().map(|layer| layer.bytes).sum();
+        let total: u64 = self.patient.plan.layers.iter().map(|layer| layer.bytes).sum();
         let rank = |part: &Part| {
             let share = self.bytes(part) as f64 / (total.max(1) as f64 * DEAR);
             part.noise / if part.stored { 1.0 + share } else { 1.0 }
@@ -220,19 +231,19 @@ impl Patient<'_, '_> {
 
     /// Size of the weights that a part could store in 16 bits.
     fn bytes(&self, part: &Part) -> u64 {
-        let worth = |&&place: &&usize| self.plan.layers[place].bytes >= SMALL;
-        part.layers.iter().filter(worth).map(|&place| self.plan.layers[place].bytes).sum()
+        let worth = |&&place: &&usize| self.patient.plan.layers[place].bytes >= SMALL;
+        part.layers.iter().filter(worth).map(|&place| self.patient.plan.layers[place].bytes).sum()
     }
 
     /// The plan in which only these parts are of 16 bits.
     fn plan_of(&self, parts: &[Part]) -> Plan {
-        let mut plan = self.plan.clone();
+        let mut plan = self.patient.plan.clone();
         for layer in &mut plan.layers {
             layer.scheme = Scheme::Keep;
         }
         for part in parts {
             for &place in &part.layers {
-                let before = &self.plan.layers[place];
+                let before = &self.patient.plan.layers[place];
                 let stores = before.scheme.computes_in().map(stored_in);
                 plan.layers[place].scheme = match stores {
                     Some(stores) if part.stored && before.bytes >= SMALL => stores,
@@ -248,34 +259,35 @@ impl Patient<'_, '_> {
     fn alone(&mut self, part: &Part, samples: &[usize]) -> f64 {
         self.runs_left = self.runs_left.saturating_sub(1);
         let plan = self.plan_of(std::slice::from_ref(part));
-        let parity = self.run(&plan, samples);
+        let parity = self.measure(&plan, samples);
         parity.and_then(|parity| Some(noise(sqnr_db(&parity)?.0))).unwrap_or(f64::INFINITY)
     }
 
     fn worst(&mut self, parts: &[Part]) -> Option<Worst> {
         let plan = self.plan_of(parts);
-        let all: Vec<usize> = (0..self.samples.len()).collect();
-        let parity = self.run(&plan, &all)?;
+        let all: Vec<usize> = (0..self.patient.samples.len()).collect();
+        let parity = self.measure(&plan, &all)?;
         let (sqnr_db, name) = sqnr_db(&parity)?;
-        let sample = self.samples.iter().position(|sample| sample.name == name).unwrap_or(0);
+        let sample =
+            self.patient.samples.iter().position(|sample| sample.name == name).unwrap_or(0);
         Some(Worst { sqnr_db, sample })
     }
 
     /// Runs the model under a plan, on some of the samples.
-    fn run(&mut self, plan: &Plan, samples: &[usize]) -> Option<Parity> {
-        let plan = rewrite::plan_from(self.prepared, plan).ok()?;
-        let mut model = self.prepared.clone();
+    fn measure(&mut self, plan: &Plan, samples: &[usize]) -> Option<Parity> {
+        let plan = rewrite::plan_from(self.patient.prepared, plan).ok()?;
+        let mut model = self.patient.prepared.clone();
         rewrite::apply(&mut model, &plan).ok()?;
         let folder = tempfile::tempdir().ok()?;
         let path = folder.path().join("mixed.onnx");
         let staged = Staged::write(&model, &path, SaveOptions::default()).ok()?;
-        let mut session = self.bench.prepare(staged.path()).ok()?;
-        if let Some(casting) = self.casting {
+        let mut session = self.patient.bench.prepare(staged.path()).ok()?;
+        if let Some(casting) = self.patient.casting {
             session = casting.clone().around(session);
         }
         let mut parity = Accumulator::new(Tolerance::default());
         for &place in samples {
-            let sample = self.samples.get(place)?;
+            let sample = self.patient.samples.get(place)?;
             let outputs = session.run(&sample.inputs).ok()?;
             parity.add(&sample.name, false, self.reference(place)?, &outputs);
         }
@@ -285,7 +297,8 @@ impl Patient<'_, '_> {
     /// What the original makes of a sample.
     fn reference(&mut self, place: usize) -> Option<&Outputs> {
         if !self.references.contains_key(&place) {
-            let outputs = self.bench.original.run(&self.samples.get(place)?.inputs).ok()?;
+            let outputs =
+                self.patient.bench.original.run(&self.patient.samples.get(place)?.inputs).ok()?;
             self.references.insert(place, outputs);
         }
         self.references.get(&place)

@@ -22,6 +22,12 @@ pub(crate) struct Bench<'a> {
     place: Place<'a>,
 }
 
+/// Where validation starts: the target with the original running in it.
+pub(crate) struct Ground<'a> {
+    pub(crate) bench: Bench<'a>,
+    pub(crate) samples: Vec<Sample>,
+}
+
 /// A runtime and how it is used.
 struct Place<'a> {
     kind: RuntimeKind,

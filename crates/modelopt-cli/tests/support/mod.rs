@@ -121,5 +121,3 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     found.sort();
     found
 }
-
-pub(crate) use xtask::parallel::parallel;

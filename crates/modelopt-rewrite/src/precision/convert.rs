@@ -10,7 +10,7 @@
 //! rounded in place; one that is read in both types is stored twice if it is small, else cast. A
 //! cast that would undo another one is not made: the value from before is read instead.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use modelopt_graph::{
@@ -18,7 +18,7 @@ use modelopt_graph::{
     Operator, Origin, Place, Producer, Tensor, Type, Use, ValueId,
 };
 
-use super::form::{cast_target, is_float, narrowed};
+use super::form::{Slot, cast_target, is_float, narrowed};
 use super::regions::{Regions, is_model_input};
 use crate::plan::Precision;
 
@@ -69,20 +69,19 @@ pub(crate) fn convert(
 }
 
 fn involved(model: &Model, regions: &Regions, changes_io: bool) -> Vec<Involved> {
-    let mut narrow_inside: HashMap<ValueId, ()> = HashMap::new();
-    let mut entered: HashMap<Use, ()> = HashMap::new();
+    let mut narrow_inside: HashSet<ValueId> = HashSet::new();
+    let mut entered: HashSet<Use> = HashSet::new();
     for (id, chain) in &regions.chains {
-        narrow_inside.extend(chain.inside.into_iter().chain(chain.outside).map(|v| (v, ())));
-        entered.extend(chain.enters.map(|input| (Use::Node(*id, input as u32), ())));
-        entered.extend(chain.leaves.iter().map(|&(g, at)| (Use::Output(g, at as u32), ())));
+        narrow_inside.extend(chain.inside.into_iter().chain(chain.outside));
+        entered.extend(chain.enters.map(|input| Use::Node(*id, input as u32)));
+        entered.extend(chain.leaves.iter().map(|&(g, at)| Use::Output(g, at as u32)));
     }
     let main = model.main();
     let wants = |at: Use| match at {
-        _ if entered.contains_key(&at) => Wants::Narrow,
+        _ if entered.contains(&at) => Wants::Narrow,
         Use::Output(graph, _) if graph == main && changes_io => Wants::Narrow,
         Use::Output(..) => Wants::Wide,
         Use::Node(id, index) => {
-            use super::form::Slot;
             let form = regions.nodes.get(&id).or_else(|| regions.followers.get(&id));
             match form.and_then(|form| form.inputs.get(index as usize)) {
                 Some(Slot::Narrow) => Wants::Narrow,
@@ -97,7 +96,7 @@ fn involved(model: &Model, regions: &Regions, changes_io: bool) -> Vec<Involved>
         if !is_float(model, value) || producer == Producer::None {
             continue;
         }
-        let native_narrow = narrow_inside.contains_key(&value)
+        let native_narrow = narrow_inside.contains(&value)
             || match producer {
                 Producer::Node(id, index) => regions
                     .nodes
@@ -393,6 +392,8 @@ pub(crate) fn has_float_interface(model: &Model) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use modelopt_graph::{AttributeValue, Dim};
 
     use super::*;

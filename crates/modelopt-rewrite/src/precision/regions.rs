@@ -312,7 +312,7 @@ impl<'a> Spread<'a> {
     /// What reads inputs and makes outputs that are of 16 bits.
     fn at_the_interface(&self) -> Vec<Part> {
         let main = self.model.graph(self.model.main());
-        let read = main.inputs.iter().flat_map(|info| self.readers.get(&info.value));
+        let read = main.inputs.iter().filter_map(|info| self.readers.get(&info.value));
         let made = main.outputs.iter().filter_map(|info| self.makers.get(&info.value));
         read.flatten().chain(made).copied().collect()
     }

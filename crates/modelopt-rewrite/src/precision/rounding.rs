@@ -157,7 +157,7 @@ impl Lanes {
         self.largest[lane] = if size > self.largest[lane] { size } else { self.largest[lane] };
         self.signal[lane] += f64::from(number) * f64::from(number);
         self.noise[lane] += f64::from(error) * f64::from(error);
-        self.overflows[lane] |= u32::from(finite & !stays);
+        self.overflows[lane] |= u32::from(finite) & u32::from(!stays);
     }
 }
 
@@ -191,7 +191,7 @@ mod tests {
     fn unaligned_tensors_are_looked_at_as_they_are() {
         let numbers = noise(5000, 3);
         let mut bytes = vec![0u8];
-        numbers.iter().for_each(|x| bytes.extend_from_slice(&x.to_le_bytes()));
+        bytes.extend(numbers.iter().flat_map(|x| x.to_le_bytes()));
         let unaligned = bytes::Bytes::from(bytes).slice(1..);
         let tensor = Tensor::dense(DataType::FLOAT, vec![5000], unaligned).unwrap();
         let found = of_tensor(&tensor, Precision::Bf16).unwrap();
