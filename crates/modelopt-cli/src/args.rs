@@ -224,7 +224,8 @@ pub(crate) struct Integers {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Plan")]
 pub(crate) struct Precision {
-    /// Type of the model's float32 inputs and outputs: float32, or that of --to [default: float32]
+    /// What the float32 inputs and outputs become: float32, or what the model computes in [default:
+    /// float32]
     #[arg(long, value_enum, value_name = "TYPE", conflicts_with = "plan")]
     pub(crate) io: Option<InterfaceArgument>,
     /// Keep normalizations and Softmax in float32

@@ -194,8 +194,8 @@ fn reports_can_be_read() {
 
 #[test]
 fn every_command_helps() {
-    let commands =
-        ["", "quantize", "plan", "compare", "inspect", "completions", "man"].map(str::to_owned);
+    let commands = ["", "quantize", "convert", "plan", "compare", "inspect", "completions", "man"]
+        .map(str::to_owned);
     for command in commands {
         let mut help = Command::new(support::PROGRAM);
         help.args(command.split_whitespace()).arg("--help").env_remove("COLUMNS");

@@ -46,8 +46,6 @@ pub struct PrecisionOptions {
     pub min_rounding_sqnr_db: f64,
     /// Values of the prepared model that were seen to lose too much, with the reason.
     pub unfit: HashMap<ValueId, String>,
-    /// Layers that stay float32, by name, with the reason.
-    pub kept: HashMap<String, String>,
 }
 
 impl Default for PrecisionOptions {
@@ -57,7 +55,6 @@ impl Default for PrecisionOptions {
             float32_statistics: false,
             min_rounding_sqnr_db: 40.0,
             unfit: HashMap::new(),
-            kept: HashMap::new(),
         }
     }
 }
@@ -125,8 +122,7 @@ fn refusals(
     let selected = select::selected(model, named, &options.include, &options.exclude)?;
     let unavailable = form::available(model, to).err();
     let reasons = named.iter().zip(selected).filter_map(|(layer, selected)| {
-        let kept = options.precision.kept.get(&layer.name).cloned();
-        let reason = unavailable.clone().or(selected.err()).or(kept)?;
+        let reason = unavailable.clone().or(selected.err())?;
         Some((layer.node, reason))
     });
     Ok(reasons.collect())

@@ -102,7 +102,7 @@ pub fn plan_from(model: &Model, wanted: &Plan) -> Result<Plan, PlanError> {
     for candidate in &candidates {
         decisions.push(match asked.remove(candidate.layer.name.as_str()) {
             Some(layer) if layer.scheme.computes_in().is_some() => {
-                Decision { scheme: Scheme::Keep, reason: layer.reason.clone() }
+                Decision { scheme: layer.scheme, reason: layer.reason.clone() }
             }
             Some(layer) => {
                 candidate.possible(layer.scheme).map_err(|why| PlanError::Impossible {
@@ -284,7 +284,10 @@ fn agree(
         .map(|&(index, _)| index)
         .filter(|&index| stores(index, decisions[index].scheme))
         .collect();
-    let in_float = users.iter().find(|(index, _)| storing.binary_search(index).is_err());
+    // Who computes in 16 bits rounds the weight, however it is stored.
+    let in_float = users.iter().find(|(index, _)| {
+        storing.binary_search(index).is_err() && decisions[*index].scheme.computes_in().is_none()
+    });
     if let (Some(&(holder, _)), false) = (in_float, storing.is_empty()) {
         let reason = format!(
             "shares '{}' with '{}', which needs it in float",

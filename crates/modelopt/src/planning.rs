@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::measure::{self, Cache};
 use crate::observe;
-use crate::repair::Patient;
+use crate::repair::{Patient, is_sixteen};
 use crate::run::Ground;
 use crate::transform::{self, Hints, Measurements};
 
@@ -22,7 +22,7 @@ pub(crate) struct Notes<'a> {
 
 /// Whether the plan depends on what the model does when it runs.
 pub(crate) fn runs_the_model(config: &Config) -> bool {
-    config.plan.is_none() && (config.measure || config.computes_in().is_some())
+    config.plan.is_none() && (config.measure || config.scheme.is_some_and(is_sixteen))
 }
 
 /// The plan for a prepared model, with the original running. A given plan is not changed.
@@ -38,15 +38,17 @@ pub(crate) fn informed(
     if config.measure {
         hints.measured = measure_layers(prepared, ground, config, notes, progress);
     }
-    let Some(to) = config.computes_in() else {
-        return transform::planned(prepared, config, &hints);
-    };
     let Ground { bench, samples } = ground;
-    let least = config.min_rounding_sqnr_db;
-    let seen = observe::activations(prepared, to, least, samples, bench, progress);
-    hints.unfit = seen.unfit;
-    notes.warnings.extend(seen.warning);
+    if let Some(to) = config.computes_in() {
+        let least = config.min_rounding_sqnr_db;
+        let seen = observe::activations(prepared, to, least, samples, bench, progress);
+        hints.unfit = seen.unfit;
+        notes.warnings.extend(seen.warning);
+    }
     let plan = transform::planned(prepared, config, &hints)?;
+    if !config.scheme.is_some_and(is_sixteen) {
+        return Ok(plan);
+    }
     let casting = plan.io.precision().map(|to| Casting::of(original, to));
     let patient = Patient {
         prepared,

@@ -1,5 +1,5 @@
-//! Mixed precision: where a model that computes in 16 bits is not close enough, the nodes that do
-//! the most damage go back to float32, and no others.
+//! Mixed precision: where a model that computes or stores its weights in 16 bits is not close
+//! enough, the nodes that do the most damage go back to float32, and no others.
 //!
 //! Each part of the model is converted alone and its damage measured as noise power relative to
 //! the output. Roundings are independent of each other, so noise powers add up, more or less: the
@@ -74,7 +74,7 @@ impl Repaired {
             if let Some(&scheme) = self.schemes.get(&layer.name) {
                 layer.scheme = scheme;
                 let stored = scheme.stores_in().map_or("", |_| "; its weights alone do not");
-                layer.reason = format!("computed in 16 bits it costs more than the limit{stored}");
+                layer.reason = format!("in 16 bits it costs more than the limit{stored}");
             }
         }
         Ok(rewrite::plan_from(prepared, &plan)?)
@@ -114,13 +114,13 @@ impl Repair<'_, '_> {
     fn run(mut self) -> Repaired {
         let mut repaired = Repaired::default();
         let plan = self.patient.plan;
-        let all: Vec<usize> = (0..plan.layers.len())
-            .filter(|&place| plan.layers[place].scheme.computes_in().is_some())
-            .collect();
+        let all: Vec<usize> =
+            (0..plan.layers.len()).filter(|&place| is_sixteen(plan.layers[place].scheme)).collect();
         let (Some(limit), false) = (self.patient.limits.min_sqnr_db, all.is_empty()) else {
             return repaired;
         };
-        let whole = vec![Part { layers: all, stored: false, noise: 0.0 }];
+        let stored = all.iter().all(|&place| plan.layers[place].scheme.computes_in().is_none());
+        let whole = vec![Part { layers: all, stored, noise: 0.0 }];
         match self.worst(&whole) {
             Some(found) if found.sqnr_db < limit => {
                 (self.progress)(Progress::Step("looking for what must stay float32"));
@@ -169,7 +169,7 @@ impl Repair<'_, '_> {
                 break;
             }
             if samples.contains(&worst.sample) {
-                budget *= (allowed / noise(worst.sqnr_db)).min(0.8);
+                budget *= (allowed / noise(worst.sqnr_db)).clamp(0.1, 0.8);
             } else {
                 samples.push(worst.sample);
                 for part in &mut parts {
@@ -244,10 +244,9 @@ impl Repair<'_, '_> {
         for part in parts {
             for &place in &part.layers {
                 let before = &self.patient.plan.layers[place];
-                let stores = before.scheme.computes_in().map(stored_in);
-                plan.layers[place].scheme = match stores {
-                    Some(stores) if part.stored && before.bytes >= SMALL => stores,
-                    _ if part.stored => Scheme::Keep,
+                plan.layers[place].scheme = match before.scheme.computes_in() {
+                    Some(to) if part.stored && before.bytes >= SMALL => stored_in(to),
+                    Some(_) if part.stored => Scheme::Keep,
                     _ => before.scheme,
                 };
             }
@@ -303,6 +302,11 @@ impl Repair<'_, '_> {
         }
         self.references.get(&place)
     }
+}
+
+/// Whether a scheme computes or stores in 16 bits.
+pub(crate) fn is_sixteen(scheme: Scheme) -> bool {
+    scheme.computes_in().is_some() || scheme.stores_in().is_some()
 }
 
 /// The scheme that only stores weights in a type.

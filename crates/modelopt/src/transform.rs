@@ -49,8 +49,6 @@ pub(crate) struct Hints {
     pub(crate) measured: Measurements,
     /// Values that must not be rounded to 16 bits, with the reason.
     pub(crate) unfit: HashMap<ValueId, String>,
-    /// Layers that stay float32, by name, with the reason.
-    pub(crate) kept: HashMap<String, String>,
 }
 
 /// The plan for a prepared model: the given one, or that of the default rules.
@@ -61,7 +59,6 @@ pub(crate) fn planned(prepared: &Model, config: &Config, hints: &Hints) -> Resul
     let mut options = config.plan_options()?;
     options.measured.clone_from(&hints.measured);
     options.precision.unfit.clone_from(&hints.unfit);
-    options.precision.kept.clone_from(&hints.kept);
     Ok(rewrite::plan(prepared, &options)?)
 }
 

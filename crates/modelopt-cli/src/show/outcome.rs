@@ -138,8 +138,12 @@ fn failures(outcome: &Outcome) -> String {
         if let Some(culprit) = outcome.culprits.first()
             && let Some(first) = culprit.layers.first()
         {
-            let dynamic = culprit.scheme == Scheme::Int8Dynamic.name();
-            let gentler = if dynamic { ", or --scheme int8-weights" } else { "" };
+            let gentler = match culprit.scheme.parse() {
+                Ok(Scheme::Int8Dynamic) => ", or --scheme int8-weights",
+                Ok(Scheme::Fp16) => ", or --to fp16-weights",
+                Ok(Scheme::Bf16) => ", or --to bf16-weights",
+                _ => "",
+            };
             let _ = writeln!(text, "  try: --exclude '{first}'{gentler}");
         }
     }
@@ -165,7 +169,12 @@ fn slow_layers(outcome: &Outcome) -> String {
     if more > 0 {
         let _ = writeln!(text, "  and {more} more");
     }
-    text += "  try: --measure, which leaves out what does not pay, or --scheme int8-weights\n";
+    let computes = outcome.plan.layers.iter().find_map(|layer| layer.scheme.computes_in());
+    text += &match computes {
+        Some(to) => format!("  try: --to {}-weights, which costs no time\n", to.name()),
+        None => "  try: --measure, which leaves out what does not pay, or --scheme int8-weights\n"
+            .to_owned(),
+    };
     text
 }
 

@@ -670,6 +670,28 @@ mod tests {
         assert_eq!(b.ops(), ["MatMul", "MatMul", "MatMul"]);
     }
 
+    /// Two layers read one weight: one computes in float16, one only stores it so.
+    #[test]
+    fn a_weight_that_is_computed_with_in_both_types_is_stored_once() {
+        let mut b = Build::new(17);
+        let x = b.input("x", float(&[4, 64]));
+        let w = b.weight("W", &[64, 64], &noise(4096, 1));
+        let first = b.node("MatMul", &[x, w], &[]);
+        let second = b.node("MatMul", &[first, w], &[]);
+        b.output(second, float(&[4, 64]));
+        modelopt_graph::infer::infer(&mut b.model);
+        let mut plan = crate::plan(&b.model, &options(Scheme::Fp16)).unwrap();
+        plan.layers[1].scheme = Scheme::Fp16Weights;
+        let plan = crate::plan_from(&b.model, &plan).unwrap();
+        assert_eq!(plan.layers[1].scheme, Scheme::Fp16Weights);
+        crate::apply(&mut b.model, &plan).unwrap();
+        let [stored] = *b.model.initializers_of(b.model.main()) else { panic!("one initializer") };
+        assert_eq!(elem(&b, stored), DataType::FLOAT16);
+        let product = b.model.consumers(stored).find(|(id, _)| b.model.node(*id).op.is("MatMul"));
+        assert!(product.is_some());
+        assert_eq!(elem(&b, w), DataType::FLOAT);
+    }
+
     #[test]
     fn a_plan_given_back_is_carried_out() {
         let (mut b, ..) = looped("MatMul");

@@ -15,7 +15,7 @@ use modelopt_graph::{Model, NodeId, Producer, ValueId};
 
 use super::PrecisionOptions;
 use super::chains::{Chain, chains};
-use super::form::{Form, Kind, Slot, form};
+use super::form::{Form, Kind, Slot, form, is_float};
 use super::unsafe_ops;
 use super::values::{self, Unfit};
 use crate::plan::{Interface, Precision};
@@ -123,7 +123,15 @@ pub(crate) fn decide(
             Kind::Control => {
                 match refused.get(&id) {
                     Some(reason) => fates.push((id, Fate::Should(reason.clone()))),
-                    None if chains(model, id, to).is_empty() => {}
+                    None if chains(model, id, to).is_empty() => {
+                        let node = model.node(id);
+                        let mut values = node.inputs().iter().chain(node.outputs()).flatten();
+                        if values.any(|&value| is_float(model, value)) {
+                            let reason =
+                                format!("{} passes no {} at this opset", node.op, to.dtype());
+                            fates.push((id, Fate::Must(reason)));
+                        }
+                    }
                     None => {
                         controls.push(id);
                         fates.push((id, Fate::Through(false)));
