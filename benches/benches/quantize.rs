@@ -1,4 +1,5 @@
-//! What quantizing costs, step by step: load, transform, save, and all of it.
+//! What quantizing costs, step by step: load, transform, save, and all of it; and what converting
+//! to float16 costs.
 //!
 //! `cargo bench -p modelopt-benches` measures a made-up model, and the largest test model if
 //! `cargo xtask setup` was run.
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use modelopt::onnx::{self, SaveOptions, Staged};
+use modelopt::rewrite::Scheme;
 use modelopt::{Config, Enforcement, optimize, transform};
 use xtask::testdata;
 
@@ -48,6 +50,10 @@ fn steps(criterion: &mut Criterion) {
         });
         group.bench_function("quantize", |bencher| {
             bencher.iter(|| optimize(&path, &output, &config, &mut |_| {}).unwrap());
+        });
+        let half = Config { enforcement: Enforcement::None, ..Config::converting(Scheme::Fp16) };
+        group.bench_function("convert to fp16", |bencher| {
+            bencher.iter(|| optimize(&path, &output, &half, &mut |_| {}).unwrap());
         });
         group.finish();
     }

@@ -72,3 +72,43 @@ impl Session for Cast {
         Ok(self.casting.outputs(self.session.run(&self.casting.inputs(inputs))?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use modelopt_runtime::SampleKind;
+    use xtask::testdata::fixture;
+
+    use super::*;
+
+    /// Gives back what it was given.
+    struct Echo;
+
+    impl Session for Echo {
+        fn run(&mut self, inputs: &IndexMap<String, Tensor>) -> Result<Outputs, RuntimeError> {
+            let tensor = inputs["x"].clone();
+            assert_eq!(tensor.dtype(), DataType::FLOAT16);
+            Ok(Outputs::from([("y".to_owned(), tensor)]))
+        }
+    }
+
+    #[test]
+    fn the_candidate_takes_and_gives_what_the_original_does() {
+        let model = modelopt_onnx::load(&fixture("graphs/matmul_batched.onnx")).unwrap();
+        let mut casting = Casting::of(&model, Precision::Fp16);
+        assert!(!casting.inputs.is_empty() && !casting.outputs.is_empty());
+        casting.inputs = HashSet::from(["x".to_owned()]);
+        casting.outputs = HashSet::from(["y".to_owned()]);
+        let x = Tensor::of(vec![2], &[0.1f32, 2.0]).unwrap();
+        let inputs = IndexMap::from([("x".to_owned(), x)]);
+        let sample = Sample { name: "s".into(), kind: SampleKind::Real, inputs: inputs.clone() };
+        assert_eq!(casting.samples(&[sample])[0].inputs["x"].dtype(), DataType::FLOAT16);
+        let outputs = casting.around(Box::new(Echo)).run(&inputs).unwrap();
+        let numbers = outputs["y"].elements::<f32>().unwrap().into_owned();
+        assert_eq!(numbers, [half_of(0.1), 2.0]);
+    }
+
+    fn half_of(number: f32) -> f32 {
+        let tensor = Tensor::of(vec![1], &[number]).unwrap().rounded(DataType::FLOAT16).unwrap();
+        tensor.to_f32().unwrap()[0]
+    }
+}

@@ -358,6 +358,16 @@ mod tests {
     }
 
     #[test]
+    fn a_file_overrides_the_defaults_of_a_conversion_key_by_key() {
+        let defaults = Config::converting(Scheme::Fp16);
+        let config = defaults.with_toml("threads = 2\n[gate]\nmin-top1 = 0.9\n").unwrap();
+        assert_eq!((config.threads, config.gate.min_top1), (2, Some(0.9)));
+        assert_eq!((config.scheme, config.gate.min_sqnr_db), (Some(Scheme::Fp16), Some(40.0)));
+        let config = defaults.with_toml("[gate]\nmin-sqnr-db = 30.0\n").unwrap();
+        assert_eq!(config.gate.min_sqnr_db, Some(30.0));
+    }
+
+    #[test]
     fn runtimes_are_named_once_and_known() {
         let error = |text: &str| text.parse::<RuntimeChoice>().unwrap_err();
         assert!(error("onnx").contains("there are auto, tract, rten and onnxruntime"));

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::fmt::Write;
 use std::path::Path;
 
-use modelopt::rewrite::Scheme;
+use modelopt::rewrite::{Precision, Scheme};
 use modelopt::validate::{Bound, Check, OutputParity, Parity, SizeChange, Unit, Verdict};
 use modelopt::{Compared, Outcome};
 
@@ -170,11 +170,12 @@ fn slow_layers(outcome: &Outcome) -> String {
         let _ = writeln!(text, "  and {more} more");
     }
     let computes = outcome.plan.layers.iter().find_map(|layer| layer.scheme.computes_in());
-    text += &match computes {
-        Some(to) => format!("  try: --to {}-weights, which costs no time\n", to.name()),
-        None => "  try: --measure, which leaves out what does not pay, or --scheme int8-weights\n"
-            .to_owned(),
+    let advice = match computes {
+        Some(Precision::Fp16) => "--to fp16-weights, which costs no time",
+        Some(Precision::Bf16) => "--to bf16-weights, which costs no time",
+        None => "--measure, which leaves out what does not pay, or --scheme int8-weights",
     };
+    let _ = writeln!(text, "  try: {advice}");
     text
 }
 
