@@ -22,7 +22,7 @@ use crate::run::Bench;
 /// How often parts are run to find what must go, at most, and at least. Counted, not timed, so that
 /// the same model gives the same plan on a busy machine.
 const MOST_RUNS: u64 = 500;
-const FEWEST_RUNS: u64 = 40;
+const FEWEST_RUNS: u64 = 12;
 
 /// Between them, as often as writes this many bytes of models.
 const MOST_BYTES: u64 = 4 << 30;
