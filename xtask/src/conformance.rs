@@ -88,12 +88,29 @@ struct Tally {
     refused: usize,
 }
 
-/// Runs all suites and prints a table.
+/// Builds the program.
+///
+/// # Errors
+/// If it does not build.
+pub fn build() -> Result<()> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["build", "--release", "--workspace"])
+        .current_dir(testdata::workspace_root())
+        .status()
+        .context("cannot start cargo")?;
+    ensure!(status.success(), "cargo build failed, {status}");
+    Ok(())
+}
+
+/// Runs all suites with the program as it was built last, and prints a table.
 ///
 /// # Errors
 /// If something is worse than the lists of exceptions say, or better.
 pub fn run() -> Result<()> {
-    let program = program()?;
+    let name = format!("modelopt{}", env::consts::EXE_SUFFIX);
+    let program = testdata::target_dir().join("release").join(name);
+    ensure!(program.exists(), "{} is not built", program.display());
     let cases = runnable()?;
     println!("node tests with a float32 input that onnxruntime runs: {}\n", cases.len());
     let mut complaints = Vec::new();
@@ -123,18 +140,6 @@ pub fn run() -> Result<()> {
         return Ok(());
     }
     bail!("conformance is not what the lists of exceptions say:\n  {}", complaints.join("\n  "))
-}
-
-/// Builds the program.
-fn program() -> Result<PathBuf> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["build", "--release", "--workspace"])
-        .current_dir(testdata::workspace_root())
-        .status()
-        .context("cannot start cargo")?;
-    ensure!(status.success(), "cargo build failed, {status}");
-    Ok(testdata::target_dir().join("release").join(format!("modelopt{}", env::consts::EXE_SUFFIX)))
 }
 
 /// The tests with a float32 input that onnxruntime runs.

@@ -53,12 +53,14 @@ fn run(task: Task) -> Result<()> {
         }
         Task::Conformance => {
             setup::run()?;
+            conformance::build()?;
             conformance::run()
         }
         Task::Test { arguments } => {
             setup::run()?;
             check_schema()?;
             run_tests(&arguments)?;
+            // The tests ran the program, so it is built.
             conformance::run()?;
             println!("xtask test: set-up, generated files, all tests and conformance passed");
             Ok(())
