@@ -29,12 +29,22 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    /// All values of it.
-    pub(crate) fn values(&self, model: &Model, node: NodeId) -> Vec<ValueId> {
+    /// What it takes from outside, and what bodies give it.
+    pub(crate) fn read(&self, model: &Model, node: NodeId) -> Vec<ValueId> {
         let enters = self.enters.and_then(|index| model.node(node).input(index));
         let leaves =
             self.leaves.iter().map(|&(body, index)| model.graph(body).outputs[index].value);
-        enters.into_iter().chain(self.inside).chain(leaves).chain(self.outside).collect()
+        enters.into_iter().chain(leaves).collect()
+    }
+
+    /// What it is in bodies, and outside afterwards.
+    pub(crate) fn made(&self) -> impl Iterator<Item = ValueId> {
+        self.inside.into_iter().chain(self.outside)
+    }
+
+    /// All values of it.
+    pub(crate) fn values(&self, model: &Model, node: NodeId) -> Vec<ValueId> {
+        self.read(model, node).into_iter().chain(self.made()).collect()
     }
 }
 

@@ -19,7 +19,7 @@ use modelopt_graph::{
 };
 
 use super::form::{Slot, cast_target, is_float, narrowed};
-use super::regions::{Regions, is_model_input};
+use super::regions::Regions;
 use crate::plan::Precision;
 
 /// Constants below this size are stored twice rather than cast when they are read in both types.
@@ -72,7 +72,7 @@ fn involved(model: &Model, regions: &Regions, changes_io: bool) -> Vec<Involved>
     let mut narrow_inside: HashSet<ValueId> = HashSet::new();
     let mut entered: HashSet<Use> = HashSet::new();
     for (id, chain) in &regions.chains {
-        narrow_inside.extend(chain.inside.into_iter().chain(chain.outside));
+        narrow_inside.extend(chain.made());
         entered.extend(chain.enters.map(|input| Use::Node(*id, input as u32)));
         entered.extend(chain.leaves.iter().map(|&(g, at)| Use::Output(g, at as u32)));
     }
@@ -386,8 +386,7 @@ fn stale(model: &Model, graph: GraphId, to: Precision) -> Vec<(Side, usize, Decl
 /// Whether the model's float32 inputs and outputs could be converted.
 pub(crate) fn has_float_interface(model: &Model) -> bool {
     let main = model.graph(model.main());
-    main.outputs.iter().any(|info| is_float(model, info.value))
-        || main.inputs.iter().any(|i| is_model_input(model, i.value) && is_float(model, i.value))
+    main.inputs.iter().chain(&main.outputs).any(|info| is_float(model, info.value))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use modelopt_graph::{Model, NodeId, Producer, ValueId};
+use modelopt_graph::{Model, NodeId, ValueId};
 
 use super::PrecisionOptions;
 use super::chains::{Chain, chains};
@@ -282,12 +282,10 @@ impl<'a> Spread<'a> {
         }
         for (index, (id, chain)) in chains.iter().enumerate() {
             let part = Part::Chain(index);
-            for value in chain.inside.into_iter().chain(chain.outside) {
+            for value in chain.made() {
                 makers.insert(value, part);
             }
-            let enters = chain.enters.and_then(|input| model.node(*id).input(input));
-            let leaves = chain.leaves.iter().map(|&(body, at)| model.graph(body).outputs[at].value);
-            for value in enters.into_iter().chain(leaves) {
+            for value in chain.read(model, *id) {
                 readers.entry(value).or_default().push(part);
             }
         }
@@ -339,11 +337,7 @@ impl<'a> Spread<'a> {
             }
             Part::Chain(index) => {
                 let (id, chain) = &self.chains[index];
-                let enters = chain.enters.and_then(|input| model.node(*id).input(input));
-                let leaves =
-                    chain.leaves.iter().map(|&(body, at)| model.graph(body).outputs[at].value);
-                let made = chain.inside.into_iter().chain(chain.outside);
-                (enters.into_iter().chain(leaves).collect(), made.collect())
+                (chain.read(model, *id), chain.made().collect())
             }
         };
         let makers = read.iter().filter_map(|value| self.makers.get(value).map(|p| (*value, *p)));
@@ -382,9 +376,4 @@ fn chosen<'a, T: PartialEq + Copy + 'a>(
         .enumerate()
         .filter(move |(_, (_, mark))| **mark == wanted)
         .filter_map(|(index, (value, _))| value.map(|value| (value, index)))
-}
-
-/// Whether a value is an input of the main graph.
-pub(crate) fn is_model_input(model: &Model, value: ValueId) -> bool {
-    model.value(value).producer() == Producer::Input(model.main())
 }
