@@ -47,6 +47,15 @@ pub struct Document {
     /// What was done to each weight layer, in the order of the graph.
     #[serde(default)]
     pub plan: Vec<PlanLine>,
+    /// The plans that a search ran and judged, in the order it did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trials: Vec<Trial>,
+    /// Why the search ended, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search_end: Option<SearchEnd>,
+    /// What each layer costs, if that was measured: the one that is best left out first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sensitivity: Vec<Sensitivity>,
     /// BLAKE3 of the plan file, in hexadecimal, if there is a plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan_digest: Option<String>,
@@ -168,6 +177,87 @@ pub struct PlanLine {
     #[schemars(with = "Option<Float>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sqnr_db: Option<f64>,
+}
+
+/// One plan that a search ran and judged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Trial {
+    /// What was tried.
+    pub what: String,
+    /// How many layers have each scheme.
+    pub schemes: std::collections::BTreeMap<String, usize>,
+    /// Size of the candidate, in bytes.
+    pub bytes: u64,
+    /// Lowest SQNR of any float output, in dB; none if the candidate did not run or has no such
+    /// output.
+    #[serde(default, with = "modelopt_validate::number::optional")]
+    #[schemars(with = "Option<Float>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sqnr_db: Option<f64>,
+    /// The candidate's time divided by the original's, if it was measured.
+    #[serde(default, with = "modelopt_validate::number::optional")]
+    #[schemars(with = "Option<Float>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slowdown: Option<f64>,
+    /// Whether it met all limits that were judged.
+    pub pass: bool,
+    /// Why it could not be judged, if it could not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// BLAKE3 of the candidate, in hexadecimal, of the last trial: what `--plan` with the plan
+    /// that was saved gives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blake3: Option<String>,
+}
+
+/// Why a search ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SearchEnd {
+    /// A plan passes, and nothing it gave up can be had back.
+    Found,
+    /// Nothing that is worthwhile passes.
+    Impossible,
+    /// The trials were used up.
+    OutOfTrials,
+    /// The time was used up.
+    OutOfTime,
+    /// Somebody stopped it.
+    Stopped,
+}
+
+/// What one layer, or several that share a weight, cost.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Sensitivity {
+    /// The layers.
+    pub layers: Vec<String>,
+    /// Operator of the first.
+    pub op: String,
+    /// What was done to the first of them.
+    pub scheme: String,
+    /// Bytes of the weights before.
+    pub bytes: u64,
+    /// Signal-to-noise ratio at the output of the first layer with rounded weights, from its
+    /// weights and the statistics of what it reads, in dB.
+    #[serde(default, with = "modelopt_validate::number::optional")]
+    #[schemars(with = "Option<Float>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer_weights_db: Option<f64>,
+    /// The same with a rounded activation, if it is rounded.
+    #[serde(default, with = "modelopt_validate::number::optional")]
+    #[schemars(with = "Option<Float>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer_activation_db: Option<f64>,
+    /// Lowest SQNR of any output on the worst sample when these layers alone are quantized, in dB.
+    #[serde(default, with = "modelopt_validate::number::optional")]
+    #[schemars(with = "Option<Float>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alone_db: Option<f64>,
+    /// By how much that of the whole plan rises when these layers are left out, in dB.
+    #[serde(default, with = "modelopt_validate::number::optional")]
+    #[schemars(with = "Option<Float>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gained_db: Option<f64>,
 }
 
 /// The last part of a path: however it is made, nothing up to the last `/` or `\` is kept.

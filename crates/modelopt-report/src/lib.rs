@@ -28,5 +28,5 @@ pub use baseline::{
 };
 pub use document::{
     Document, FileName, Machine, ModelFile, PlanLine, Run, RuntimeUsed, SCHEMA, SampleKind,
-    Samples, Schema,
+    Samples, Schema, SearchEnd, Sensitivity, Trial,
 };

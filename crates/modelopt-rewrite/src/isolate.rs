@@ -124,14 +124,7 @@ impl Isolated {
     pub fn with(&self, scheme: Scheme, numerics: Numerics) -> Option<Model> {
         let layer = layers::find(&self.model, 0).into_iter().next()?;
         let mut plan = Plan::new(numerics);
-        plan.layers.push(PlannedLayer {
-            name: layer.name,
-            op: self.op.clone(),
-            scheme,
-            reason: String::new(),
-            weights: Vec::new(),
-            bytes: 0,
-        });
+        plan.layers.push(PlannedLayer::new(layer.name, scheme));
         let plan = rules::plan_from(&self.model, &plan).ok()?;
         let mut model = self.model.clone();
         crate::apply(&mut model, &plan).ok()?;

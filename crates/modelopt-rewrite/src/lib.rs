@@ -6,6 +6,7 @@
 mod candidates;
 pub mod engine;
 pub mod evaluate;
+mod improve;
 mod isolate;
 mod layers;
 mod plan;
@@ -14,16 +15,22 @@ mod prepare;
 mod quantize;
 mod rules;
 mod select;
+mod sensitivity;
+mod statistics;
 #[cfg(test)]
 mod testing;
 
+pub use improve::{Improvements, improve};
 pub use isolate::{Isolated, isolate};
 pub use layers::{Layer, Role, WeightUse};
 pub use plan::{Interface, Numerics, Plan, PlanError, PlannedLayer, Precision, Scheme};
 pub use precision::{PrecisionOptions, Rounding, measurable, rounding};
 pub use prepare::{Preparation, prepare, steps};
 pub use quantize::{
-    Channels, Granularity, Quantized, QuantizedWeight, Unquantizable, apply, quantize,
+    Channels, Granularity, Quantized, QuantizedWeight, Switch, Switchboard, Unquantizable, apply,
+    quantize, switchboard,
 };
-pub use rules::{MeasuredLayer, PlanOptions, Target, plan, plan_from};
+pub use rules::{MeasuredLayer, PlanOptions, Target, plan, plan_from, possible};
 pub use select::Pattern;
+pub use sensitivity::{LayerNoise, sensitivity, work};
+pub use statistics::{Statistics, Watched, by_layer, watched};

@@ -182,7 +182,7 @@ impl Numerics {
 }
 
 /// What is done to one layer, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct PlannedLayer {
     /// Name of the layer: see [`crate::Layer::name`].
@@ -201,12 +201,37 @@ pub struct PlannedLayer {
     /// Size of its weights in the model as given, in bytes.
     #[serde(default)]
     pub bytes: u64,
+    /// What the weights are multiplied by along the dimension that is summed over, and the
+    /// activation divided by, before either is quantized: one number for each input channel, or
+    /// none. Layers that share an activation or a weight have the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub smoothing: Vec<f32>,
+    /// What is added to the bias, so that the mean of the output stays: one number for each output
+    /// channel, or none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bias_correction: Vec<f32>,
+}
+
+impl PlannedLayer {
+    /// A line without reason, weights or refinements.
+    pub fn new(name: impl Into<String>, scheme: Scheme) -> Self {
+        PlannedLayer {
+            name: name.into(),
+            op: String::new(),
+            scheme,
+            reason: String::new(),
+            weights: Vec::new(),
+            bytes: 0,
+            smoothing: Vec::new(),
+            bias_correction: Vec::new(),
+        }
+    }
 }
 
 /// What is done to each weight layer of a model, in the model's order.
 ///
 /// The same plan on the same model gives the same bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Plan {
     /// Version of the format: 1.
@@ -277,6 +302,11 @@ impl Plan {
         toml::to_string(self).unwrap_or_default()
     }
 
+    /// The places of layers, by name.
+    pub fn places(&self) -> std::collections::HashMap<&str, usize> {
+        self.layers.iter().enumerate().map(|(place, line)| (line.name.as_str(), place)).collect()
+    }
+
     /// How many layers are changed.
     pub fn changed(&self) -> usize {
         self.layers.iter().filter(|layer| layer.scheme != Scheme::Keep).count()
@@ -297,6 +327,8 @@ mod tests {
                 reason: "because".into(),
                 weights: vec!["W".into()],
                 bytes: 4096,
+                smoothing: vec![0.1, 1.0, 1e-3, 123.4],
+                bias_correction: vec![-3.021e-5],
             }],
             ..Plan::new(Numerics { granularity: Granularity::PerTensor, reduce_range: true })
         };

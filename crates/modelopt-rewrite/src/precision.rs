@@ -103,12 +103,11 @@ fn line(model: &Model, id: NodeId, name: &str, scheme: Scheme, reason: String) -
         .filter(|(_, tensor)| tensor.dtype() == modelopt_graph::DataType::FLOAT)
         .collect();
     PlannedLayer {
-        name: name.to_owned(),
         op: model.node(id).op.to_string(),
-        scheme,
         reason,
         weights: constants.iter().map(|(v, _)| model.value(*v).name().to_owned()).collect(),
         bytes: constants.iter().map(|(_, tensor)| tensor.byte_len() as u64).sum(),
+        ..PlannedLayer::new(name, scheme)
     }
 }
 
@@ -173,7 +172,11 @@ pub(crate) fn lines_from(
         wanted.layers.iter().map(|layer| (layer.name.as_str(), layer)).collect();
     for layer in layers::all(model) {
         let Some(wanted) = asked.get(layer.name.as_str()) else { continue };
-        let line = line(model, layer.node, &layer.name, wanted.scheme, wanted.reason.clone());
+        let line = PlannedLayer {
+            smoothing: wanted.smoothing.clone(),
+            bias_correction: wanted.bias_correction.clone(),
+            ..line(model, layer.node, &layer.name, wanted.scheme, wanted.reason.clone())
+        };
         lines.push((layer.node, line));
     }
     Ok(lines)

@@ -5,6 +5,7 @@ mod equalize;
 mod gather;
 mod halves;
 mod numerics;
+mod switches;
 mod weights;
 
 use std::collections::HashMap;
@@ -18,10 +19,12 @@ use crate::candidates::{Candidate, Look, candidates};
 use crate::engine::{self, BrokenRewrite};
 use crate::layers::{Role, WeightUse};
 use crate::plan::{Numerics, Plan, Precision, Scheme};
-use crate::{precision, prepare};
+use crate::{improve, precision, prepare};
 
 pub(crate) use numerics::SMALLEST;
 pub use numerics::{Channels, Granularity, Quantized, Unquantizable, quantize};
+pub(crate) use switches::{WeightError, errors};
+pub use switches::{Switch, Switchboard, switchboard};
 
 /// What became of one weight.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,6 +78,7 @@ enum Change {
 /// Rewrites the model as the plan says. The model must be prepared the way it was when the plan
 /// was made. Returns what became of each weight, in model order.
 pub fn apply(model: &mut Model, plan: &Plan) -> Result<Vec<QuantizedWeight>, BrokenRewrite> {
+    improve::apply(model, plan)?;
     // Names and types are those of the model as it is.
     let conversions = precision::conversions(model, plan);
     let mut results = apply_to_weights(model, plan)?;

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use indexmap::IndexMap;
 use modelopt_graph::{Model, ValueId};
 
+use crate::improve;
 use crate::candidates::{Candidate, Look, candidates};
 use crate::layers::{Layer, Role, WeightUse};
 use crate::plan::{Numerics, Plan, PlanError, PlannedLayer, Scheme};
@@ -138,12 +139,25 @@ pub fn plan_from(model: &Model, wanted: &Plan) -> Result<Plan, PlanError> {
     let mut plan = Plan { io: wanted.io, ..Plan::new(wanted.numerics) };
     // With no threshold every small constant is a candidate; only what is named gets a line.
     for (_, line) in nodes {
-        plan.layers.push(match by_weight.remove(&line.name) {
+        let (smoothing, bias_correction) = (line.smoothing.clone(), line.bias_correction.clone());
+        let line = match by_weight.remove(&line.name) {
             Some(planned) if line.scheme.computes_in().is_none() => planned,
             _ => line,
-        });
+        };
+        plan.layers.push(PlannedLayer { smoothing, bias_correction, ..line });
     }
+    improve::check(model, &plan)?;
     Ok(plan)
+}
+
+/// Names of the layers that can have a scheme, each by itself.
+pub fn possible(model: &Model, scheme: Scheme) -> HashSet<String> {
+    let look = Look::new([scheme], 0, f64::NEG_INFINITY);
+    candidates(model, &look)
+        .into_iter()
+        .filter(|candidate| candidate.possible(scheme).is_ok())
+        .map(|candidate| candidate.layer.name)
+        .collect()
 }
 
 struct Decision {
@@ -352,12 +366,11 @@ fn assemble(
         let layer = &candidate.layer;
         let names = layer.weights.iter().map(|weight| model.value(weight.value).name().to_owned());
         plan.layers.push(PlannedLayer {
-            name: layer.name.clone(),
             op: model.node(layer.node).op.to_string(),
-            scheme: decision.scheme,
             reason: decision.reason,
             weights: names.collect(),
             bytes: layer.weights.iter().map(|weight| weight.tensor.byte_len() as u64).sum(),
+            ..PlannedLayer::new(layer.name.clone(), decision.scheme)
         });
     }
     plan

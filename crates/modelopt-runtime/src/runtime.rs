@@ -35,7 +35,7 @@ pub trait Runtime: Send + Sync {
 }
 
 /// A model ready to run.
-pub trait Session {
+pub trait Session: Send {
     /// Runs the model on one set of inputs, by name.
     ///
     /// Names that are not inputs of the model are ignored, and so are values for inputs that have

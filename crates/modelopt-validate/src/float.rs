@@ -1,5 +1,6 @@
 //! How far two float tensors are apart.
 
+use crate::resolution::{Errors, Magnitudes};
 use std::borrow::Cow;
 
 use modelopt_graph::{DataType, Tensor};
@@ -59,8 +60,8 @@ pub struct FloatParity {
     pub rmse: f64,
     /// Signal to quantization noise ratio, `10 · log10(Σ ref² / Σ (ref − cand)²)` in dB.
     ///
-    /// Samples on which the errors are below what the type resolves beside the largest element of
-    /// any sample (four units in its last place) do not count, unless there are no others.
+    /// Errors below what the type resolves beside the largest element of any sample (four units in
+    /// its last place) do not count, unless no sample has others.
     /// +∞ when equal (all zero and no elements included), −∞ when the original is all zero and
     /// the candidate is not.
     #[serde(with = "crate::number")]
@@ -100,14 +101,14 @@ pub struct FloatParity {
 }
 
 impl FloatParity {
-    /// The figures of one sample, without `top1` and `top5`, and the largest magnitude of the
-    /// original's elements.
+    /// The figures of one sample, without `top1` and `top5`, and what tells whether they mean
+    /// anything.
     pub(crate) fn of(
         sample: &str,
         original: &Floats<'_>,
         candidate: &Floats<'_>,
         close: Tolerance,
-    ) -> (Self, f64) {
+    ) -> (Self, Errors) {
         let sums = Sums::of(original, candidate, close);
         let comparable = sums.finite > 0 || sums.new_non_finite == 0;
         let known = |figure| if comparable { figure } else { f64::NAN };
@@ -127,7 +128,8 @@ impl FloatParity {
             top1: None,
             top5: None,
         };
-        (figures, sums.peak)
+        let Sums { peak, signal, magnitudes, .. } = sums;
+        (figures, Errors { peak, signal, by_exponent: magnitudes.filled() })
     }
 
     /// Takes the worse of each figure.
@@ -237,6 +239,7 @@ struct Sums {
     outside: f64,
     new_non_finite: u64,
     changed_non_finite: u64,
+    magnitudes: Magnitudes,
 }
 
 impl Sums {
@@ -290,6 +293,7 @@ impl Sums {
         for (lane, (&r, &c)) in rest.iter().zip(candidate_rest).enumerate() {
             lanes.add(lane, r, c, close);
         }
+        self.magnitudes.add(originals, candidates);
         self.finite += originals.len() as u64;
         self.max_abs = lanes.max_abs.into_iter().fold(self.max_abs, f64::max);
         self.peak = lanes.peak.into_iter().fold(self.peak, f64::max);

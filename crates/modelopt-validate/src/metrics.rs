@@ -1,5 +1,6 @@
 //! Parity: how close the outputs of a candidate are to the original's.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use indexmap::IndexMap;
@@ -83,12 +84,21 @@ pub struct Accumulator {
     parity: Parity,
     agreements: Vec<Agreement>,
     resolutions: Vec<Resolution>,
+    peaks: HashMap<String, f64>,
 }
 
 impl Accumulator {
     /// No samples yet.
     pub fn new(close: Tolerance) -> Self {
         Accumulator { close, ..Accumulator::default() }
+    }
+
+    /// The same for some of many samples, of which the largest magnitudes of the original's outputs
+    /// are known, by name: errors that those do not resolve are none.
+    #[must_use]
+    pub fn beside(mut self, peaks: HashMap<String, f64>) -> Self {
+        self.peaks = peaks;
+        self
     }
 
     /// Takes in the outputs of both models for one sample.
@@ -142,7 +152,7 @@ impl Accumulator {
         let at = at.unwrap_or_else(|| {
             self.parity.outputs.push(OutputParity::new(name, original, candidate));
             self.agreements.push(Agreement::default());
-            self.resolutions.push(Resolution::default());
+            self.resolutions.push(Resolution::beside(self.peaks.get(name).copied()));
             self.parity.outputs.len() - 1
         });
         let output = &mut self.parity.outputs[at];
@@ -152,8 +162,8 @@ impl Accumulator {
             return;
         };
         if let (Some(a), Some(b)) = (Floats::of(original), Floats::of(candidate)) {
-            let (figures, peak) = FloatParity::of(sample, &a, &b, self.close);
-            self.resolutions[at].add(sample, peak, figures.sqnr_db, figures.max_abs_error);
+            let (figures, errors) = FloatParity::of(sample, &a, &b, self.close);
+            self.resolutions[at].add(sample, figures.sqnr_db, errors);
             match &mut output.float {
                 Some(float) => float.worsen(figures),
                 none => *none = Some(figures),

@@ -1,30 +1,25 @@
 //! Which layers a failed verdict is due to: each is quantized alone and the outputs compared.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use modelopt_graph::Model;
-use modelopt_onnx::{SaveOptions, Staged};
 use modelopt_rewrite::{self as rewrite, Plan, Scheme};
-use modelopt_runtime::Sample;
 use modelopt_validate::Culprit;
 
 use crate::Progress;
-use crate::run::Bench;
+use crate::prover::{Prover, worst_sqnr};
 
 /// At most this long, so that a refusal does not keep a build waiting.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The layers of the plan by the damage that each does alone, worst first, as far as time allows.
-/// Layers whose weights lost the most are tried first. `samples` are those that failed: the one
-/// on which the verdict was worst tells the layers apart, and leaves time for many layers.
+/// Layers whose weights lost the most are tried first. `sample` is that on which the verdict was
+/// worst: it tells the layers apart, and leaves time for many layers.
 pub(crate) fn culprits(
-    prepared: &Model,
+    prover: &mut Prover<'_, '_>,
     plan: &Plan,
     weights: &[rewrite::QuantizedWeight],
-    samples: &[Sample],
-    bench: &mut Bench<'_>,
+    sample: usize,
     progress: &mut dyn FnMut(Progress),
 ) -> Vec<Culprit> {
     let started = Instant::now();
@@ -36,7 +31,6 @@ pub(crate) fn culprits(
         names.filter_map(|name| loss.get(name.as_str())).copied().fold(f64::INFINITY, f64::min)
     };
     groups.sort_by(|a, b| worst(a).total_cmp(&worst(b)));
-    let Ok(folder) = tempfile::tempdir() else { return Vec::new() };
     let total = groups.len();
     let mut culprits = Vec::new();
     progress(Progress::Step("looking for the layers to blame"));
@@ -50,8 +44,8 @@ pub(crate) fn culprits(
                 layer.scheme = Scheme::Keep;
             }
         }
-        let path = folder.path().join("alone.onnx");
-        if let Some(sqnr_db) = sqnr_alone(prepared, &alone, &path, samples, bench) {
+        let proved = prover.prove(&alone, &[sample]).ok();
+        if let Some((sqnr_db, _)) = proved.as_ref().and_then(|proved| worst_sqnr(&proved.parity)) {
             culprits.push(Culprit {
                 scheme: plan.layers[group[0]].scheme.to_string(),
                 layers: group.iter().map(|&index| plan.layers[index].name.clone()).collect(),
@@ -64,35 +58,8 @@ pub(crate) fn culprits(
     culprits
 }
 
-/// The worst output SQNR of a plan; none if the candidate does not run.
-fn sqnr_alone(
-    prepared: &Model,
-    plan: &Plan,
-    path: &Path,
-    samples: &[Sample],
-    bench: &mut Bench<'_>,
-) -> Option<f64> {
-    let mut model = prepared.clone();
-    rewrite::apply(&mut model, plan).ok()?;
-    let staged = Staged::write(&model, path, SaveOptions::default()).ok()?;
-    let mut session = bench.prepare(staged.path()).ok()?;
-    let parity = modelopt_validate::compare(
-        bench.original.as_mut(),
-        session.as_mut(),
-        samples,
-        &mut |_, _| {},
-    )
-    .ok()?;
-    parity
-        .outputs
-        .iter()
-        .filter_map(|output| output.float.as_ref())
-        .map(|float| float.sqnr_db)
-        .min_by(f64::total_cmp)
-}
-
 /// The changed layers of a plan, those that share a weight together.
-fn groups(plan: &Plan) -> Vec<Vec<usize>> {
+pub(crate) fn groups(plan: &Plan) -> Vec<Vec<usize>> {
     let changed = |index: &usize| plan.layers[*index].scheme != Scheme::Keep;
     let mut group_of: HashMap<&str, usize> = HashMap::new();
     let mut groups: Vec<Vec<usize>> = Vec::new();
@@ -126,14 +93,8 @@ mod tests {
     use super::*;
 
     fn layer(name: &str, scheme: Scheme, weights: &[&str]) -> PlannedLayer {
-        PlannedLayer {
-            name: name.into(),
-            op: String::new(),
-            scheme,
-            reason: String::new(),
-            weights: weights.iter().map(|&name| name.into()).collect(),
-            bytes: 0,
-        }
+        let weights = weights.iter().map(|&name| name.into()).collect();
+        PlannedLayer { weights, ..PlannedLayer::new(name, scheme) }
     }
 
     #[test]

@@ -78,6 +78,8 @@ pub struct Config {
     pub latency: LatencyOptions,
     /// Judge latency even where no target was named and an embedded runtime stands in.
     pub judge_latency_anywhere: bool,
+    /// How to search for a plan where nobody asked for a scheme or gave a plan.
+    pub search: SearchOptions,
     /// Choose schemes by measuring the model's layers on the target, instead of by the table.
     pub measure: bool,
     /// Where measurements are kept.
@@ -93,6 +95,63 @@ pub struct Config {
     pub seed: u64,
     /// How many samples to invent.
     pub sample_count: usize,
+}
+
+/// How to search for a plan that meets the limits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SearchOptions {
+    /// What to keep most of.
+    pub objective: Objective,
+    /// How long all may take, the verdict included, in seconds. Plans then depend on how fast the
+    /// machine is; without it they do not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_budget: Option<f64>,
+    /// How many plans are run on all samples at most, the verdict included; with 1 there is no
+    /// search.
+    pub max_trials: usize,
+    /// When to move ranges of activations into weights.
+    pub smoothing: Smoothing,
+    /// Correct biases for the mean error of rounded weights, where parity fails without.
+    pub bias_correction: bool,
+}
+
+impl Default for SearchOptions {
+    fn default() -> Self {
+        SearchOptions {
+            objective: Objective::default(),
+            time_budget: None,
+            max_trials: 25,
+            smoothing: Smoothing::default(),
+            bias_correction: true,
+        }
+    }
+}
+
+/// What a search keeps most of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Objective {
+    /// Speed and size alike.
+    #[default]
+    Balanced,
+    /// Speed.
+    Latency,
+    /// Size.
+    Size,
+}
+
+/// When to move ranges of activations into weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Smoothing {
+    /// In a search, where parity fails without.
+    #[default]
+    Auto,
+    /// Wherever it lowers the error, also without a search.
+    On,
+    /// Never.
+    Off,
 }
 
 /// What the verdict is for.
@@ -211,6 +270,7 @@ impl Default for Config {
             measure_latency: true,
             latency: LatencyOptions::default(),
             judge_latency_anywhere: false,
+            search: SearchOptions::default(),
             measure: false,
             measure_cache: None,
             samples: None,
@@ -250,6 +310,15 @@ impl Config {
         config.environment.clone_from(&self.environment);
         config.worker.clone_from(&self.worker);
         Ok(config)
+    }
+
+    /// Whether the plan is to be searched for: nobody asked for a scheme or a plan, and there are
+    /// limits to meet.
+    pub fn searches(&self) -> bool {
+        self.scheme.is_none()
+            && self.plan.is_none()
+            && self.enforcement == Enforcement::Gate
+            && self.search.max_trials > 1
     }
 
     /// The 16-bit type that the model is to compute in, if it is.

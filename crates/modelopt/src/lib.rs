@@ -3,6 +3,8 @@
 //!
 //! - [`optimize`]: the whole way from one file to another: load, prepare, plan, rewrite, run
 //!   original and candidate side by side, judge, and emit only what passes.
+//! - [`Search`]: the same, with a handle to end the search for a plan early.
+//! - [`rank`]: what each layer of a plan costs at the outputs.
 //! - [`transform`]: the same without files and without running anything: model in, model out.
 //! - [`compare`]: parity, latency and size of any two models.
 //! - [`bench()`]: latency of models on several runtimes, thread counts and sizes.
@@ -13,6 +15,7 @@
 
 mod bench;
 mod blame;
+mod budget;
 mod casting;
 mod compare;
 mod config;
@@ -20,21 +23,28 @@ mod demand;
 mod error;
 mod inspect;
 mod judging;
+mod lanes;
 mod measure;
 mod observe;
 mod optimize;
 mod planning;
 mod provenance;
+mod prover;
 mod repair;
 mod run;
+mod search;
+mod sensitivity;
 mod transform;
+mod yardstick;
 
 pub use bench::{BenchOptions, BenchRow, bench};
 pub use compare::{Compared, compare};
-pub use config::{Config, Enforcement, RuntimeChoice};
+pub use budget::Stop;
+pub use config::{Config, Enforcement, Objective, RuntimeChoice, SearchOptions, Smoothing};
 pub use error::{Error, ErrorKind};
 pub use inspect::{Inspection, OperatorCount, Port, WeightBytes, inspect};
-pub use optimize::{Outcome, optimize};
+pub use optimize::{Outcome, Search, optimize};
+pub use planning::{Ranked, rank};
 pub use transform::{Transformed, transform};
 
 pub use modelopt_graph as graph;
@@ -45,7 +55,7 @@ pub use modelopt_runtime as runtime;
 pub use modelopt_validate as validate;
 
 /// What [`optimize`] and [`compare`] are doing, for whoever waits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Progress {
     /// A step began.
@@ -57,6 +67,8 @@ pub enum Progress {
         /// Parts in all.
         total: usize,
     },
+    /// A search ran and judged a plan.
+    Trial(Box<report::Trial>),
 }
 
 /// Version of this library.

@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 
-use modelopt_graph::{Dim, Model, Type, Use, ValueId, ValueInfo, infer};
+use modelopt_graph::{Dim, Model, Tensor, Type, Use, ValueId, ValueInfo, infer};
 use modelopt_onnx::{SaveOptions, Staged};
 use modelopt_rewrite::{self as rewrite, Precision, Rounding};
 use modelopt_runtime::Sample;
 
 use crate::Progress;
-use crate::run::{self, Bench};
+use crate::run::{self, Place};
 
 /// The most that one group of activations takes, in bytes.
 const GROUP_BYTES: u64 = 256 << 20;
@@ -32,44 +32,57 @@ pub(crate) fn activations(
     to: Precision,
     min_sqnr_db: f64,
     samples: &[Sample],
-    bench: &Bench<'_>,
+    place: &Place<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Observed {
     progress(Progress::Step("measuring activations"));
     let mut found: HashMap<ValueId, Rounding> = HashMap::new();
-    let mut add = |value: ValueId, tensor: &modelopt_graph::Tensor| {
+    let mut add = |value: ValueId, tensor: &Tensor| {
         if let Some(numbers) = tensor.to_f32() {
             let rounding = rewrite::rounding(&numbers, to);
             let sum = found.get(&value).map_or(rounding, |&known| known.and(rounding));
             found.insert(value, sum);
         }
     };
-    let (inputs, inner): (Vec<ValueId>, Vec<ValueId>) = rewrite::measurable(prepared, to)
-        .into_iter()
-        .partition(|&value| prepared.producer_node(value).is_none());
-    for value in inputs {
-        let name = prepared.value(value).name();
-        samples.iter().filter_map(|s| s.inputs.get(name)).for_each(|tensor| add(value, tensor));
-    }
-    let groups = groups(prepared, &inner, samples);
-    let total = groups.len() * samples.len();
-    let mut warning = None;
-    for (index, group) in groups.iter().enumerate() {
-        let seen = look(prepared, group, samples, bench, &mut |sample, value, tensor| {
-            add(value, tensor);
-            progress(Progress::Part { done: index * samples.len() + sample + 1, total });
-        });
-        if let Err(why) = seen {
-            warning = Some(format!(
-                "activations could not be measured, so that their range is not known: {why}"
-            ));
-        }
-    }
+    let inner = rewrite::measurable(prepared, to);
+    let seen = values(prepared, &inner, samples, place, progress, &mut add);
+    let warning = seen.err().map(|why| {
+        format!("activations could not be measured, so that their range is not known: {why}")
+    });
     let unfit = found.into_iter().filter_map(|(value, rounding)| {
         let name = prepared.value(value).name();
         Some((value, format!("'{name}' {}", rounding.objection(to, min_sqnr_db)?)))
     });
     Observed { unfit: unfit.collect(), warning }
+}
+
+/// Shows values of the main graph on all samples, a group at a time. The model runs once for each
+/// group and sample. Where one group cannot be shown the others are, and the reason is told.
+pub(crate) fn values(
+    prepared: &Model,
+    wanted: &[ValueId],
+    samples: &[Sample],
+    place: &Place<'_>,
+    progress: &mut dyn FnMut(Progress),
+    see: &mut dyn FnMut(ValueId, &Tensor),
+) -> Result<(), String> {
+    let (inputs, inner): (Vec<ValueId>, Vec<ValueId>) =
+        wanted.iter().partition(|&&value| prepared.producer_node(value).is_none());
+    for value in inputs {
+        let name = prepared.value(value).name();
+        samples.iter().filter_map(|s| s.inputs.get(name)).for_each(|tensor| see(value, tensor));
+    }
+    let groups = groups(prepared, &inner, samples);
+    let total = groups.len() * samples.len();
+    let mut failed = None;
+    for (index, group) in groups.iter().enumerate() {
+        let seen = look(prepared, group, samples, place, &mut |sample, value, tensor| {
+            see(value, tensor);
+            progress(Progress::Part { done: index * samples.len() + sample + 1, total });
+        });
+        failed = seen.err().or(failed);
+    }
+    failed.map_or(Ok(()), Err)
 }
 
 /// Puts values together that fit into memory at once.
@@ -92,10 +105,10 @@ fn groups(prepared: &Model, values: &[ValueId], samples: &[Sample]) -> Vec<Vec<V
 }
 
 /// The model with the sizes that the largest sample has.
-fn shaped(prepared: &Model, samples: &[Sample]) -> Model {
+pub(crate) fn shaped(prepared: &Model, samples: &[Sample]) -> Model {
     let mut shaped = prepared.clone();
     let size = |sample: &&Sample| -> usize {
-        sample.inputs.values().map(modelopt_graph::Tensor::byte_len).sum()
+        sample.inputs.values().map(Tensor::byte_len).sum()
     };
     let Some(largest) = samples.iter().max_by_key(size) else { return shaped };
     for info in prepared.graph(prepared.main()).inputs.clone() {
@@ -122,12 +135,12 @@ fn size(model: &Model, value: ValueId) -> u64 {
 }
 
 /// Runs the model on all samples with some values of its main graph as outputs.
-pub(crate) fn look(
+fn look(
     prepared: &Model,
     values: &[ValueId],
     samples: &[Sample],
-    bench: &Bench<'_>,
-    see: &mut dyn FnMut(usize, ValueId, &modelopt_graph::Tensor),
+    place: &Place<'_>,
+    see: &mut dyn FnMut(usize, ValueId, &Tensor),
 ) -> Result<(), String> {
     let mut model = prepared.clone();
     let main = model.main();
@@ -142,7 +155,7 @@ pub(crate) fn look(
     let path = folder.path().join("activations.onnx");
     let staged = Staged::write(&model, &path, SaveOptions::default());
     let staged = staged.map_err(|error| error.to_string())?;
-    let session = bench.prepare(staged.path());
+    let session = place.prepare(staged.path());
     let mut session = session.map_err(|error| run::without_path(&error))?;
     for (index, sample) in samples.iter().enumerate() {
         let outputs = session.run(&sample.inputs).map_err(|error| run::without_path(&error))?;

@@ -1,25 +1,27 @@
 //! From one file to another: the whole way, with the gate at its end.
 
 use std::path::Path;
+use std::time::Instant;
 
 use modelopt_graph::Model;
 use modelopt_onnx::{self as onnx, SaveOptions, Staged};
 use modelopt_report as report;
 use modelopt_rewrite::{Plan, Precision, QuantizedWeight, Scheme};
-use modelopt_runtime::Sample;
 use modelopt_validate::{Culprit, Parity, SizeChange, SlowLayer, Verdict};
 
 use crate::Progress;
 use crate::blame;
+use crate::budget::{Budget, Stop};
 use crate::casting::Casting;
 use crate::config::{Config, Enforcement};
-use crate::demand;
 use crate::error::Error;
 use crate::judging::{self, Candidate};
 use crate::measure::{self, Cache};
 use crate::planning::{self, Notes};
 use crate::provenance;
+use crate::prover::{self, Prover};
 use crate::run::{self, Ground};
+use crate::search::{self, Searcher};
 use crate::transform::{self, Hints, Transformed};
 
 /// What came of a run.
@@ -47,106 +49,313 @@ pub struct Outcome {
     /// After a verdict that failed on latency: the layers that became slower, the most time lost
     /// first.
     pub slow_layers: Vec<SlowLayer>,
+    /// The plans that a search ran and judged; the verdict is the last.
+    pub trials: Vec<report::Trial>,
+    /// Why the search ended, if there was one.
+    pub search_end: Option<report::SearchEnd>,
+    /// What each layer costs, where a search measured it.
+    pub sensitivity: Vec<report::Sensitivity>,
     /// What the user should know.
     pub warnings: Vec<String>,
     original: report::ModelFile,
     candidate: report::ModelFile,
 }
 
-/// Makes a candidate of the model at `input`, runs both, and writes it to `output` if the verdict
-/// is good or the settings say so. `output` is untouched otherwise, and replaced atomically.
+/// A run from one file to another that can be ended early.
+///
+/// ```no_run
+/// # fn main() -> Result<(), modelopt::Error> {
+/// let config = modelopt::Config::default();
+/// let search = modelopt::Search::new(&config);
+/// let stop = search.stop();
+/// std::thread::spawn(move || {
+///     std::thread::sleep(std::time::Duration::from_secs(60));
+///     stop.stop();
+/// });
+/// let outcome = search.run("model.onnx".as_ref(), "model.int8.onnx".as_ref(), &mut |event| {
+///     if let modelopt::Progress::Trial(trial) = event {
+///         println!("{}: {:?} dB", trial.what, trial.sqnr_db);
+///     }
+/// })?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Search<'a> {
+    config: &'a Config,
+    stop: Stop,
+}
+
+impl<'a> Search<'a> {
+    /// A run with these settings.
+    pub fn new(config: &'a Config) -> Self {
+        Search { config, stop: Stop::default() }
+    }
+
+    /// A handle that ends the run from elsewhere: nothing is emitted then, and the outcome holds the
+    /// best plan found.
+    pub fn stop(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// Makes a candidate of the model at `input`, runs both, and writes it to `output` if the
+    /// verdict is good or the settings say so. `output` is untouched otherwise, and replaced
+    /// atomically. Where nobody asked for a scheme or gave a plan, the plan is searched for.
+    pub fn run(
+        self,
+        input: &Path,
+        output: &Path,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Outcome, Error> {
+        let config = self.config;
+        let budget = Budget::new(Instant::now(), config.search.time_budget, self.stop);
+        progress(Progress::Step("loading"));
+        let original = onnx::load(input)?;
+        let file = input.to_owned();
+        let original_file = std::thread::spawn(move || provenance::model_file(&file, &file));
+        progress(Progress::Step("planning"));
+        let prepared = transform::prepared(&original, config)?;
+        let mut warnings = Vec::new();
+        let mut cache = Cache::open(config.measure_cache.as_deref());
+        let runs = config.enforcement != Enforcement::None;
+        let mut ground = None;
+        if runs && planning::runs_the_model(config) {
+            match planning::survey(input, &original, &prepared, config, progress) {
+                Ok(surveyed) => ground = Some(surveyed),
+                Err(error) if config.measure => return Err(error),
+                Err(error) => tolerate(error, config, &mut warnings)?,
+            }
+        }
+        let start = match &mut ground {
+            Some(ground) => {
+                let mut notes = Notes { cache: &mut cache, warnings: &mut warnings };
+                planning::informed(&original, &prepared, ground, config, &mut notes, progress)?
+            }
+            None => transform::planned(&prepared, config, &Hints::default())?,
+        };
+        let job = Job {
+            input,
+            output,
+            config,
+            original_bytes: onnx::stored_size(input, &original)?,
+            original: &original,
+            prepared: &prepared,
+            budget: &budget,
+        };
+        let mut searched = Searched::default();
+        let mut start = start;
+        let plan = job.search(&start, ground.as_mut(), &mut searched, progress)?;
+        let (mut made, mut casting) = job.made(plan, &mut warnings)?;
+        let skip = made.unchanged || !runs;
+        if !skip && ground.is_none() && !planning::runs_the_model(config) {
+            match planning::survey(input, &original, &prepared, config, progress) {
+                Ok(surveyed) => ground = Some(surveyed),
+                Err(error) => tolerate(error, config, &mut warnings)?,
+            }
+        }
+        // Reading a file again cannot panic; if it did, the report would lack its digest.
+        let original_file = original_file.join().unwrap_or_default();
+        let mut rounds = 0;
+        let (mut outcome, staged) = loop {
+            rounds += 1;
+            let (mut outcome, staged) =
+                job.staged(made, &original_file, ground.as_ref(), progress)?;
+            outcome.warnings.clone_from(&warnings);
+            searched.tell(&mut outcome);
+            if let (false, Some(ground), false) = (skip, &mut ground, budget.is_stopped()) {
+                let candidate = Candidate { path: staged.path(), casting: casting.as_ref() };
+                let judged =
+                    outcome.judge(&job, candidate, ground, &mut cache, &mut searched, progress);
+                if let Err(error) = judged {
+                    tolerate(error, config, &mut outcome.warnings)?;
+                }
+            }
+            // What turned out slow goes down the ladder, and parity is looked at again.
+            let Some(next) = quickened(&outcome, &start).filter(|_| rounds < MOST_ROUNDS) else {
+                break (outcome, staged);
+            };
+            drop(staged);
+            start = next;
+            let plan = job.search(&start, ground.as_mut(), &mut searched, progress)?;
+            (made, casting) = job.made(plan, &mut Vec::new())?;
+        };
+        outcome.warnings.extend(cache.close());
+        if !skip && outcome.verdict.is_none() && !budget.is_stopped() {
+            outcome.verdict = Some(judging::verdict(None, outcome.size, config));
+        }
+        let pass = outcome.verdict.as_ref().is_none_or(|verdict| verdict.pass);
+        outcome.emitted =
+            !budget.is_stopped() && (pass || config.enforcement != Enforcement::Gate);
+        if budget.is_stopped() {
+            outcome.search_end = Some(report::SearchEnd::Stopped);
+        }
+        if outcome.emitted {
+            progress(Progress::Step("emitting"));
+            staged.commit()?;
+        }
+        Ok(outcome)
+    }
+}
+
+/// [`Search::run`] without a handle to end it early.
 pub fn optimize(
     input: &Path,
     output: &Path,
     config: &Config,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Outcome, Error> {
-    progress(Progress::Step("loading"));
-    let original = onnx::load(input)?;
-    let file = input.to_owned();
-    let original_file = std::thread::spawn(move || provenance::model_file(&file, &file));
-    progress(Progress::Step("planning"));
-    let prepared = transform::prepared(&original, config)?;
-    let mut warnings = Vec::new();
-    let mut cache = Cache::open(config.measure_cache.as_deref());
-    let runs = config.enforcement != Enforcement::None;
-    let mut ground = None;
-    if runs && planning::runs_the_model(config) {
-        match survey(input, &original, &prepared, config, progress) {
-            Ok(surveyed) => ground = Some(surveyed),
-            Err(error) if config.measure => return Err(error),
-            Err(error) => tolerate(error, config, &mut warnings)?,
+    Search::new(config).run(input, output, progress)
+}
+
+/// How often layers that turned out slow are moved, and the rest searched again.
+const MOST_ROUNDS: usize = 2;
+
+/// What does not change from one candidate to the next.
+struct Job<'a> {
+    input: &'a Path,
+    output: &'a Path,
+    config: &'a Config,
+    original: &'a Model,
+    original_bytes: u64,
+    prepared: &'a Model,
+    budget: &'a Budget,
+}
+
+/// What searching told, over all rounds.
+#[derive(Default)]
+struct Searched {
+    trials: Vec<report::Trial>,
+    end: Option<report::SearchEnd>,
+    passes: bool,
+    sensitivity: Vec<report::Sensitivity>,
+    warnings: Vec<String>,
+}
+
+impl Searched {
+    fn tell(&self, outcome: &mut Outcome) {
+        outcome.trials.clone_from(&self.trials);
+        outcome.search_end = self.end;
+        outcome.sensitivity.clone_from(&self.sensitivity);
+        outcome.warnings.extend(self.warnings.iter().cloned());
+    }
+}
+
+impl Job<'_> {
+    /// The plan that a search from `start` finds; `start` itself where there is nothing to search.
+    fn search(
+        &self,
+        start: &Plan,
+        ground: Option<&mut Ground<'_>>,
+        searched: &mut Searched,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Plan, Error> {
+        let Some(Ground { bench, samples }) = ground else { return Ok(start.clone()) };
+        let used = searched.trials.len();
+        if !self.config.searches() || start.changed() == 0 {
+            return Ok(start.clone());
+        }
+        let prover = Prover::new(self.prepared, samples, bench, None);
+        let searcher = Searcher::new(prover, self.config, self.budget, self.original_bytes, progress);
+        let found = searcher.run(start, used);
+        searched.trials.extend(found.trials);
+        searched.end = Some(found.end);
+        searched.passes = found.passes;
+        if !found.sensitivity.is_empty() {
+            searched.sensitivity = found.sensitivity;
+        }
+        searched.warnings.extend(found.warnings);
+        Ok(found.plan)
+    }
+
+    /// The candidate under a plan, and how it is run.
+    fn made(
+        &self,
+        plan: Plan,
+        warnings: &mut Vec<String>,
+    ) -> Result<(Transformed, Option<Casting>), Error> {
+        let made = transform::rewritten(self.original, self.prepared, plan, self.config)?;
+        warnings.extend(unchanged_warning(&made));
+        let computes_in = self.config.computes_in().filter(|_| !made.unchanged);
+        warnings.extend(computes_in.map(cpu_warning));
+        let casting = made.plan.io.precision().map(|to| Casting::of(self.original, to));
+        Ok((made, casting))
+    }
+
+    /// Writes a candidate beside the target.
+    fn staged(
+        &self,
+        mut made: Transformed,
+        original: &report::ModelFile,
+        ground: Option<&Ground<'_>>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(Outcome, Staged), Error> {
+        if !made.unchanged {
+            let target = ground.map(|ground| &ground.bench.used);
+            provenance::stamp(&mut made.model, original.blake3.clone(), &made.plan, target);
+        }
+        progress(Progress::Step("writing the candidate"));
+        let save = SaveOptions { external_data: self.config.external_data };
+        // The candidate's weights are on disk then.
+        let staged = Staged::write(&made.model, self.output, save)?;
+        let size = SizeChange {
+            original_bytes: self.original_bytes,
+            candidate_bytes: staged.size(),
+        };
+        let outcome = Outcome {
+            emitted: false,
+            unchanged: made.unchanged,
+            plan: made.plan,
+            weights: made.weights,
+            size,
+            samples: None,
+            runs: Vec::new(),
+            verdict: None,
+            culprits: Vec::new(),
+            slow_layers: Vec::new(),
+            trials: Vec::new(),
+            search_end: None,
+            sensitivity: Vec::new(),
+            warnings: Vec::new(),
+            original: original.clone(),
+            candidate: provenance::model_file(self.output, staged.path()),
+        };
+        Ok((outcome, staged))
+    }
+
+    /// The settings for judging what a search found: no longer than its time allows, and without
+    /// latency where parity is known to fail.
+    fn judging(&self, searched: &Searched) -> Config {
+        let mut config = self.config.clone();
+        if let Some(left) = self.budget.left() {
+            // Runs on either side of measuring take time, too.
+            let most = left.as_secs_f64() * 0.5;
+            config.latency.max_seconds = config.latency.max_seconds.min(most);
+            config.latency.min_seconds = config.latency.min_seconds.min(most);
+        }
+        config.measure_latency &= searched.end.is_none() || searched.passes;
+        config
+    }
+}
+
+/// The plan to start again from, where layers turned out slow and nothing else failed.
+fn quickened(outcome: &Outcome, start: &Plan) -> Option<Plan> {
+    outcome.search_end?;
+    let verdict = outcome.verdict.as_ref()?;
+    let only_slow = verdict.failures().all(|check| check.name == "slowdown");
+    if !only_slow || outcome.slow_layers.is_empty() {
+        return None;
+    }
+    let mut next = start.clone();
+    for slow in &outcome.slow_layers {
+        for line in next.layers.iter_mut().filter(|line| line.name == slow.layer) {
+            line.scheme = match line.scheme {
+                Scheme::Int8Dynamic => Scheme::Int8Weights,
+                _ => Scheme::Keep,
+            };
+            line.reason = format!("measured: {:.2}x of float32's time as {}", slow.slowdown, slow.scheme);
         }
     }
-    let plan = match &mut ground {
-        Some(ground) => {
-            let mut notes = Notes { cache: &mut cache, warnings: &mut warnings };
-            planning::informed(&original, &prepared, ground, config, &mut notes, progress)?
-        }
-        None => transform::planned(&prepared, config, &Hints::default())?,
-    };
-    let mut transformed = transform::rewritten(&original, &prepared, plan, config)?;
-    warnings.extend(unchanged_warning(&transformed));
-    let computes_in = config.computes_in().filter(|_| !transformed.unchanged);
-    warnings.extend(computes_in.map(cpu_warning));
-    let casting = transformed.plan.io.precision().map(|to| Casting::of(&original, to));
-    let skip = transformed.unchanged || !runs;
-    if !skip && ground.is_none() && !planning::runs_the_model(config) {
-        match survey(input, &original, &prepared, config, progress) {
-            Ok(surveyed) => ground = Some(surveyed),
-            Err(error) => tolerate(error, config, &mut warnings)?,
-        }
-    }
-    // Reading a file again cannot panic; if it did, the report would lack its digest.
-    let original_file = original_file.join().unwrap_or_default();
-    if !transformed.unchanged {
-        let target = ground.as_ref().map(|ground| &ground.bench.used);
-        let digest = original_file.blake3.clone();
-        provenance::stamp(&mut transformed.model, digest, &transformed.plan, target);
-    }
-    progress(Progress::Step("writing the candidate"));
-    let save = SaveOptions { external_data: config.external_data };
-    let staged = Staged::write(&transformed.model, output, save)?;
-    let size = SizeChange {
-        original_bytes: onnx::stored_size(input, &original)?,
-        candidate_bytes: staged.size(),
-    };
-    let mut outcome = Outcome {
-        emitted: false,
-        unchanged: transformed.unchanged,
-        plan: transformed.plan,
-        weights: transformed.weights,
-        size,
-        samples: None,
-        runs: Vec::new(),
-        verdict: None,
-        culprits: Vec::new(),
-        slow_layers: Vec::new(),
-        warnings,
-        original: original_file,
-        candidate: provenance::model_file(output, staged.path()),
-    };
-    // The candidate's weights are on disk now.
-    drop(transformed.model);
-    if let (false, Some(ground)) = (skip, ground) {
-        let candidate = Candidate { path: staged.path(), casting: casting.as_ref() };
-        let judged =
-            outcome.judge(input, &prepared, candidate, ground, &mut cache, config, progress);
-        if let Err(error) = judged {
-            tolerate(error, config, &mut outcome.warnings)?;
-        }
-    }
-    outcome.warnings.extend(cache.close());
-    if !skip && outcome.verdict.is_none() {
-        outcome.verdict = Some(judging::verdict(None, size, config));
-    }
-    let pass = outcome.verdict.as_ref().is_none_or(|verdict| verdict.pass);
-    outcome.emitted = pass || config.enforcement != Enforcement::Gate;
-    if outcome.emitted {
-        progress(Progress::Step("emitting"));
-        staged.commit()?;
-    }
-    Ok(outcome)
+    (next != *start).then_some(next)
 }
 
 /// What cannot be proven is emitted only where the user said to emit whatever the verdict.
@@ -156,19 +365,6 @@ fn tolerate(error: Error, config: &Config, warnings: &mut Vec<String>) -> Result
         return Ok(());
     }
     Err(error)
-}
-
-fn survey<'a>(
-    input: &Path,
-    original: &Model,
-    prepared: &Model,
-    config: &'a Config,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Ground<'a>, Error> {
-    demand::check(prepared)?;
-    let samples = run::samples(original, config)?;
-    progress(Progress::Step("preparing the original"));
-    Ok(Ground { bench: run::target(input, &samples, config)?, samples })
 }
 
 /// What everybody expects of 16 bits and processors do not give.
@@ -190,44 +386,77 @@ fn unchanged_warning(transformed: &Transformed) -> Option<String> {
 
 impl Outcome {
     /// Runs both models everywhere, judges, and looks for what a refusal is due to.
-    #[allow(clippy::too_many_arguments)] // The parts of one step of one function.
     fn judge(
         &mut self,
-        input: &Path,
-        prepared: &Model,
+        job: &Job<'_>,
         candidate: Candidate<'_>,
-        ground: Ground<'_>,
+        ground: &mut Ground<'_>,
         cache: &mut Cache,
-        config: &Config,
+        searched: &mut Searched,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), Error> {
-        let Ground { mut bench, samples } = ground;
-        self.samples = Some(run::summary(&samples));
+        let config = &job.judging(searched);
+        let Ground { bench, samples } = ground;
+        self.samples = Some(run::summary(samples));
         if self.samples.is_some_and(|samples| samples.kind == report::SampleKind::Synthetic) {
             self.warnings.push(
                 "judged on invented inputs: parity on real ones may differ; give some with --samples"
                     .to_owned(),
             );
         }
-        let target = judging::run_both(&mut bench, candidate, &samples, config, progress)?;
+        let target = judging::run_both(bench, candidate, samples, config, progress)?;
         self.warnings.extend(target.failure.clone());
         let verdict = judging::verdict(Some(&target), self.size, config);
         self.runs = vec![target];
-        self.runs.extend(judging::run_others(input, candidate, &samples, config, progress)?);
+        self.runs.extend(judging::run_others(job.input, candidate, samples, config, progress)?);
         let failed = |slow: bool| {
             verdict.failures().any(|c| c.name != "shrink" && (c.name == "slowdown") == slow)
         };
-        if failed(false) {
-            let worst = worst_sample(&samples, self.parity());
-            self.culprits =
-                blame::culprits(prepared, &self.plan, &self.weights, worst, &mut bench, progress);
+        if failed(false) && searched.sensitivity.is_empty() && job.budget.allows(blame::PATIENCE) {
+            let worst = self.parity().and_then(prover::worst_sqnr).map(|(_, sample)| sample);
+            let worst = worst.and_then(|name| samples.iter().position(|s| s.name == name));
+            let mut prover = Prover::new(job.prepared, samples, bench, None);
+            self.culprits = blame::culprits(
+                &mut prover,
+                &self.plan,
+                &self.weights,
+                worst.unwrap_or(0),
+                progress,
+            );
+        } else if failed(false) {
+            self.culprits = searched.sensitivity.iter().filter_map(culprit).collect();
+            self.culprits.sort_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
         }
-        if let (true, Some(sample)) = (failed(true), samples.first()) {
+        if let (true, Some(sample)) = (failed(true), samples.first())
+            && job.budget.allows(blame::PATIENCE)
+        {
             self.slow_layers =
-                measure::slow_layers(prepared, &self.plan, sample, &bench, cache, progress);
+                measure::slow_layers(job.prepared, &self.plan, sample, bench, cache, progress);
+        }
+        if searched.end.is_some() {
+            let trial = self.as_trial(&verdict);
+            progress(Progress::Trial(Box::new(trial.clone())));
+            searched.trials.push(trial.clone());
+            self.trials.push(trial);
         }
         self.verdict = Some(verdict);
         Ok(())
+    }
+
+    /// The run that the verdict is about, as the last trial of a search.
+    fn as_trial(&self, verdict: &Verdict) -> report::Trial {
+        let run = self.runs.first();
+        let worst = self.parity().and_then(prover::worst_sqnr);
+        report::Trial {
+            what: "the verdict".to_owned(),
+            schemes: search::schemes(&self.plan),
+            bytes: self.size.candidate_bytes,
+            sqnr_db: worst.map(|(sqnr_db, _)| sqnr_db),
+            slowdown: run.and_then(|run| run.latency.as_ref()).map(|latency| latency.ratio_median),
+            pass: verdict.pass,
+            failure: run.and_then(|run| run.failure.clone()),
+            blake3: self.candidate.blake3.clone(),
+        }
     }
 
     /// How close the outputs are on the target, if the models ran.
@@ -249,6 +478,9 @@ impl Outcome {
             culprits: self.culprits.clone(),
             slow_layers: self.slow_layers.clone(),
             plan: self.plan_lines(),
+            trials: self.trials.clone(),
+            search_end: self.search_end,
+            sensitivity: self.sensitivity.clone(),
             plan_digest: Some(provenance::plan_digest(&self.plan)),
             machine: (!self.runs.is_empty()).then(provenance::machine),
             warnings: self.warnings.clone(),
@@ -280,12 +512,11 @@ impl Outcome {
     }
 }
 
-/// The sample on which the worst output was at its worst.
-fn worst_sample<'a>(samples: &'a [Sample], parity: Option<&Parity>) -> &'a [Sample] {
-    let floats = parity.iter().flat_map(|parity| &parity.outputs).filter_map(|o| o.float.as_ref());
-    let worst = floats.min_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
-    let place = worst
-        .and_then(|float| samples.iter().position(|sample| sample.name == float.worst_sample))
-        .unwrap_or(0);
-    samples.get(place..=place).unwrap_or_default()
+/// What a layer costs alone, as one that is to blame.
+fn culprit(entry: &report::Sensitivity) -> Option<Culprit> {
+    Some(Culprit {
+        layers: entry.layers.clone(),
+        scheme: entry.scheme.clone(),
+        sqnr_db: entry.alone_db?,
+    })
 }

@@ -1,17 +1,27 @@
 //! Plans that running the model tells something: how long its layers take, what flows through it,
 //! and what rounding does to its outputs.
 
+use std::path::Path;
+use std::time::Instant;
+
 use modelopt_graph::Model;
-use modelopt_rewrite::Plan;
+use modelopt_onnx as onnx;
+use modelopt_report as report;
+use modelopt_rewrite::{self as rewrite, Plan, Scheme};
 
 use crate::Progress;
+use crate::budget::{Budget, Stop};
 use crate::casting::Casting;
-use crate::config::Config;
-use crate::error::Error;
+use crate::config::{Config, Smoothing};
+use crate::demand;
+use crate::error::{Error, ErrorKind};
 use crate::measure::{self, Cache};
 use crate::observe;
+use crate::prover::Prover;
 use crate::repair::{Patient, is_sixteen};
-use crate::run::Ground;
+use crate::run::{self, Ground};
+use crate::search;
+use crate::sensitivity;
 use crate::transform::{self, Hints, Measurements};
 
 /// What is kept of planning, besides the plan.
@@ -22,7 +32,15 @@ pub(crate) struct Notes<'a> {
 
 /// Whether the plan depends on what the model does when it runs.
 pub(crate) fn runs_the_model(config: &Config) -> bool {
-    config.plan.is_none() && (config.measure || config.scheme.is_some_and(is_sixteen))
+    let sixteen = config.scheme.is_some_and(is_sixteen);
+    config.plan.is_none() && (config.measure || sixteen || smooths(config) || config.searches())
+}
+
+/// Whether plans are smoothed without a search.
+fn smooths(config: &Config) -> bool {
+    config.search.smoothing == Smoothing::On
+        && config.plan.is_none()
+        && config.scheme.is_none_or(Scheme::is_int8)
 }
 
 /// The plan for a prepared model, with the original running. A given plan is not changed.
@@ -41,23 +59,30 @@ pub(crate) fn informed(
     let Ground { bench, samples } = ground;
     if let Some(to) = config.computes_in() {
         let least = config.min_rounding_sqnr_db;
-        let seen = observe::activations(prepared, to, least, samples, bench, progress);
+        let seen = observe::activations(prepared, to, least, samples, bench.parts().1, progress);
         hints.unfit = seen.unfit;
         notes.warnings.extend(seen.warning);
     }
     let plan = transform::planned(prepared, config, &hints)?;
+    if smooths(config) {
+        let real = run::summary(samples).kind == report::SampleKind::Real;
+        let prover = Prover::new(prepared, samples, bench, None);
+        return match sensitivity::statistics(&prover, &plan, progress) {
+            Ok(seen) => {
+                Ok(rewrite::improve(prepared, &plan, &seen, search::improvements(config, real)))
+            }
+            Err(why) => {
+                notes.warnings.push(format!("activations are not smoothed: {why}"));
+                Ok(plan)
+            }
+        };
+    }
     if !config.scheme.is_some_and(is_sixteen) {
         return Ok(plan);
     }
     let casting = plan.io.precision().map(|to| Casting::of(original, to));
-    let patient = Patient {
-        prepared,
-        plan: &plan,
-        samples,
-        limits: &config.gate,
-        bench,
-        casting: casting.as_ref(),
-    };
+    let prover = Prover::new(prepared, samples, bench, casting.as_ref());
+    let patient = Patient { plan: &plan, limits: &config.gate, prover };
     patient.repair(progress).apply(prepared, plan.clone())
 }
 
@@ -79,4 +104,52 @@ fn measure_layers(
     }
     tracing::info!(layers = measured.layers.len(), fresh = measured.fresh, "measured layers");
     measured.layers
+}
+
+/// What each layer of a plan costs at the outputs.
+#[derive(Clone, Debug)]
+pub struct Ranked {
+    /// The plan of the default rules, or the one that was given.
+    pub plan: Plan,
+    /// Its int8 layers, those that share a weight together: the ones that are best left out first.
+    pub layers: Vec<report::Sensitivity>,
+    /// Where it was measured.
+    pub runtime: report::RuntimeUsed,
+    /// On what.
+    pub samples: report::Samples,
+}
+
+/// Measures what each int8 layer of a plan costs at the outputs: alone, and by what the whole gains
+/// without it. The model is loaded twice, however many layers it has.
+pub fn rank(
+    input: &Path,
+    config: &Config,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Ranked, Error> {
+    let budget = Budget::new(Instant::now(), config.search.time_budget, Stop::default());
+    progress(Progress::Step("loading"));
+    let original = onnx::load(input)?;
+    let prepared = transform::prepared(&original, config)?;
+    let plan = transform::planned(&prepared, config, &Hints::default())?;
+    let Ground { mut bench, samples } = survey(input, &original, &prepared, config, progress)?;
+    let runtime = bench.used.clone();
+    let mut prover = Prover::new(&prepared, &samples, &mut bench, None);
+    let unknown = |why: String| Error::from(ErrorKind::Candidate(why));
+    let seen = sensitivity::statistics(&prover, &plan, progress).map_err(unknown)?;
+    let layers = sensitivity::ranked(&mut prover, &plan, &seen, &budget, progress).map_err(unknown)?;
+    Ok(Ranked { plan, layers, runtime, samples: run::summary(&samples) })
+}
+
+/// The original, running in the target, if it is one that can be run.
+pub(crate) fn survey<'a>(
+    input: &Path,
+    original: &Model,
+    prepared: &Model,
+    config: &'a Config,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Ground<'a>, Error> {
+    demand::check(prepared)?;
+    let samples = run::samples(original, config)?;
+    progress(Progress::Step("preparing the original"));
+    Ok(Ground { bench: run::target(input, &samples, config)?, samples })
 }

@@ -9,15 +9,12 @@
 use std::collections::HashMap;
 
 use modelopt_graph::Model;
-use modelopt_onnx::{SaveOptions, Staged};
 use modelopt_rewrite::{self as rewrite, Plan, Precision, Scheme};
-use modelopt_runtime::{Outputs, Sample};
-use modelopt_validate::{Accumulator, Limits, Parity, Tolerance};
+use modelopt_validate::{Limits, Parity};
 
 use crate::Progress;
-use crate::casting::Casting;
 use crate::error::Error;
-use crate::run::Bench;
+use crate::prover::{Prover, noise, worst_sqnr};
 
 /// How often parts are run to find what must go, at most, and at least. Counted, not timed, so that
 /// the same model gives the same plan on a busy machine.
@@ -83,19 +80,14 @@ impl Repaired {
 
 /// What is to be repaired, and where it runs.
 pub(crate) struct Patient<'a, 'b> {
-    pub(crate) prepared: &'a Model,
     pub(crate) plan: &'a Plan,
-    pub(crate) samples: &'a [Sample],
     pub(crate) limits: &'a Limits,
-    pub(crate) bench: &'a mut Bench<'b>,
-    pub(crate) casting: Option<&'a Casting>,
+    pub(crate) prover: Prover<'a, 'b>,
 }
 
 /// A repair under way.
 struct Repair<'a, 'b> {
     patient: Patient<'a, 'b>,
-    /// What the original made of samples, by their place.
-    references: HashMap<usize, Outputs>,
     /// How often parts may still be run.
     runs_left: u64,
     /// Who waits.
@@ -106,7 +98,7 @@ impl<'a> Patient<'a, '_> {
     /// Finds what has to stay float32 for the limit of parity. Nothing where the model is close
     /// enough, or where it cannot be run.
     pub(crate) fn repair(self, progress: &'a mut dyn FnMut(Progress)) -> Repaired {
-        Repair { patient: self, references: HashMap::new(), runs_left: 0, progress }.run()
+        Repair { patient: self, runs_left: 0, progress }.run()
     }
 }
 
@@ -259,48 +251,22 @@ impl Repair<'_, '_> {
         self.runs_left = self.runs_left.saturating_sub(1);
         let plan = self.plan_of(std::slice::from_ref(part));
         let parity = self.measure(&plan, samples);
-        parity.and_then(|parity| Some(noise(sqnr_db(&parity)?.0))).unwrap_or(f64::INFINITY)
+        parity.and_then(|parity| Some(noise(worst_sqnr(&parity)?.0))).unwrap_or(f64::INFINITY)
     }
 
     fn worst(&mut self, parts: &[Part]) -> Option<Worst> {
         let plan = self.plan_of(parts);
-        let all: Vec<usize> = (0..self.patient.samples.len()).collect();
+        let all = self.patient.prover.all();
         let parity = self.measure(&plan, &all)?;
-        let (sqnr_db, name) = sqnr_db(&parity)?;
-        let sample =
-            self.patient.samples.iter().position(|sample| sample.name == name).unwrap_or(0);
-        Some(Worst { sqnr_db, sample })
+        let (sqnr_db, name) = worst_sqnr(&parity)?;
+        Some(Worst { sqnr_db, sample: self.patient.prover.place(name).unwrap_or(0) })
     }
 
     /// Runs the model under a plan, on some of the samples.
     fn measure(&mut self, plan: &Plan, samples: &[usize]) -> Option<Parity> {
-        let plan = rewrite::plan_from(self.patient.prepared, plan).ok()?;
-        let mut model = self.patient.prepared.clone();
-        rewrite::apply(&mut model, &plan).ok()?;
-        let folder = tempfile::tempdir().ok()?;
-        let path = folder.path().join("mixed.onnx");
-        let staged = Staged::write(&model, &path, SaveOptions::default()).ok()?;
-        let mut session = self.patient.bench.prepare(staged.path()).ok()?;
-        if let Some(casting) = self.patient.casting {
-            session = casting.clone().around(session);
-        }
-        let mut parity = Accumulator::new(Tolerance::default());
-        for &place in samples {
-            let sample = self.patient.samples.get(place)?;
-            let outputs = session.run(&sample.inputs).ok()?;
-            parity.add(&sample.name, false, self.reference(place)?, &outputs);
-        }
-        Some(parity.finish())
-    }
-
-    /// What the original makes of a sample.
-    fn reference(&mut self, place: usize) -> Option<&Outputs> {
-        if !self.references.contains_key(&place) {
-            let outputs =
-                self.patient.bench.original.run(&self.patient.samples.get(place)?.inputs).ok()?;
-            self.references.insert(place, outputs);
-        }
-        self.references.get(&place)
+        let prover = &mut self.patient.prover;
+        let plan = rewrite::plan_from(prover.prepared, plan).ok()?;
+        Some(prover.prove(&plan, samples).ok()?.parity)
     }
 }
 
@@ -321,15 +287,4 @@ fn stored_in(to: Precision) -> Scheme {
 struct Worst {
     sqnr_db: f64,
     sample: usize,
-}
-
-fn sqnr_db(parity: &Parity) -> Option<(f64, &str)> {
-    let floats = parity.outputs.iter().filter_map(|output| output.float.as_ref());
-    let worst = floats.min_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db))?;
-    Some((worst.sqnr_db, &worst.worst_sample))
-}
-
-/// Noise power relative to the signal's.
-fn noise(sqnr_db: f64) -> f64 {
-    if sqnr_db.is_nan() { f64::INFINITY } else { 10f64.powf(-sqnr_db / 10.0) }
 }

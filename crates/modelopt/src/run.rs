@@ -29,7 +29,7 @@ pub(crate) struct Ground<'a> {
 }
 
 /// A runtime and how it is used.
-struct Place<'a> {
+pub(crate) struct Place<'a> {
     kind: RuntimeKind,
     runtime: Box<dyn Runtime>,
     library: Option<PathBuf>,
@@ -83,6 +83,20 @@ impl<'a> Place<'a> {
         Ok(Ready { session, cost })
     }
 
+    /// Loads a model that was made from one that runs, without a child.
+    pub(crate) fn prepare(&self, model: &Path) -> Result<Box<dyn Session>, RuntimeError> {
+        self.runtime.prepare(model, &self.options)
+    }
+
+    /// How many runs fit beside each other on this machine.
+    pub(crate) fn idle_cores(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, Into::into);
+        match self.options.threads {
+            0 => 1,
+            threads => cores / threads,
+        }
+    }
+
     fn used(&self, reason: String) -> report::RuntimeUsed {
         let choice = self.kind == RuntimeKind::Onnxruntime;
         report::RuntimeUsed {
@@ -118,7 +132,12 @@ impl<'a> Bench<'a> {
 
     /// Loads a model that was made from one that runs, without a child.
     pub(crate) fn prepare(&self, model: &Path) -> Result<Box<dyn Session>, RuntimeError> {
-        self.place.runtime.prepare(model, &self.place.options)
+        self.place.prepare(model)
+    }
+
+    /// The original, and where other models are loaded beside it.
+    pub(crate) fn parts(&mut self) -> (&mut dyn Session, &Place<'a>) {
+        (self.original.as_mut(), &self.place)
     }
 
     /// What tells measurements apart: runtime, version and settings.

@@ -13,6 +13,7 @@
 //!   (Guo et al., "SQuant: On-the-fly data-free quantization via diagonal Hessian approximation",
 //!   2022).
 
+use ndarray::ArrayD;
 use rayon::prelude::*;
 
 use modelopt_graph::{Tensor, TensorError};
@@ -113,6 +114,20 @@ impl Quantized {
     pub fn byte_len(&self) -> usize {
         let factors = self.input_scales.as_ref().map_or(0, Tensor::byte_len);
         self.values.byte_len() + self.scales.byte_len() + factors
+    }
+
+    /// The numbers that the values stand for; none if the parts do not fit together.
+    pub(crate) fn dequantized(&self) -> Option<Vec<f32>> {
+        let array = |tensor: &Tensor| {
+            ArrayD::from_shape_vec(tensor.shape().to_vec(), tensor.to_f32()?.into_owned()).ok()
+        };
+        let values = self.values.elements::<i8>()?.iter().map(|&q| f32::from(q)).collect();
+        let mut numbers = ArrayD::from_shape_vec(self.values.shape().to_vec(), values).ok()?;
+        for scales in std::iter::once(&self.scales).chain(&self.input_scales) {
+            let scales = array(scales)?;
+            numbers *= &scales.broadcast(numbers.raw_dim())?;
+        }
+        Some(numbers.into_raw_vec_and_offset().0)
     }
 
     /// Signal-to-quantization-noise ratio of the weights, in dB; infinite when exact.

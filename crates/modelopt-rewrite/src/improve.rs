@@ -1,0 +1,524 @@
+//! What makes a quantized layer more precise and leaves the model's function as it is: smoothing
+//! and bias correction. Both are chosen from what was seen of the activations, stand in the plan as
+//! numbers, and are carried out before anything is quantized.
+
+mod bias;
+mod smoothing;
+
+use std::collections::HashMap;
+
+use indexmap::IndexMap;
+use modelopt_graph::{GraphId, Model, NodeId, ValueId};
+use rayon::prelude::*;
+
+use crate::engine::BrokenRewrite;
+use crate::layers::{self, Layer, WeightUse};
+use crate::plan::{Plan, PlanError, Scheme};
+use crate::quantize::errors;
+use crate::sensitivity::{Matrix, Moments};
+use crate::statistics::Statistics;
+
+/// What to choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Improvements {
+    /// Move ranges of activations into weights, for `int8-dynamic` layers.
+    pub smoothing: bool,
+    /// Correct biases for the mean error of rounded weights.
+    pub bias_correction: bool,
+}
+
+/// Shares of channels that may be taken for equally loud.
+const QUIET: [f32; 4] = [0.0, 0.5, 0.8, 0.95];
+
+/// What smoothing must leave of the noise to be worth a node: 1 dB less.
+const WORTHWHILE: f64 = 0.8;
+
+/// Divisors stay within this factor of their mean, so that a channel that was quiet on the samples
+/// does not take all precision when it is not.
+const WIDEST: f32 = 1000.0;
+
+/// Means of fewer numbers than this say more of the samples than of the model.
+const FEWEST: u64 = 64;
+
+/// Carries out what a plan has of both. The model must be as it was when the plan was made.
+pub(crate) fn apply(model: &mut Model, plan: &Plan) -> Result<(), BrokenRewrite> {
+    smoothing::apply(model, plan)?;
+    bias::apply(model, plan)
+}
+
+/// The plan with smoothing and bias corrections for its int8 layers, where they help; those that it
+/// had are replaced. `seen` is what was seen of the activation of each layer, by name.
+pub fn improve(
+    model: &Model,
+    plan: &Plan,
+    seen: &HashMap<String, Statistics>,
+    wanted: Improvements,
+) -> Plan {
+    let mut improved = plan.clone();
+    for layer in &mut improved.layers {
+        layer.smoothing = Vec::new();
+        layer.bias_correction = Vec::new();
+    }
+    if wanted.smoothing {
+        choose_smoothing(model, &mut improved, seen);
+    }
+    if wanted.bias_correction {
+        choose_corrections(model, &mut improved, seen);
+    }
+    improved
+}
+
+/// Refuses improvements that cannot be carried out.
+pub(crate) fn check(model: &Model, plan: &Plan) -> Result<(), PlanError> {
+    let refined =
+        |line: &&crate::PlannedLayer| !line.smoothing.is_empty() || !line.bias_correction.is_empty();
+    if !plan.layers.iter().any(|line| refined(&line)) {
+        return Ok(());
+    }
+    let layers = layers::find(model, 0);
+    let by_name: HashMap<&str, &Layer> =
+        layers.iter().map(|layer| (layer.name.as_str(), layer)).collect();
+    let by_node: HashMap<NodeId, &str> =
+        layers.iter().map(|layer| (layer.node, layer.name.as_str())).collect();
+    let lines: HashMap<&str, &[f32]> = plan
+        .layers
+        .iter()
+        .map(|line| (line.name.as_str(), line.smoothing.as_slice()))
+        .collect();
+    for line in plan.layers.iter().filter(refined) {
+        let refuse = |why: &str| {
+            let (layer, why) = (line.name.clone(), why.to_owned());
+            Err(PlanError::Impossible { layer, scheme: line.scheme, why })
+        };
+        let Some(layer) = by_name.get(line.name.as_str()) else {
+            return refuse("smoothing and bias corrections need a weight");
+        };
+        let numbers = line.smoothing.iter().chain(&line.bias_correction);
+        if numbers.clone().any(|x| !x.is_finite()) || line.smoothing.iter().any(|&x| x <= 0.0) {
+            return refuse("its smoothing must be positive, and all its numbers finite");
+        }
+        if !line.smoothing.is_empty() {
+            let weight = smoothing::smoothable(layer);
+            let weight = weight.filter(|w| smoothing::depth(w) == Some(line.smoothing.len()));
+            let Some(weight) = weight else {
+                return refuse("its smoothing does not fit the weight");
+            };
+            let agree = |(reader, _): (NodeId, usize)| {
+                let name = by_node.get(&reader).copied().unwrap_or_default();
+                lines.get(name).copied() == Some(line.smoothing.as_slice())
+            };
+            if !readers_of(model, weight.value).into_iter().all(agree) {
+                return refuse("all that read its weight must have the same smoothing");
+            }
+        }
+        let channels = line.bias_correction.len();
+        if channels > 0 && !bias::fits(model, layer.node, channels) {
+            return refuse("there is no constant bias that its correction fits");
+        }
+    }
+    Ok(())
+}
+
+/// All that read a weight, through aliases.
+fn readers_of(model: &Model, weight: ValueId) -> Vec<(NodeId, usize)> {
+    let mut readers = Vec::new();
+    let mut values = vec![weight];
+    while let Some(value) = values.pop() {
+        for (node, input) in model.consumers(value) {
+            if model.node(node).op.is("Identity") {
+                values.extend(model.node(node).output(0));
+            } else {
+                readers.push((node, input));
+            }
+        }
+    }
+    readers
+}
+
+/// Layers that must be smoothed alike: they share activations or weights.
+struct Group {
+    /// Places in the plan, with the weight of each.
+    layers: Vec<(usize, WeightUse)>,
+    seen: Vec<Statistics>,
+}
+
+fn choose_smoothing(model: &Model, plan: &mut Plan, seen: &HashMap<String, Statistics>) {
+    let groups = groups(model, plan, seen);
+    let chosen: Vec<Option<Vec<f32>>> = groups.par_iter().map(best).collect();
+    for (group, factors) in groups.iter().zip(chosen) {
+        let Some(factors) = factors else { continue };
+        for (place, _) in &group.layers {
+            plan.layers[*place].smoothing.clone_from(&factors);
+        }
+    }
+}
+
+fn groups(model: &Model, plan: &Plan, seen: &HashMap<String, Statistics>) -> Vec<Group> {
+    let places = plan.places();
+    let mut by_activation: HashMap<(ValueId, GraphId), usize> = HashMap::new();
+    let mut by_weight: HashMap<ValueId, usize> = HashMap::new();
+    let mut groups: Vec<Group> = Vec::new();
+    let mut members: HashMap<NodeId, usize> = HashMap::new();
+    for layer in layers::find(model, 0) {
+        let Some(&place) = places.get(layer.name.as_str()) else { continue };
+        let dynamic = plan.layers[place].scheme == Scheme::Int8Dynamic;
+        let Some(weight) = smoothing::smoothable(&layer).filter(|_| dynamic).cloned() else {
+            continue;
+        };
+        let known = seen.get(&layer.name).filter(|seen| {
+            seen.is_finite() && Some(seen.channels()) == smoothing::depth(&weight)
+        });
+        let (Some(known), Some(x)) = (known, model.node(layer.node).input(0)) else { continue };
+        let activation = (x, model.node(layer.node).graph());
+        let own = [by_activation.get(&activation), by_weight.get(&weight.value)];
+        let mut homes: Vec<usize> = own.into_iter().flatten().copied().collect();
+        homes.sort_unstable();
+        homes.dedup();
+        let home = homes.first().copied().unwrap_or_else(|| {
+            groups.push(Group { layers: Vec::new(), seen: Vec::new() });
+            groups.len() - 1
+        });
+        for &other in homes.iter().skip(1) {
+            let moved = std::mem::take(&mut groups[other].layers);
+            groups[home].layers.extend(moved);
+            let moved = std::mem::take(&mut groups[other].seen);
+            groups[home].seen.extend(moved);
+            let places = by_activation.values_mut().chain(by_weight.values_mut());
+            let places = places.chain(members.values_mut());
+            places.filter(|place| **place == other).for_each(|place| *place = home);
+        }
+        if !by_activation.contains_key(&activation) {
+            groups[home].seen.push(known.clone());
+        }
+        by_activation.insert(activation, home);
+        by_weight.insert(weight.value, home);
+        members.insert(layer.node, home);
+        groups[home].layers.push((place, weight));
+    }
+    // Somebody else reads the weight as it is.
+    for (weight, home) in by_weight {
+        let inside = |(node, _): (NodeId, usize)| members.get(&node) == Some(&home);
+        if !readers_of(model, weight).into_iter().all(inside) {
+            groups[home].layers.clear();
+        }
+    }
+    groups.retain(|group| !group.layers.is_empty());
+    groups
+}
+
+/// One weight of a group as far as choosing needs it: some of its output channels.
+struct Side {
+    /// `[K, n]`.
+    rows: Vec<f32>,
+    outputs: usize,
+    /// Sum of squares of each row.
+    powers: Vec<f64>,
+}
+
+/// As many output channels are looked at to choose factors.
+const MOST_OUTPUTS: usize = 96;
+
+impl Side {
+    fn of(weight: &WeightUse) -> Option<Self> {
+        let numbers = weight.tensor.to_f32()?;
+        let &[rows, columns] = weight.tensor.shape() else { return None };
+        let transposed = smoothing::is_transposed(weight);
+        let (inputs, all) = if transposed { (columns, rows) } else { (rows, columns) };
+        let outputs = all.min(MOST_OUTPUTS);
+        let mut own = Vec::with_capacity(inputs * outputs);
+        for input in 0..inputs {
+            for output in (0..outputs).map(|index| index * all / outputs) {
+                let at = if transposed { output * columns + input } else { input * columns + output };
+                own.push(*numbers.get(at)?);
+            }
+        }
+        let square = |row: &[f32]| row.iter().map(|&x| f64::from(x).powi(2)).sum();
+        let powers = own.chunks(outputs.max(1)).map(square).collect();
+        Some(Side { rows: own, outputs, powers })
+    }
+
+    /// The largest number of each row.
+    fn largest(&self) -> impl Iterator<Item = f32> {
+        let rows = self.rows.chunks(self.outputs.max(1));
+        rows.map(|row| row.iter().fold(0f32, |most, x| most.max(x.abs())))
+    }
+
+    /// Power of the output.
+    fn signal(&self, moments: &Moments) -> f64 {
+        let mut means = vec![0f64; self.outputs];
+        for (row, mean) in self.rows.chunks(self.outputs.max(1)).zip(&moments.means) {
+            means.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x) * mean);
+        }
+        let varying = self.powers.iter().zip(&moments.variances).map(|(p, v)| p * v);
+        means.iter().map(|mean| mean * mean).sum::<f64>() + varying.sum::<f64>()
+    }
+
+    /// Power of the noise, when activations are divided and weights multiplied by factors, and
+    /// both rounded: errors of rounding are taken for uniform.
+    fn noise(&self, squares: &[f64], step: f64, factors: Option<&[f32]>) -> f64 {
+        let factor = |input: usize| factors.map_or(1.0, |factors| factors[input]);
+        let mut largest = vec![0f32; self.outputs];
+        let (mut divided, mut rounded) = (0f64, 0f64);
+        for (input, row) in self.rows.chunks(self.outputs.max(1)).enumerate() {
+            let factor = factor(input);
+            for (most, x) in largest.iter_mut().zip(row) {
+                *most = most.max(x.abs() * factor);
+            }
+            let square = squares[input] / f64::from(factor).powi(2);
+            divided += square;
+            let error = (step * step / 12.0).min(square);
+            rounded += self.powers[input] * f64::from(factor).powi(2) * error;
+        }
+        let steps = largest.iter().map(|&most| (f64::from(most) / 127.0).powi(2) / 12.0);
+        steps.sum::<f64>() * divided + rounded
+    }
+}
+
+/// The factors with the least noise, if it is worthwhile.
+///
+/// Each sample is judged with factors from the others: a channel that is quiet on all of them may be
+/// loud on the next, and a factor that divides it by little then costs all others their precision.
+fn best(group: &Group) -> Option<Vec<f32>> {
+    let known: IndexMap<ValueId, &WeightUse> =
+        group.layers.iter().map(|(_, weight)| (weight.value, weight)).collect();
+    let sides: Vec<Side> = known.values().map(|weight| Side::of(weight)).collect::<Option<_>>()?;
+    let channels = group.seen.first()?.channels();
+    let mut largest = vec![0f32; channels];
+    for side in &sides {
+        largest.iter_mut().zip(side.largest()).for_each(|(most, own)| *most = most.max(own));
+    }
+    let peaks = |left_out: Option<usize>| {
+        let mut peaks = vec![0f32; channels];
+        for seen in &group.seen {
+            peaks.iter_mut().zip(seen.peaks_but(left_out)).for_each(|(p, own)| *p = p.max(own));
+        }
+        peaks
+    };
+    let samples = group.seen.iter().map(Statistics::kept).max()?;
+    let folds: Vec<(usize, Vec<f32>)> = (0..samples)
+        .map(|sample| (sample, peaks(Some(sample).filter(|_| samples > 1))))
+        .collect();
+    let signals: Vec<(Vec<f64>, Vec<f64>)> = group
+        .seen
+        .iter()
+        .map(|seen| {
+            let moments = Moments::of(seen, None);
+            (seen.mean_squares(), sides.iter().map(|side| side.signal(&moments)).collect())
+        })
+        .collect();
+    let noise = |choice: Option<Choice>| -> f64 {
+        let mut total = 0.0;
+        for (sample, peaks) in &folds {
+            let factors = choice.map(|choice| choice.factors(peaks, &largest));
+            for (seen, (squares, signals)) in group.seen.iter().zip(&signals) {
+                let step = seen.step(*sample, factors.as_deref());
+                for (side, signal) in sides.iter().zip(signals) {
+                    if *signal > 0.0 {
+                        total += side.noise(squares, step, factors.as_deref()) / signal;
+                    }
+                }
+            }
+        }
+        total
+    };
+    let mut found = (noise(None) * WORTHWHILE, None);
+    for choice in Choice::all() {
+        let noise = noise(Some(choice));
+        if noise < found.0 {
+            found = (noise, Some(choice));
+        }
+    }
+    Some(found.1?.factors(&peaks(None), &largest))
+}
+
+/// How to choose factors.
+#[derive(Clone, Copy, Debug)]
+struct Choice {
+    /// How much of the range moves into the weights, from 0 to 1: alpha of the paper.
+    strength: f32,
+    /// The share of the channels that are taken to be as loud as the loudest of them.
+    quiet: f32,
+}
+
+impl Choice {
+    fn all() -> impl Iterator<Item = Choice> {
+        let strengths = (6..=19).step_by(1).map(|twentieths| twentieths as f32 / 20.0);
+        strengths.flat_map(|strength| QUIET.map(|quiet| Choice { strength, quiet }))
+    }
+
+    /// `peak^a / largest^(1 - a)` of each channel (equation 4 of the paper), relative to their
+    /// geometric mean, rounded to what a plan file shows.
+    fn factors(self, peaks: &[f32], largest: &[f32]) -> Vec<f32> {
+        let mut sorted = peaks.to_vec();
+        sorted.sort_by(f32::total_cmp);
+        let floor = sorted.get((self.quiet * (sorted.len().max(1) - 1) as f32) as usize);
+        let floor = floor.copied().unwrap_or(0.0);
+        let raw: Vec<Option<f32>> = peaks
+            .iter()
+            .zip(largest)
+            .map(|(&peak, &weight)| {
+                let peak = peak.max(floor);
+                let log = self.strength * peak.ln() - (1.0 - self.strength) * weight.ln();
+                (peak > 0.0 && weight > 0.0 && log.is_finite()).then_some(log)
+            })
+            .collect();
+        let count = raw.iter().flatten().count().max(1);
+        let mean = raw.iter().flatten().sum::<f32>() / count as f32;
+        let factor = |log: Option<f32>| log.map_or(1.0, |log| (log - mean).exp());
+        raw.into_iter().map(|log| short(factor(log).clamp(1.0 / WIDEST, WIDEST))).collect()
+    }
+}
+
+/// Rounded to four significant decimal digits.
+fn short(x: f32) -> f32 {
+    format!("{x:.3e}").parse().unwrap_or(x)
+}
+
+fn choose_corrections(model: &Model, plan: &mut Plan, seen: &HashMap<String, Statistics>) {
+    let mut smoothed = model.clone();
+    if smoothing::apply(&mut smoothed, plan).is_err() {
+        return;
+    }
+    let errors = errors(&smoothed, plan);
+    let layers = layers::find(&smoothed, 0);
+    let places = plan.places();
+    let by_place: HashMap<usize, &Layer> = layers
+        .iter()
+        .filter_map(|layer| Some((*places.get(layer.name.as_str())?, layer)))
+        .collect();
+    let mut corrections: Vec<(usize, Vec<f32>)> = Vec::new();
+    for error in &errors {
+        for &place in &error.layers {
+            let correction = by_place.get(&place).and_then(|layer| {
+                let line = &plan.layers[place];
+                let seen = seen.get(&line.name)?;
+                correction(&smoothed, layer, error, seen, &line.smoothing)
+            });
+            corrections.extend(correction.map(|correction| (place, correction)));
+        }
+    }
+    for (place, correction) in corrections {
+        plan.layers[place].bias_correction = correction;
+    }
+}
+
+/// What rounding the weight takes from the mean of each output.
+fn correction(
+    model: &Model,
+    layer: &Layer,
+    error: &crate::quantize::WeightError,
+    seen: &Statistics,
+    smoothing: &[f32],
+) -> Option<Vec<f32>> {
+    let weight = layer.weights.iter().find(|weight| weight.value == error.value)?;
+    let matrix = Matrix::of(model, layer.node, weight)?;
+    let divisors = Some(smoothing).filter(|factors| !factors.is_empty());
+    let fits = seen.channels() == matrix.inputs()
+        && seen.is_finite()
+        && seen.count >= FEWEST
+        && bias::fits(model, layer.node, matrix.outputs());
+    let means = Moments::of(seen, divisors).means;
+    let off = fits.then(|| matrix.mean_output(&error.error, &means))?;
+    Some(off.into_iter().map(|off| short(-off as f32)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use approx::assert_relative_eq;
+
+    use super::*;
+    use crate::statistics::ChannelAxis;
+    use crate::testing::{Build, float, noise as numbers, options};
+    use modelopt_graph::Tensor;
+
+    const BOTH: Improvements = Improvements { smoothing: true, bias_correction: true };
+
+    /// A product with a bias, and what it reads: centred but for an offset, one channel a hundred
+    /// times larger than the others.
+    fn planted(b: &mut Build) -> (ValueId, HashMap<String, Statistics>) {
+        let x = b.input("x", float(&[256, 16]));
+        let w = b.weight("W", &[16, 32], &numbers(512, 1));
+        let bias = b.weight("b", &[32], &numbers(32, 2));
+        let p = b.node("MatMul", &[x, w], &[]);
+        let y = b.node("Add", &[p, bias], &[]);
+        b.output(y, float(&[256, 32]));
+        let mut rows = numbers(256 * 16, 3);
+        for (index, x) in rows.iter_mut().enumerate() {
+            *x += 0.5;
+            if index % 16 == 5 {
+                *x *= 100.0;
+            }
+        }
+        let mut seen = Statistics::default();
+        seen.add(&Tensor::of(vec![256, 16], &rows).unwrap(), ChannelAxis::Last);
+        (y, [("matmul_out_node".to_owned(), seen)].into())
+    }
+
+    fn improved(b: &Build, seen: &HashMap<String, Statistics>, scheme: Scheme) -> Plan {
+        let plan = crate::plan(&b.model, &options(scheme)).unwrap();
+        improve(&b.model, &plan, seen, BOTH)
+    }
+
+    #[test]
+    fn a_large_channel_is_moved_into_the_weights() {
+        let mut b = Build::new(17);
+        let (_, seen) = planted(&mut b);
+        modelopt_graph::infer::infer(&mut b.model);
+        let plan = improved(&b, &seen, Scheme::Int8Dynamic);
+        let smoothing = &plan.layers[0].smoothing;
+        let largest = smoothing.iter().copied().fold(0.0, f32::max);
+        assert_eq!(smoothing.iter().position(|&x| x == largest), Some(5));
+        assert!(largest > 5.0 * smoothing[0], "{smoothing:?}");
+        // As a file and back.
+        assert_eq!(Plan::from_toml(&plan.to_toml()).unwrap(), plan);
+        // Stored weights need none.
+        let stored = improved(&b, &seen, Scheme::Int8Weights);
+        assert!(stored.layers[0].smoothing.is_empty());
+        assert_eq!(stored.layers[0].bias_correction.len(), 32);
+    }
+
+    #[test]
+    fn the_mean_of_the_output_stays() {
+        let mut b = Build::new(17);
+        let (y, seen) = planted(&mut b);
+        modelopt_graph::infer::infer(&mut b.model);
+        let plan = improved(&b, &seen, Scheme::Int8Weights);
+        let error = &errors(&b.model, &plan)[0];
+        let means = seen["matmul_out_node"].means();
+        let off = (0..16).map(|k| f64::from(error.error[k * 32]) * means[k]).sum::<f64>();
+        assert!(off.abs() > 1e-5);
+        assert_relative_eq!(plan.layers[0].bias_correction[0], -off as f32, max_relative = 1e-3);
+        crate::apply(&mut b.model, &plan).unwrap();
+        let bias = b.model.constant(b.maker(y).input(1).unwrap()).unwrap();
+        assert_relative_eq!(
+            bias.to_f32().unwrap()[0],
+            numbers(32, 2)[0] - off as f32,
+            max_relative = 1e-4
+        );
+    }
+
+    #[test]
+    fn a_weight_that_somebody_else_reads_is_not_smoothed() {
+        let mut b = Build::new(17);
+        let (_, seen) = planted(&mut b);
+        let w = b.model.values().find(|&v| b.model.value(v).name() == "W").unwrap();
+        let other = b.input("z", float(&[2, 16]));
+        let z = b.node("MatMul", &[other, w], &[]);
+        b.output(z, float(&[2, 32]));
+        modelopt_graph::infer::infer(&mut b.model);
+        let plan = improved(&b, &seen, Scheme::Int8Dynamic);
+        assert!(plan.layers.iter().all(|layer| layer.smoothing.is_empty()));
+        // And a plan that asks for it is refused.
+        let mut wanted = plan.clone();
+        wanted.layers[0].smoothing = vec![2.0; 16];
+        let error = crate::plan_from(&b.model, &wanted).unwrap_err().to_string();
+        assert!(error.contains("the same smoothing"), "{error}");
+        wanted.layers[0].smoothing = vec![2.0; 3];
+        let error = crate::plan_from(&b.model, &wanted).unwrap_err().to_string();
+        assert!(error.contains("does not fit"), "{error}");
+        wanted.layers[0].smoothing = Vec::new();
+        wanted.layers[0].bias_correction = vec![1.0];
+        let error = crate::plan_from(&b.model, &wanted).unwrap_err().to_string();
+        assert!(error.contains("no constant bias"), "{error}");
+    }
+}

@@ -1,0 +1,244 @@
+//! A model in which the error of each layer can be switched on alone: what quantizing a layer does
+//! to the outputs is then told by one more run of a model that is loaded once.
+//!
+//! ```text
+//! y = MatMul(x, W)
+//!   =>
+//! W' = Add(W, Mul(D, s_w))           D: dequantized minus original weights
+//! x' = Add(x, Mul(Sub(DequantizeLinear(DynamicQuantizeLinear(x)), x), s_x))
+//! y = MatMul(x', W')
+//! ```
+//!
+//! The switches `s` are the elements of one more input of the model: 0 turns an error off, 1 on, and
+//! more makes it larger.
+
+use std::sync::Arc;
+
+use modelopt_graph::{
+    DataType, Dim, Model, NodeId, Operand, Origin, Patch, Place, Tensor, Type, ValueId, ValueInfo,
+};
+use rayon::prelude::*;
+
+use super::{jobs, quantize_weight, weights};
+use crate::candidates::{Look, candidates};
+use crate::engine::{self, BrokenRewrite};
+use crate::plan::{Plan, Scheme};
+
+/// A model with switches.
+#[derive(Debug)]
+pub struct Switchboard {
+    /// The model.
+    pub model: Model,
+    /// Name of the input that the switches are in: float32, one element for each.
+    pub input: String,
+    /// What each switch is for.
+    pub switches: Vec<Switch>,
+}
+
+/// What one switch turns on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// The error of an activation that one layer quantizes at run time.
+    Activation {
+        /// Place of the layer in the plan.
+        layer: usize,
+    },
+    /// The error of a weight that is stored as int8.
+    Weight {
+        /// Name of the weight.
+        weight: String,
+        /// Places of all layers in the plan that read it.
+        layers: Vec<usize>,
+    },
+}
+
+impl Switchboard {
+    /// The settings in which only some switches are on: 1 for errors as they are, more for larger
+    /// ones.
+    pub fn settings(&self, on: &[usize], strength: f32) -> Tensor {
+        let count = self.switches.len();
+        let mut numbers = vec![0f32; count];
+        for &index in on.iter().filter(|&&index| index < count) {
+            numbers[index] = strength;
+        }
+        Tensor::of(vec![count], &numbers).unwrap_or_else(|_| Tensor::scalar(0f32))
+    }
+}
+
+/// The difference that storing as int8 makes to each weight that a plan stores so, by value, with
+/// the places in the plan of the layers that read it.
+pub(crate) fn errors(model: &Model, plan: &Plan) -> Vec<WeightError> {
+    let candidates = candidates(model, &Look::at(plan));
+    let places = plan.places();
+    let schemes =
+        plan.layers.iter().map(|layer| (layer.name.as_str(), layer.scheme)).collect();
+    let jobs = jobs(model, &candidates, &schemes);
+    jobs.par_iter()
+        .filter_map(|(&value, job)| {
+            let int8 = job.uses.iter().all(|(_, _, scheme)| scheme.is_int8());
+            let fits = int8 && job.tensor.dtype() == DataType::FLOAT;
+            let quantized = fits.then(|| quantize_weight(job, plan.numerics)).flatten()?;
+            let rounded = quantized.dequantized()?;
+            let numbers = job.tensor.to_f32()?;
+            let error = rounded.iter().zip(numbers.iter()).map(|(q, x)| q - x).collect();
+            let layers = job
+                .uses
+                .iter()
+                .filter_map(|(candidate, _, _)| places.get(candidate.layer.name.as_str()).copied())
+                .collect();
+            Some(WeightError { value, tensor: job.tensor.clone(), error, layers })
+        })
+        .collect()
+}
+
+/// What becomes of one weight.
+pub(crate) struct WeightError {
+    pub(crate) value: ValueId,
+    pub(crate) tensor: Arc<Tensor>,
+    /// Dequantized minus original.
+    pub(crate) error: Vec<f32>,
+    /// Places in the plan of the layers that read it.
+    pub(crate) layers: Vec<usize>,
+}
+
+/// Puts every int8 layer of a plan under switches.
+pub fn switchboard(prepared: &Model, plan: &Plan) -> Result<Switchboard, BrokenRewrite> {
+    let mut model = prepared.clone();
+    crate::improve::apply(&mut model, plan)?;
+    let errors = errors(&model, plan);
+    let dynamic: Vec<(usize, NodeId)> = {
+        let places = plan.places();
+        crate::layers::all(&model)
+            .into_iter()
+            .filter_map(|layer| Some((*places.get(layer.name.as_str())?, layer.node)))
+            .filter(|&(place, _)| plan.layers[place].scheme == Scheme::Int8Dynamic)
+            .collect()
+    };
+    let count = errors.len() + dynamic.len();
+    let input = model.fresh_name("error_switches");
+    let mut switches = Vec::with_capacity(count);
+    engine::checked_inside(&mut model, "switches", |model| {
+        let settings = model.add_value(&input);
+        let shape = Some(vec![Dim::Fixed(count)]);
+        let ty = Type::Tensor { elem: DataType::FLOAT, shape };
+        let main = model.main();
+        model.add_input(main, ValueInfo { value: settings, ty: Some(ty.into()), origin: Origin::NONE });
+        for (layer, node) in dynamic {
+            round_activation(model, node, (settings, switches.len()));
+            switches.push(Switch::Activation { layer });
+        }
+        for WeightError { value, tensor, error, layers } in errors {
+            let switch = (settings, switches.len());
+            let weight = model.value(value).name().to_owned();
+            if disturb(model, value, &tensor, &error, switch).is_some() {
+                switches.push(Switch::Weight { weight, layers });
+            }
+        }
+        count.max(1)
+    })?;
+    Ok(Switchboard { model, input, switches })
+}
+
+/// One element of the settings, as a scalar. Nodes that read it come later in the same patch: it
+/// stands before all that are at the front of the graph already.
+fn switch(model: &Model, patch: &mut Patch, (settings, index): (ValueId, usize)) -> Operand {
+    let main = model.main();
+    let place = patch.constant(main, "switch_index", Arc::new(Tensor::scalar(index as i64)));
+    patch.node(Place::Front(main), "Gather", "switch", &[settings.into(), place], &[])
+}
+
+fn round_activation(model: &mut Model, id: NodeId, at: (ValueId, usize)) {
+    let Some(x) = model.node(id).input(0) else { return };
+    let name = model.value(x).name().to_owned();
+    let before = Place::Before(id);
+    let mut patch = Patch::new();
+    let switch = switch(model, &mut patch, at);
+    let [values, scale, zero] = patch.node_with(
+        before,
+        "DynamicQuantizeLinear",
+        format!("{name}_rounded"),
+        &[x.into()],
+        &[],
+    );
+    let back = patch.node(before, "DequantizeLinear", name.as_str(), &[values, scale, zero], &[]);
+    let error = patch.node(before, "Sub", name.as_str(), &[back, x.into()], &[]);
+    let error = patch.node(before, "Mul", name.as_str(), &[error, switch], &[]);
+    patch.node(before, "Add", name.as_str(), &[x.into(), error], &[]);
+    if let Some(&disturbed) = model.apply(patch).last() {
+        model.set_input(id, 0, Some(disturbed));
+    }
+}
+
+fn disturb(
+    model: &mut Model,
+    weight: ValueId,
+    tensor: &Arc<Tensor>,
+    error: &[f32],
+    at: (ValueId, usize),
+) -> Option<()> {
+    let home = model.home(weight)?;
+    let error = Tensor::of(tensor.shape().to_vec(), error).ok()?;
+    let name = model.value(weight).name().to_owned();
+    let mut patch = Patch::new();
+    let place = weights::take_over(model, &mut patch, weight, home);
+    let exact = patch.constant(home, format!("{name}_exact"), tensor.clone());
+    let error = patch.constant(home, format!("{name}_error"), Arc::new(error));
+    let switch = switch(model, &mut patch, at);
+    let error = patch.node(place, "Mul", format!("{name}_switched"), &[error, switch], &[]);
+    patch.node_into(place, "Add", format!("{name}_disturbed"), &[exact, error], &[], weight);
+    model.apply(patch);
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Build, boolean, float, noise, options};
+
+    #[test]
+    fn activations_and_weights_have_switches_of_their_own() {
+        let mut b = Build::new(13);
+        let x = b.input("x", float(&[2, 64]));
+        let w = b.weight("W", &[64, 64], &noise(4096, 1));
+        let h = b.node("MatMul", &[x, w], &[]);
+        let y = b.node("MatMul", &[h, w], &[]);
+        b.output(y, float(&[2, 64]));
+        modelopt_graph::infer::infer(&mut b.model);
+        let plan = crate::plan(&b.model, &options(Scheme::Int8Dynamic)).unwrap();
+        let board = switchboard(&b.model, &plan).unwrap();
+        assert_eq!(
+            board.switches,
+            [
+                Switch::Activation { layer: 0 },
+                Switch::Activation { layer: 1 },
+                Switch::Weight { weight: "W".into(), layers: vec![0, 1] },
+            ]
+        );
+        assert_eq!(*board.settings(&[1], 2.0).to_f32().unwrap(), [0.0, 2.0, 0.0]);
+        let inputs = &board.model.graph(board.model.main()).inputs;
+        assert_eq!(board.model.value(inputs[1].value).name(), board.input);
+    }
+
+    #[test]
+    fn weights_in_branches_are_switched_from_outside() {
+        let mut b = Build::new(17);
+        let x = b.input("x", float(&[4, 32]));
+        let condition = b.input("c", boolean());
+        let w = b.weight("W", &[32, 32], &noise(1024, 2));
+        let (then_body, ()) =
+            b.body(|b, graph| (b.named_node_in(graph, "MatMul", &[x, w], "t"), ()));
+        let (else_body, ()) = b.body(|b, graph| (b.named_node_in(graph, "Relu", &[x], "e"), ()));
+        let y = b.if_node(condition, then_body, else_body);
+        b.output(y, float(&[4, 32]));
+        modelopt_graph::infer::infer(&mut b.model);
+        let plan = crate::plan(&b.model, &options(Scheme::Int8Weights)).unwrap();
+        let board = switchboard(&b.model, &plan).unwrap();
+        let ops: Vec<String> = board
+            .model
+            .walk()
+            .into_iter()
+            .map(|node| board.model.node(node).op.name.clone())
+            .collect();
+        assert_eq!(ops, ["Gather", "If", "Mul", "Add", "MatMul", "Relu"]);
+    }
+}

@@ -1,0 +1,500 @@
+//! The search: the plan that meets the limits and gives up the least.
+//!
+//! It starts from the fastest plan for the target. While parity fails, it first refines the plan at
+//! no cost (smoothing, bias correction), then measures what each layer's rounding does to the
+//! outputs, and moves layers down the ladder, those with the most noise for what moving them costs
+//! first:
+//!
+//! ```text
+//! int8-dynamic -> int8-weights -> fp16-weights -> keep
+//! ```
+//!
+//! in growing batches until a real run passes, then back by bisection, and at last layer by layer
+//! where that is worth something. Predictions only say what to try next; what counts is runs.
+
+mod ladder;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use modelopt_report as report;
+use modelopt_rewrite::{self as rewrite, Improvements, Plan, Scheme, Statistics};
+use modelopt_validate::{Measurements, SizeChange, judge};
+
+use crate::Progress;
+use crate::budget::Budget;
+use crate::config::{Config, Smoothing};
+use crate::prover::{Prover, worst_sqnr};
+use crate::run;
+use crate::sensitivity::{self, Probe};
+use crate::yardstick::Yardstick;
+use ladder::Ladder;
+
+/// How many samples tell layers apart, at most.
+const MOST_PROBED: usize = 3;
+
+/// How often the first plan that passes is halved back towards the last that failed.
+const BISECTIONS: usize = 5;
+
+/// A plan with less than this much of the noise that is allowed nearly passes: 1 dB.
+const NEAR: f64 = 1.26;
+
+/// What share of the noise that is too much a move must take to be tried there.
+const HELPFUL: f64 = 0.2;
+
+/// How many single moves are tried to make a plan pass that nearly does.
+const MOST_REACHES: usize = 5;
+
+/// How many moves are tried to be taken back, at most.
+const MOST_TAKEN_BACK: usize = 8;
+
+/// Moves that cost less than this are not worth a trial, as shares of all bytes or all time.
+const WORTH_A_TRIAL: f64 = 0.004;
+
+/// What noises may add up to at first, of what is allowed: they are not all independent.
+const SHARE: f64 = 0.7;
+
+/// The least share of the weights' bytes that must stay int8 for a plan to be a quantization.
+const LEAST_INT8: f64 = 0.02;
+
+/// What a search found.
+pub(crate) struct Found {
+    /// The best plan: one that passes, or the nearest to it.
+    pub(crate) plan: Plan,
+    /// Whether it meets the limits of parity and size.
+    pub(crate) passes: bool,
+    pub(crate) trials: Vec<report::Trial>,
+    pub(crate) end: report::SearchEnd,
+    pub(crate) sensitivity: Vec<report::Sensitivity>,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// A search under way.
+pub(crate) struct Searcher<'a, 'b, 'c> {
+    pub(crate) prover: Prover<'a, 'b>,
+    config: &'a Config,
+    budget: &'c Budget,
+    original_bytes: u64,
+    yardstick: Yardstick<'a>,
+    progress: &'c mut dyn FnMut(Progress),
+    found: Found,
+    /// Trials that may still be made.
+    left: usize,
+    /// The nearest failure so far, or the cheapest plan that passes.
+    best: Option<Best>,
+    /// What was tried, so that nothing is tried twice.
+    tried: Vec<(Vec<Essence>, Tried)>,
+    /// How long the last trial took.
+    last: Duration,
+    /// Whether the samples are the user's.
+    real: bool,
+}
+
+struct Best {
+    plan: Plan,
+    passes: bool,
+    /// Cost if it passes, excess if not.
+    rank: f64,
+}
+
+/// What one trial told.
+#[derive(Clone, Debug)]
+struct Tried {
+    passes: bool,
+    excess: f64,
+    /// The sample that was worst.
+    worst: usize,
+}
+
+/// What of a planned layer is carried out: its scheme, and whether it is refined.
+type Essence = (Scheme, bool, bool);
+
+fn essence(plan: &Plan) -> Vec<Essence> {
+    let of = |line: &rewrite::PlannedLayer| {
+        (line.scheme, !line.smoothing.is_empty(), !line.bias_correction.is_empty())
+    };
+    plan.layers.iter().map(of).collect()
+}
+
+/// Why there is no trial.
+struct Over(report::SearchEnd);
+
+impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
+    pub(crate) fn new(
+        prover: Prover<'a, 'b>,
+        config: &'a Config,
+        budget: &'c Budget,
+        original_bytes: u64,
+        progress: &'c mut dyn FnMut(Progress),
+    ) -> Self {
+        let real = run::summary(prover.samples).kind == report::SampleKind::Real;
+        let found = Found {
+            plan: Plan::new(config.numerics),
+            passes: false,
+            trials: Vec::new(),
+            end: report::SearchEnd::Impossible,
+            sensitivity: Vec::new(),
+            warnings: Vec::new(),
+        };
+        Searcher {
+            prover,
+            config,
+            budget,
+            original_bytes,
+            yardstick: Yardstick::new(&config.gate),
+            progress,
+            found,
+            // One is for the verdict.
+            left: config.search.max_trials.saturating_sub(1),
+            best: None,
+            tried: Vec::new(),
+            last: Duration::ZERO,
+            real,
+        }
+    }
+
+    /// Searches from a plan, after so many trials were made from others.
+    pub(crate) fn run(mut self, start: &Plan, used: usize) -> Found {
+        self.left = self.left.saturating_sub(used);
+        let end = match self.search(start) {
+            Ok(end) | Err(Over(end)) => end,
+        };
+        match self.best {
+            Some(Best { plan, passes, .. }) => Found { plan, passes, end, ..self.found },
+            None => Found { plan: start.clone(), end, ..self.found },
+        }
+    }
+
+    fn search(&mut self, start: &Plan) -> Result<report::SearchEnd, Over> {
+        let mut base = start.clone();
+        let mut tried = self.attempt(&base, "the default plan".to_owned(), 0.0)?;
+        if tried.passes {
+            return Ok(report::SearchEnd::Found);
+        }
+        let seen = sensitivity::statistics(&self.prover, &base, self.progress);
+        let seen = seen.unwrap_or_else(|why| {
+            self.found.warnings.push(format!("activations could not be measured: {why}"));
+            Default::default()
+        });
+        if let Some(refined) = self.refined(&base, &seen) {
+            let better = self.attempt(&refined, refinement(&refined), 0.0)?;
+            if better.passes {
+                return Ok(report::SearchEnd::Found);
+            }
+            if better.excess < tried.excess {
+                (base, tried) = (refined, better);
+            }
+        }
+        self.descend(&base, &tried, &seen)
+    }
+
+    /// The plan with what makes it more precise at no cost, if there is anything.
+    fn refined(
+        &self,
+        base: &Plan,
+        seen: &std::collections::HashMap<String, Statistics>,
+    ) -> Option<Plan> {
+        let wanted = improvements(self.config, self.real);
+        let refined = rewrite::improve(self.prover.prepared, base, seen, wanted);
+        (refined != *base).then_some(refined)
+    }
+
+    /// Moves layers down until the plan passes, then back up where they need not be down.
+    fn descend(
+        &mut self,
+        base: &Plan,
+        tried: &Tried,
+        seen: &std::collections::HashMap<String, Statistics>,
+    ) -> Result<report::SearchEnd, Over> {
+        let mut ladder = Ladder::new(&self.prover, base, seen, self.config.search.objective);
+        let mut probed: Vec<usize> = Vec::new();
+        let mut probe = Probe::new(&mut self.prover, base);
+        self.probe(&mut ladder, &mut probe, &mut probed, tried.worst);
+        self.found.sensitivity = ladder.described(&self.config.gate);
+        let mut steps = ladder.steps();
+        if std::env::var_os("DBG").is_some() { eprintln!("worst {}", tried.worst); for s in &steps { eprintln!("{:?} {} cost {:.4} {:.4}->{:.4}", s.change, ladder.name(s), s.cost, s.before, s.excess); } }
+        let mut target = SHARE;
+        let (mut low, high) = (0, steps.len());
+        let mut high = loop {
+            // In growing batches, whatever is predicted.
+            let least = low + 1 + low / 4;
+            let next = (least..=high).find(|&count| steps[count - 1].excess <= target);
+            let Some(count) = next else { return Ok(report::SearchEnd::Impossible) };
+            let plan = ladder.plan(&steps[..count]);
+            if !is_worthwhile(&plan) {
+                return Ok(report::SearchEnd::Impossible);
+            }
+            let what = format!("{} down the ladder", counted(&ladder.moved(&steps[..count])));
+            let tried = self.attempt(&plan, what, ladder.cost(&steps[..count]))?;
+            if std::env::var_os("DBG").is_some() { eprintln!("count {count} of {} predicted {:.3} found {:.3} worst {} target {target}", steps.len(), steps[count-1].excess, tried.excess, tried.worst);}
+            if tried.passes {
+                break count;
+            }
+            if probed.len() < MOST_PROBED && !probed.contains(&tried.worst) {
+                self.probe(&mut ladder, &mut probe, &mut probed, tried.worst);
+                self.found.sensitivity = ladder.described(&self.config.gate);
+                steps = ladder.steps();
+                low = 0;
+            } else {
+                low = count;
+                // By how much the prediction was off, and at least a growing batch.
+                let off = steps[count - 1].excess / tried.excess;
+                target = (off * SHARE).clamp(target * 0.1, target * 0.6);
+            }
+        };
+        // The fewest moves that nearly pass.
+        let mut near: Option<(usize, f64)> = None;
+        for _ in 0..BISECTIONS {
+            let Some(middle) = between(&steps, low, high) else { break };
+            let plan = ladder.plan(&steps[..middle]);
+            let what = format!("{} of them up again", high - middle);
+            let tried = self.attempt(&plan, what, ladder.cost(&steps[..middle]))?;
+            if tried.passes {
+                high = middle;
+                continue;
+            }
+            low = middle;
+            if tried.excess <= NEAR && near.is_none_or(|(known, _)| middle < known) {
+                near = Some((middle, tried.excess));
+            }
+        }
+        let mut chosen = steps[..high].to_vec();
+        if let Some((count, excess)) = near
+            && let Some(reached) = self.reach(&ladder, &steps, count, high, excess)?
+        {
+            chosen = reached;
+        }
+        self.take_back(&ladder, chosen)?;
+        Ok(report::SearchEnd::Found)
+    }
+
+    /// From a plan that nearly passes, single moves that make it pass for less than the first
+    /// `high` do.
+    fn reach(
+        &mut self,
+        ladder: &Ladder,
+        steps: &[ladder::Step],
+        near: usize,
+        high: usize,
+        mut excess: f64,
+    ) -> Result<Option<Vec<ladder::Step>>, Over> {
+        let mut chosen = steps[..near].to_vec();
+        let most = ladder.cost(&steps[..high]);
+        // The cheapest first, of those that take a good part of what is too much.
+        let needed = (excess - 1.0) * HELPFUL;
+        let helps = |step: &&ladder::Step| step.before - step.excess >= needed;
+        let mut next: Vec<&ladder::Step> = steps[near..].iter().filter(helps).collect();
+        next.sort_by(|a, b| a.cost.total_cmp(&b.cost));
+        for step in next.into_iter().take(MOST_REACHES) {
+            let with: Vec<ladder::Step> = chosen.iter().chain([step]).cloned().collect();
+            let cost = ladder.cost(&with);
+            if cost >= most {
+                break;
+            }
+            let what = format!("{} down as well", ladder.name(step));
+            let tried = self.attempt(&ladder.plan(&with), what, cost)?;
+            if tried.passes {
+                return Ok(Some(with));
+            }
+            if tried.excess < excess {
+                (chosen, excess) = (with, tried.excess);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Undoes single moves that cost something, as long as the plan still passes.
+    fn take_back(&mut self, ladder: &Ladder, mut steps: Vec<ladder::Step>) -> Result<(), Over> {
+        let mut dear: Vec<ladder::Step> = steps.clone();
+        dear.retain(|step| step.cost >= WORTH_A_TRIAL);
+        dear.sort_by(|a, b| b.cost.total_cmp(&a.cost));
+        for step in dear.into_iter().take(MOST_TAKEN_BACK) {
+            let without: Vec<ladder::Step> =
+                steps.iter().filter(|other| !other.needs(&step)).cloned().collect();
+            let plan = ladder.plan(&without);
+            let what = format!("{} up again", ladder.name(&step));
+            if self.attempt(&plan, what, ladder.cost(&without))?.passes {
+                steps = without;
+            }
+        }
+        Ok(())
+    }
+
+    /// Measures what each layer does on one more sample.
+    fn probe(
+        &mut self,
+        ladder: &mut Ladder,
+        probe: &mut Result<Probe, String>,
+        probed: &mut Vec<usize>,
+        sample: usize,
+    ) {
+        probed.push(sample);
+        (self.progress)(Progress::Step("measuring what each layer costs"));
+        let told = match probe {
+            Ok(probe) => probe
+                .alone(&self.prover, &self.yardstick, sample, self.budget, self.progress)
+                .map(|excesses| ladder.measured(probe.switches(), &excesses)),
+            Err(why) => Err(why.clone()),
+        };
+        if let Err(why) = told {
+            let message =
+                format!("layers are ranked by their own error, not by what it does: {why}");
+            if !self.found.warnings.contains(&message) {
+                self.found.warnings.push(message);
+            }
+        }
+    }
+
+    /// Runs a plan, if there are trials and time left.
+    fn attempt(&mut self, plan: &Plan, what: String, cost: f64) -> Result<Tried, Over> {
+        let essence = essence(plan);
+        if let Some((_, tried)) = self.tried.iter().find(|(known, _)| *known == essence) {
+            return Ok(tried.clone());
+        }
+        if self.budget.is_stopped() {
+            return Err(Over(report::SearchEnd::Stopped));
+        }
+        if self.left == 0 {
+            return Err(Over(report::SearchEnd::OutOfTrials));
+        }
+        // The verdict takes one more run, and latency.
+        let reserve = self.last.mul_f64(2.5) + self.verdict_seconds();
+        if !self.found.trials.is_empty() && !self.budget.allows(self.last + reserve) {
+            return Err(Over(report::SearchEnd::OutOfTime));
+        }
+        self.left -= 1;
+        let started = Instant::now();
+        (self.progress)(Progress::Step("trying a plan"));
+        let all = self.prover.all();
+        let proved = rewrite::plan_from(self.prover.prepared, plan)
+            .map_err(|error| error.to_string())
+            .and_then(|plan| Ok((self.prover.prove(&plan, &all)?, plan)));
+        self.last = started.elapsed();
+        let mut trial = report::Trial {
+            what,
+            schemes: schemes(plan),
+            bytes: 0,
+            sqnr_db: None,
+            slowdown: None,
+            pass: false,
+            failure: None,
+            blake3: None,
+        };
+        let (tried, plan) = match proved {
+            Ok((proved, plan)) => {
+                let size = SizeChange {
+                    original_bytes: self.original_bytes,
+                    candidate_bytes: proved.bytes,
+                };
+                let measured =
+                    Measurements { parity: Some(&proved.parity), size, latency: None };
+                trial.pass = judge(&self.config.gate, &measured).pass;
+                trial.bytes = proved.bytes;
+                let worst = worst_sqnr(&proved.parity);
+                trial.sqnr_db = worst.map(|(sqnr_db, _)| sqnr_db);
+                let place = worst.and_then(|(_, sample)| self.prover.place(sample));
+                let tried = Tried {
+                    passes: trial.pass,
+                    excess: self.yardstick.excess(&proved.parity),
+                    worst: place.unwrap_or(0),
+                };
+                (tried, plan)
+            }
+            Err(why) => {
+                trial.failure = Some(why);
+                (Tried { passes: false, excess: f64::INFINITY, worst: 0 }, plan.clone())
+            }
+        };
+        let rank = if tried.passes { cost } else { tried.excess };
+        let better = self.best.as_ref().is_none_or(|best| {
+            (tried.passes && !best.passes) || (tried.passes == best.passes && rank < best.rank)
+        });
+        if better {
+            self.best = Some(Best { plan, passes: tried.passes, rank });
+        }
+        (self.progress)(Progress::Trial(Box::new(trial.clone())));
+        self.found.trials.push(trial);
+        self.tried.push((essence, tried.clone()));
+        Ok(tried)
+    }
+
+    /// What measuring latency takes at least.
+    fn verdict_seconds(&self) -> Duration {
+        let seconds = if self.config.measure_latency { self.config.latency.min_seconds } else { 0.0 };
+        Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default()
+            + Duration::from_millis(300)
+    }
+}
+
+/// What to refine a plan by. Means of invented inputs say nothing of real ones.
+pub(crate) fn improvements(config: &Config, real: bool) -> Improvements {
+    Improvements {
+        smoothing: config.search.smoothing != Smoothing::Off,
+        bias_correction: config.search.bias_correction && real,
+    }
+}
+
+fn refinement(plan: &Plan) -> String {
+    let smoothed = plan.layers.iter().filter(|layer| !layer.smoothing.is_empty()).count();
+    let corrected = plan.layers.iter().filter(|layer| !layer.bias_correction.is_empty()).count();
+    match (smoothed, corrected) {
+        (0, corrected) => format!("biases of {corrected} layers corrected"),
+        (smoothed, 0) => format!("{smoothed} layers smoothed"),
+        _ => format!("{smoothed} layers smoothed, biases of {corrected} corrected"),
+    }
+}
+
+fn counted(layers: &[usize]) -> String {
+    match layers.len() {
+        1 => "1 layer".to_owned(),
+        count => format!("{count} layers"),
+    }
+}
+
+/// How many layers have each scheme.
+pub(crate) fn schemes(plan: &Plan) -> BTreeMap<String, usize> {
+    plan.layers.iter().fold(BTreeMap::new(), |mut counts, layer| {
+        *counts.entry(layer.scheme.to_string()).or_default() += 1;
+        counts
+    })
+}
+
+/// Whether enough stays int8 to speak of a quantized model.
+fn is_worthwhile(plan: &Plan) -> bool {
+    let bytes = |fits: fn(Scheme) -> bool| {
+        plan.layers.iter().filter(|layer| fits(layer.scheme)).map(|l| l.bytes).sum::<u64>()
+    };
+    bytes(Scheme::is_int8) as f64 >= LEAST_INT8 * bytes(|_| true) as f64
+}
+
+/// The number of steps between two whose predicted excess is nearest to the geometric middle.
+fn between(steps: &[ladder::Step], low: usize, high: usize) -> Option<usize> {
+    let log = |count: usize| match count.checked_sub(1) {
+        Some(place) => steps[place].excess.max(1e-12).ln(),
+        None => steps.first().map_or(0.0, |step| step.before.max(1e-12).ln()),
+    };
+    let middle = f64::midpoint(log(low), log(high));
+    (low + 1..high).min_by(|&a, &b| {
+        (log(a) - middle).abs().total_cmp(&(log(b) - middle).abs())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_is_where_the_noise_is_halved() {
+        let step = |before: f64, excess: f64| ladder::Step {
+            change: ladder::Change::Keep { group: 0 },
+            cost: 0.0,
+            before,
+            excess,
+        };
+        let steps =
+            [step(16.0, 8.0), step(8.0, 4.0), step(4.0, 2.0), step(2.0, 1.0), step(1.0, 0.5)];
+        assert_eq!(between(&steps, 0, 4), Some(2));
+        assert_eq!(between(&steps, 2, 4), Some(3));
+        assert_eq!(between(&steps, 2, 3), None);
+    }
+}

@@ -1,0 +1,300 @@
+//! What each layer of a plan costs at the outputs.
+//!
+//! The original runs once with its activations as outputs, and once more for each layer with that
+//! layer's rounding switched on: see [`modelopt_rewrite::switchboard`]. No model is quantized,
+//! written or loaded for a layer.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use modelopt_graph::ValueId;
+use modelopt_onnx::{SaveOptions, Staged};
+use modelopt_report as report;
+use modelopt_rewrite::{self as rewrite, LayerNoise, Plan, Scheme, Statistics, Switch, Switchboard};
+use modelopt_runtime::Outputs;
+use modelopt_validate::{Accumulator, Parity, Tolerance};
+
+use crate::Progress;
+use crate::blame;
+use crate::budget::Budget;
+use crate::lanes::Lanes;
+use crate::observe;
+use crate::prover::{Prover, worst_sqnr};
+use crate::yardstick::Yardstick;
+
+/// How many of the layers that gain most are looked at on all samples.
+const FINALISTS: usize = 5;
+
+/// By how much errors are made larger that the outputs do not resolve.
+const AMPLIFIED: f32 = 8.0;
+
+/// Models with more weights than this are not run under switches: it takes two copies of them.
+const MOST_BYTES: u64 = 4 << 30;
+
+/// A model under switches, ready to run.
+///
+/// It computes in kernels of its own, because its weights are no constants: what switches do is told
+/// against its own outputs with all of them off.
+pub(crate) struct Probe {
+    board: Switchboard,
+    lanes: Lanes,
+    /// The largest magnitudes of the original's outputs on all samples.
+    peaks: HashMap<String, f64>,
+    /// Outputs with all switches off, by place of the sample.
+    off: HashMap<usize, Outputs>,
+    /// Where its file is.
+    _folder: tempfile::TempDir,
+}
+
+/// One run under switches.
+#[derive(Clone, Debug)]
+pub(crate) struct Setting {
+    /// The switches that are on.
+    pub(crate) on: Vec<usize>,
+    /// 1 for errors as they are.
+    pub(crate) strength: f32,
+    /// Place of the sample.
+    pub(crate) sample: usize,
+}
+
+impl Probe {
+    pub(crate) fn new(prover: &mut Prover<'_, '_>, plan: &Plan) -> Result<Self, String> {
+        if plan.layers.iter().map(|layer| layer.bytes).sum::<u64>() > MOST_BYTES {
+            return Err("the model is too large to be run under switches".to_owned());
+        }
+        let board = rewrite::switchboard(prover.prepared, plan).map_err(|e| e.to_string())?;
+        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let path = folder.path().join("switches.onnx");
+        let staged = Staged::write(&board.model, &path, SaveOptions::default());
+        staged.and_then(Staged::commit).map_err(|error| error.to_string())?;
+        let lanes = Lanes::new(prover.place, path, None)?;
+        Ok(Probe { board, lanes, peaks: prover.peaks()?, off: HashMap::new(), _folder: folder })
+    }
+
+    pub(crate) fn switches(&self) -> &[Switch] {
+        &self.board.switches
+    }
+
+    /// What settings do to the outputs, in order; an error where time ends.
+    fn run(
+        &mut self,
+        prover: &Prover<'_, '_>,
+        settings: &[Setting],
+        budget: &Budget,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<Parity>, String> {
+        let mut fresh: Vec<usize> = settings.iter().map(|setting| setting.sample).collect();
+        fresh.sort_unstable();
+        fresh.dedup();
+        fresh.retain(|sample| !self.off.contains_key(sample));
+        let board = &self.board;
+        let inputs = |sample: usize, on: &[usize], strength: f32| {
+            let mut inputs =
+                prover.samples.get(sample).map(|s| s.inputs.clone()).unwrap_or_default();
+            inputs.insert(board.input.clone(), board.settings(on, strength));
+            inputs
+        };
+        let off = &mut self.off;
+        let place = prover.place;
+        self.lanes.run(place, fresh.len(), |index| inputs(fresh[index], &[], 0.0), &mut |index, outputs| {
+            off.insert(fresh[index], outputs.clone());
+            Ok(())
+        })?;
+        let of = |index: usize| {
+            let setting = &settings[index];
+            inputs(setting.sample, &setting.on, setting.strength)
+        };
+        let (off, peaks, total) = (&self.off, &self.peaks, settings.len());
+        let mut parities = Vec::with_capacity(total);
+        self.lanes.run(place, total, of, &mut |index, outputs| {
+            if !budget.allows(Duration::ZERO) {
+                return Err("there is no time left to measure layers".to_owned());
+            }
+            let sample = settings[index].sample;
+            let mut parity = Accumulator::new(Tolerance::default()).beside(peaks.clone());
+            if let (Some(off), Some(given)) = (off.get(&sample), prover.samples.get(sample)) {
+                parity.add(&given.name, false, off, outputs);
+            }
+            parities.push(parity.finish());
+            progress(Progress::Part { done: index + 1, total });
+            Ok(())
+        })?;
+        Ok(parities)
+    }
+
+    /// What each switch alone does on one sample, as excess over the limits.
+    pub(crate) fn alone(
+        &mut self,
+        prover: &Prover<'_, '_>,
+        yardstick: &Yardstick<'_>,
+        sample: usize,
+        budget: &Budget,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<f64>, String> {
+        // Other samples are not looked at again.
+        self.off.clear();
+        let setting = |strength: f32| move |switch| Setting { on: vec![switch], strength, sample };
+        let all: Vec<Setting> = (0..self.board.switches.len()).map(setting(1.0)).collect();
+        let parities = self.run(prover, &all, budget, progress)?;
+        let mut excesses: Vec<f64> =
+            parities.iter().map(|parity| yardstick.excess(parity)).collect();
+        // Too little to be resolved alone, but not beside others.
+        let silent: Vec<usize> = (0..excesses.len()).filter(|&at| excesses[at] == 0.0).collect();
+        let louder: Vec<Setting> = silent.iter().copied().map(setting(AMPLIFIED)).collect();
+        let parities = self.run(prover, &louder, budget, progress)?;
+        for (at, parity) in silent.into_iter().zip(&parities) {
+            excesses[at] = yardstick.excess(parity) / f64::from(AMPLIFIED).powi(2);
+        }
+        Ok(excesses)
+    }
+}
+
+/// What the layers of a plan read on the samples, by name of the layer.
+pub(crate) fn statistics(
+    prover: &Prover<'_, '_>,
+    plan: &Plan,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<HashMap<String, Statistics>, String> {
+    progress(Progress::Step("measuring activations"));
+    let watched = rewrite::watched(prover.prepared, plan);
+    let mut places: IndexMap<ValueId, Vec<usize>> = IndexMap::new();
+    for (place, watched) in watched.iter().enumerate() {
+        places.entry(watched.value).or_default().push(place);
+    }
+    let mut seen = vec![Statistics::default(); watched.len()];
+    let values: Vec<_> = places.keys().copied().collect();
+    observe::values(prover.prepared, &values, prover.samples, prover.place, progress, &mut |value, tensor| {
+        for &place in places.get(&value).into_iter().flatten() {
+            watched[place].add(&mut seen[place], tensor);
+        }
+    })?;
+    Ok(rewrite::by_layer(watched.into_iter().zip(seen)))
+}
+
+/// Multiplications of each layer on the largest sample, by name.
+pub(crate) fn work(prover: &Prover<'_, '_>) -> HashMap<String, f64> {
+    rewrite::work(&observe::shaped(prover.prepared, prover.samples))
+}
+
+/// The layers of a plan, those that share a weight together, by what the whole gains when they are
+/// left out; the most first.
+pub(crate) fn ranked(
+    prover: &mut Prover<'_, '_>,
+    plan: &Plan,
+    seen: &HashMap<String, Statistics>,
+    budget: &Budget,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Vec<report::Sensitivity>, String> {
+    let mut probe = Probe::new(prover, plan)?;
+    let local: HashMap<usize, LayerNoise> = rewrite::sensitivity(prover.prepared, plan, seen)
+        .into_iter()
+        .map(|noise| (noise.layer, noise))
+        .collect();
+    let groups = blame::groups(plan);
+    let all: Vec<usize> = (0..probe.switches().len()).collect();
+    let own: Vec<Vec<usize>> = groups.iter().map(|group| switches_of(&probe, plan, group)).collect();
+    let without = |own: &[usize]| -> Vec<usize> {
+        all.iter().copied().filter(|switch| !own.contains(switch)).collect()
+    };
+    let setting = |on: Vec<usize>, sample| Setting { on, strength: 1.0, sample };
+    let everywhere = |on: &[usize]| -> Vec<Setting> {
+        prover.all().into_iter().map(|sample| setting(on.to_vec(), sample)).collect()
+    };
+    progress(Progress::Step("measuring the plan under switches"));
+    let whole = probe.run(prover, &everywhere(&all), budget, progress)?;
+    let whole: Vec<f64> = whole.iter().map(lowest_db).collect();
+    let worst = (0..whole.len()).min_by(|&a, &b| whole[a].total_cmp(&whole[b])).unwrap_or(0);
+    let of_all = |ratios: &[f64]| ratios.iter().copied().fold(f64::INFINITY, f64::min);
+    let whole_db = of_all(&whole);
+    progress(Progress::Step("measuring what each layer costs"));
+    let settings: Vec<Setting> = own
+        .iter()
+        .flat_map(|own| [setting(own.clone(), worst), setting(without(own), worst)])
+        .collect();
+    let measured = probe.run(prover, &settings, budget, progress)?;
+    let mut ranked: Vec<(usize, report::Sensitivity)> = groups
+        .iter()
+        .zip(measured.chunks_exact(2))
+        .enumerate()
+        .map(|(place, (group, measured))| {
+            let mut entry = described(plan, group, &local);
+            entry.alone_db = Some(lowest_db(&measured[0]));
+            entry.gained_db = Some(lowest_db(&measured[1]) - whole_db);
+            (place, entry)
+        })
+        .collect();
+    rank(&mut ranked);
+    // On the other samples as well, where the order matters most.
+    let finalists = ranked.len().min(FINALISTS);
+    let settings: Vec<Setting> = ranked[..finalists]
+        .iter()
+        .flat_map(|(place, _)| everywhere(&without(&own[*place])))
+        .collect();
+    progress(Progress::Step("measuring the worst of them on all samples"));
+    let measured = probe.run(prover, &settings, budget, progress)?;
+    for ((_, entry), measured) in ranked.iter_mut().zip(measured.chunks(whole.len().max(1))) {
+        let ratios: Vec<f64> = measured.iter().map(lowest_db).collect();
+        entry.gained_db = Some(of_all(&ratios) - whole_db);
+    }
+    rank(&mut ranked[..finalists]);
+    Ok(ranked.into_iter().map(|(_, entry)| entry).collect())
+}
+
+/// The lowest SQNR of any float output, in dB; infinite without one.
+fn lowest_db(parity: &Parity) -> f64 {
+    worst_sqnr(parity).map_or(f64::INFINITY, |(sqnr_db, _)| sqnr_db)
+}
+
+fn rank(entries: &mut [(usize, report::Sensitivity)]) {
+    let gained = |entry: &report::Sensitivity| entry.gained_db.unwrap_or(f64::NEG_INFINITY);
+    entries.sort_by(|(_, a), (_, b)| gained(b).total_cmp(&gained(a)));
+}
+
+/// The switches of layers that share weights.
+fn switches_of(probe: &Probe, plan: &Plan, group: &[usize]) -> Vec<usize> {
+    let belongs = |switch: &Switch| match switch {
+        Switch::Activation { layer } => group.contains(layer),
+        Switch::Weight { weight, .. } => {
+            group.iter().any(|&place| plan.layers[place].weights.contains(weight))
+        }
+    };
+    let switches = probe.switches().iter().enumerate();
+    switches.filter(|(_, switch)| belongs(switch)).map(|(place, _)| place).collect()
+}
+
+/// What is known of layers without running the model.
+pub(crate) fn described(
+    plan: &Plan,
+    group: &[usize],
+    local: &HashMap<usize, LayerNoise>,
+) -> report::Sensitivity {
+    let lines = || group.iter().filter_map(|&place| plan.layers.get(place));
+    let first = lines().next();
+    let noise = group.first().and_then(|place| local.get(place));
+    let db = |noise: f64| -10.0 * noise.log10();
+    report::Sensitivity {
+        layers: lines().map(|line| line.name.clone()).collect(),
+        op: first.map(|line| line.op.clone()).unwrap_or_default(),
+        scheme: first.map_or(Scheme::Keep, |line| line.scheme).to_string(),
+        bytes: bytes(plan, group),
+        layer_weights_db: noise.map(|noise| db(noise.int8_weights)),
+        layer_activation_db: noise.and_then(|noise| noise.activation).map(db),
+        alone_db: None,
+        gained_db: None,
+    }
+}
+
+/// Bytes of the weights of layers, each weight counted once.
+pub(crate) fn bytes(plan: &Plan, group: &[usize]) -> u64 {
+    let mut known: Vec<&str> = Vec::new();
+    let mut total = 0;
+    for line in group.iter().filter_map(|&place| plan.layers.get(place)) {
+        let own = line.weights.iter().map(String::as_str);
+        let fresh: Vec<&str> = own.filter(|name| !known.contains(name)).collect();
+        // Which of several weights is how large does not stand in the plan.
+        total += line.bytes * fresh.len() as u64 / line.weights.len().max(1) as u64;
+        known.extend(fresh);
+    }
+    total
+}
