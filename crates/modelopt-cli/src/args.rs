@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use modelopt::RuntimeChoice;
 use modelopt::rewrite::{self, Granularity, Interface, Scheme};
 use modelopt::runtime::Optimization;
+use modelopt::{Objective, RuntimeChoice, Smoothing};
 
 /// Makes ONNX models smaller and faster, and proves that they still are the same model.
 #[derive(Debug, Parser)]
@@ -13,7 +13,7 @@ use modelopt::runtime::Optimization;
     name = "modelopt",
     version,
     propagate_version = true,
-    after_help = "Exit codes: 0 done; 1 error; 2 wrong usage; 3 the gate said no and nothing was written."
+    after_help = "Exit codes: 0 done; 1 error; 2 wrong usage; 3 the gate said no and nothing was written; 130 stopped by Ctrl-C."
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -43,7 +43,8 @@ pub(crate) enum Command {
     /// Convert a model to float16 or bfloat16, and write it only if it still agrees
     #[command(after_help = CONVERT_EXAMPLES)]
     Convert(Convert),
-    /// Show what would be done to each layer, and why
+    /// Show what would be done to each layer, and why; or what each layer costs
+    #[command(after_help = PLAN_EXAMPLES)]
     Plan(Plan),
     /// Run two models on the same inputs and judge how close they are
     Compare(Compare),
@@ -78,7 +79,8 @@ pub(crate) enum Command {
 const QUANTIZE_EXAMPLES: &str = "\
 Examples:
   modelopt quantize model.onnx -o model.int8.onnx --samples inputs/
-  modelopt quantize model.onnx -o small.onnx --scheme int8-weights --min-sqnr 30
+  modelopt quantize model.onnx -o small.onnx --min-sqnr 30 --objective size --time-budget 5m
+  modelopt quantize model.onnx -o small.onnx --scheme int8-weights
   modelopt quantize model.onnx -o fast.onnx --exclude '/decoder/*' --explain
   modelopt quantize model.onnx -o out.onnx --dim batch=1 --input sr=16000
   modelopt quantize model.onnx -o out.onnx --runtime onnxruntime,rten --report report/";
@@ -89,6 +91,11 @@ Examples:
   modelopt convert model.onnx -o model.fp16.onnx --to fp16 --samples inputs/ --explain
   modelopt convert model.onnx -o model.fp16.onnx --to fp16 --io fp16
   modelopt convert model.onnx -o model.bf16.onnx --to bf16 --exclude Softmax";
+
+const PLAN_EXAMPLES: &str = "\
+Examples:
+  modelopt plan model.onnx --runtime onnxruntime --save plan.toml
+  modelopt plan model.onnx --runtime onnxruntime --samples inputs/ --sensitivity";
 
 const BENCH_EXAMPLES: &str = "\
 Examples:
@@ -113,11 +120,75 @@ pub(crate) struct Quantize {
     #[arg(long, help_heading = "Plan", value_name = "FILE", requires = "measure")]
     pub(crate) measure_cache: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) searching: Searching,
+    #[command(flatten)]
     pub(crate) running: Running,
     #[command(flatten)]
     pub(crate) gate: Gate,
     #[command(flatten)]
     pub(crate) enforcing: Enforcing,
+}
+
+/// How to search for a plan.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Search")]
+pub(crate) struct Searching {
+    /// What to keep most of while layers go down the ladder: balanced, latency, size [default:
+    /// balanced]
+    #[arg(long, value_enum, value_name = "WHAT", conflicts_with_all = ["plan", "no_validate", "no_gate"])]
+    pub(crate) objective: Option<ObjectiveArgument>,
+    /// How long all may take, the verdict included: 60s, 5m, or seconds [default: no limit]
+    ///
+    /// The best plan found by then is judged. Without a limit the same model and settings give the
+    /// same plan on any machine.
+    #[arg(long, value_parser = time, value_name = "TIME", conflicts_with_all = ["plan", "no_validate", "no_gate"])]
+    pub(crate) time_budget: Option<f64>,
+    /// How many plans are run on all samples at most, the verdict included [default: 25]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..), value_name = "N", conflicts_with_all = ["plan", "no_validate", "no_gate"])]
+    pub(crate) max_trials: Option<u32>,
+    /// When to move ranges of activations into weights: auto where parity fails without, on
+    /// wherever it lowers the error, off [default: auto]
+    #[arg(long, value_enum, value_name = "WHEN", conflicts_with_all = ["plan", "no_validate"])]
+    pub(crate) smoothing: Option<SmoothingArgument>,
+    /// Do not correct biases for the mean error of rounded weights
+    #[arg(long, conflicts_with_all = ["plan", "no_validate"])]
+    pub(crate) no_bias_correction: bool,
+}
+
+/// `Objective` as an argument.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ObjectiveArgument {
+    Balanced,
+    Latency,
+    Size,
+}
+
+impl From<ObjectiveArgument> for Objective {
+    fn from(argument: ObjectiveArgument) -> Self {
+        match argument {
+            ObjectiveArgument::Balanced => Objective::Balanced,
+            ObjectiveArgument::Latency => Objective::Latency,
+            ObjectiveArgument::Size => Objective::Size,
+        }
+    }
+}
+
+/// `Smoothing` as an argument.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum SmoothingArgument {
+    Auto,
+    On,
+    Off,
+}
+
+impl From<SmoothingArgument> for Smoothing {
+    fn from(argument: SmoothingArgument) -> Self {
+        match argument {
+            SmoothingArgument::Auto => Smoothing::Auto,
+            SmoothingArgument::On => Smoothing::On,
+            SmoothingArgument::Off => Smoothing::Off,
+        }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -194,14 +265,16 @@ pub(crate) struct Enforcing {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Plan")]
 pub(crate) struct Planning {
-    /// What to do wherever it is possible; elsewhere the next one down [default: what pays on the
-    /// target, see --runtime]
+    /// What to do to layers [default: auto]
     ///
-    /// int8-dynamic: activations quantized at run time, integer matrix products, the other
-    /// weights stored as int8. int8-weights: all weights stored as int8, computed in float.
-    /// keep: nothing. For 16 bits see `modelopt convert`.
+    /// auto: search for the plan that meets the limits and gives up the least, from what pays on
+    /// the target (see --runtime) down the ladder int8-dynamic, int8-weights, fp16-weights, keep.
+    /// The others are done wherever they are possible, elsewhere the next one down.
+    /// int8-dynamic: activations quantized at run time, integer matrix products, the other weights
+    /// stored as int8. int8-weights: all weights stored as int8, computed in float. keep: nothing.
+    /// For 16 bits see `modelopt convert`.
     #[arg(long, value_parser = scheme, value_name = "SCHEME", conflicts_with = "plan")]
-    pub(crate) scheme: Option<Scheme>,
+    pub(crate) scheme: Option<Wanted>,
     #[command(flatten)]
     pub(crate) integers: Integers,
     #[command(flatten)]
@@ -278,9 +351,38 @@ pub(crate) struct Selection {
     pub(crate) freeze_inputs: bool,
 }
 
+/// One scheme for all layers, or a search; not `Option`, which means that nothing was said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Auto,
+    Scheme(Scheme),
+}
+
 /// A scheme that `quantize` knows.
-fn scheme(text: &str) -> Result<Scheme, String> {
-    among(text, |scheme| scheme.is_int8() || scheme == Scheme::Keep)
+fn scheme(text: &str) -> Result<Wanted, String> {
+    if text == "auto" {
+        return Ok(Wanted::Auto);
+    }
+    let known = |scheme: Scheme| scheme.is_int8() || scheme == Scheme::Keep;
+    among(text, known).map(Wanted::Scheme).map_err(|others| format!("{others}, auto"))
+}
+
+/// A length of time, in seconds.
+fn time(text: &str) -> Result<f64, String> {
+    let (number, unit) = match text.strip_suffix(['s', 'm', 'h']) {
+        Some(number) => (number, text.chars().last().unwrap_or('s')),
+        None => (text, 's'),
+    };
+    let factor = match unit {
+        'm' => 60.0,
+        'h' => 3600.0,
+        _ => 1.0,
+    };
+    limit(number)
+        .ok()
+        .map(|number| number * factor)
+        .filter(|seconds| *seconds > 0.0 && *seconds <= 1e6)
+        .ok_or_else(|| "it must be above 0, such as 60s or 5m".to_owned())
 }
 
 /// A scheme that `convert` knows.
@@ -392,6 +494,23 @@ pub(crate) struct Running {
     pub(crate) sample_count: Option<usize>,
 }
 
+impl Running {
+    /// Whether anything was said that only matters when models run.
+    pub(crate) fn runs_something(&self) -> bool {
+        let place = &self.place;
+        self.threads.is_some()
+            || self.no_latency
+            || self.samples.is_some()
+            || !self.dim.is_empty()
+            || !self.fixed.is_empty()
+            || self.seed.is_some()
+            || self.sample_count.is_some()
+            || place.optimization.is_some()
+            || place.provider.is_some()
+            || place.latency_seconds.is_some()
+    }
+}
+
 /// Where models run.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Validation")]
@@ -464,6 +583,10 @@ pub(crate) struct Gate {
 pub(crate) struct Plan {
     /// Model; - reads from stdin
     pub(crate) input: PathBuf,
+    /// Run the model and show what each int8 layer costs at the outputs, the one first that is best
+    /// left out
+    #[arg(long)]
+    pub(crate) sensitivity: bool,
     /// Save the plan as a file that `modelopt quantize --plan` takes
     #[arg(long, value_name = "FILE")]
     pub(crate) save: Option<PathBuf>,
@@ -477,9 +600,8 @@ pub(crate) struct Plan {
     pub(crate) precision: Precision,
     #[command(flatten)]
     pub(crate) selection: Selection,
-    /// Where the model will run, which the default rules follow: onnxruntime, tract, rten
-    #[arg(long, value_name = "NAME", help_heading = "Plan", conflicts_with = "plan")]
-    pub(crate) runtime: Option<RuntimeChoice>,
+    #[command(flatten)]
+    pub(crate) running: Running,
 }
 
 #[derive(Args, Debug)]

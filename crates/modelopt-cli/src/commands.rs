@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::CommandFactory;
-use modelopt::report::Document;
+use modelopt::report::{Document, SearchEnd};
 use modelopt::rewrite::Scheme;
 use modelopt::{Config, RuntimeChoice};
 
@@ -17,7 +17,7 @@ use crate::files::{Input, Output};
 use crate::progress::Bar;
 use crate::settings::{
     apply_enforcing, apply_gate, apply_integers, apply_planning, apply_precision, apply_running,
-    apply_selection, default_cache, settings, settings_over,
+    apply_searching, apply_selection, default_cache, settings, settings_over,
 };
 use crate::{Done, Usage, show};
 
@@ -55,6 +55,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Done> {
 fn quantize(args: &args::Quantize, common: &Common) -> Result<Done> {
     let mut config = settings(common)?;
     apply_planning(&mut config, &args.planning)?;
+    apply_searching(&mut config, &args.searching);
     apply_running(&mut config, &args.running)?;
     apply_gate(&mut config, &args.gate);
     apply_enforcing(&mut config, &args.enforcing);
@@ -102,12 +103,18 @@ fn make(command: &str, args: &args::Making, config: Config, common: &Common) -> 
     let input = Input::new(&args.input)?;
     let output = Output::new(&args.output)?;
     let mut bar = Bar::new(common.quiet);
-    let outcome = modelopt::optimize(input.path(), output.path(), &config, &mut |event| {
-        bar.show(&event);
-    })?;
+    let search = modelopt::Search::new(&config);
+    if config.searches() {
+        stop_on_interrupt(search.stop())?;
+    }
+    let outcome = search.run(input.path(), output.path(), &mut |event| bar.show(&event))?;
     bar.finish();
     let document = outcome.document(command);
-    if let Some(path) = &args.save_plan {
+    // What a search that found nothing got to is not lost.
+    let best = (!outcome.emitted && outcome.search_end.is_some() && !to_stdout)
+        .then(|| best_plan_beside(&args.output));
+    let saved_plan = args.save_plan.clone().or(best);
+    if let Some(path) = &saved_plan {
         write(path, &outcome.plan.to_toml())?;
     }
     write_report(args.report.as_deref(), &document)?;
@@ -125,10 +132,35 @@ fn make(command: &str, args: &args::Making, config: Config, common: &Common) -> 
             text += &show::plan(&outcome.plan);
         }
         text += &show::outcome(&outcome, &args.input, &args.output);
+        if let Some(path) = saved_plan.filter(|_| !outcome.emitted) {
+            text += &show::saved_plan(&path);
+        }
         let text = show::plain(&text);
         if to_stdout { eprint!("{text}") } else { print(&text)? }
     }
-    Ok(if outcome.emitted { Done::Ok } else { Done::Refused })
+    Ok(match outcome.search_end {
+        _ if outcome.emitted => Done::Ok,
+        Some(SearchEnd::Stopped) => Done::Stopped,
+        _ => Done::Refused,
+    })
+}
+
+/// Ends a search at the first Ctrl-C, and the program at the second.
+fn stop_on_interrupt(stop: modelopt::Stop) -> Result<()> {
+    let handler = move || {
+        if stop.is_stopped() {
+            std::process::exit(i32::from(crate::STOPPED));
+        }
+        stop.stop();
+    };
+    ctrlc::set_handler(handler).context("cannot listen for Ctrl-C")
+}
+
+/// Where the best plan goes when nothing is emitted and nobody said where.
+fn best_plan_beside(output: &Path) -> PathBuf {
+    let mut name = output.file_name().unwrap_or_default().to_owned();
+    name.push(".best-plan.toml");
+    output.with_file_name(name)
 }
 
 fn plan(args: &args::Plan, common: &Common) -> Result<Done> {
@@ -137,11 +169,17 @@ fn plan(args: &args::Plan, common: &Common) -> Result<Done> {
     apply_integers(&mut config, &args.integers);
     apply_precision(&mut config, &args.precision)?;
     apply_selection(&mut config, &args.selection)?;
-    if let Some(runtime) = &args.runtime {
-        config.runtime = runtime.clone();
-    }
     check_distinct(args.save.as_deref(), &[&args.input])?;
     let input = Input::new(&args.input)?;
+    apply_running(&mut config, &args.running)?;
+    if !args.sensitivity && args.running.runs_something() {
+        let message =
+            "the model is run with --sensitivity only: samples, sizes and threads need it";
+        return Err(Usage(message.into()).into());
+    }
+    if args.sensitivity {
+        return sensitivity(&input, args, &config, common);
+    }
     let inspection = modelopt::inspect(input.path(), &config)?;
     if let Some(path) = &args.save {
         write(path, &inspection.plan.to_toml())?;
@@ -154,6 +192,29 @@ fn plan(args: &args::Plan, common: &Common) -> Result<Done> {
         print(&format!("{document:#}\n"))?;
     } else if !common.quiet {
         print(&show::plain(&show::plan(&inspection.plan)))?;
+    }
+    Ok(Done::Ok)
+}
+
+/// What each layer costs, measured.
+fn sensitivity(input: &Input, args: &args::Plan, config: &Config, common: &Common) -> Result<Done> {
+    let mut bar = Bar::new(common.quiet);
+    let ranked = modelopt::rank(input.path(), config, &mut |event| bar.show(&event))?;
+    bar.finish();
+    if let Some(path) = &args.save {
+        write(path, &ranked.plan.to_toml())?;
+    }
+    if common.json {
+        let document = serde_json::json!({
+            "schema": "modelopt.sensitivity/1",
+            "plan": &ranked.plan,
+            "layers": &ranked.layers,
+            "runtime": &ranked.runtime,
+            "samples": &ranked.samples,
+        });
+        print(&format!("{document:#}\n"))?;
+    } else if !common.quiet {
+        print(&show::plain(&show::sensitivity(&ranked)))?;
     }
     Ok(Done::Ok)
 }

@@ -21,7 +21,12 @@ enum Done {
     Ok,
     /// The gate said no.
     Refused,
+    /// Ctrl-C ended it.
+    Stopped,
 }
+
+/// What shells give a program that Ctrl-C ends.
+const STOPPED: u8 = 130;
 
 /// A combination of arguments that cannot be meant.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +40,7 @@ fn main() -> ExitCode {
     match commands::run(arguments) {
         Ok(Done::Ok) => ExitCode::SUCCESS,
         Ok(Done::Refused) => ExitCode::from(3),
+        Ok(Done::Stopped) => ExitCode::from(STOPPED),
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error, json);

@@ -5,10 +5,13 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use modelopt::Progress;
 
+use crate::show;
+
 /// One line that says what is going on; silent where stderr is not a terminal.
 pub(crate) struct Bar {
-    bar: ProgressBar,
+    shown: ProgressBar,
     step: &'static str,
+    trials: usize,
 }
 
 impl Bar {
@@ -20,29 +23,38 @@ impl Bar {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(120));
-        Bar { bar, step: "" }
+        Bar { shown: bar, step: "", trials: 0 }
     }
 
     pub(crate) fn show(&mut self, event: &Progress) {
         match event {
             Progress::Step(step) => {
                 self.step = step;
-                self.bar.set_message(*step);
+                self.shown.set_message(*step);
             }
             Progress::Part { done, total } => {
-                self.bar.set_message(format!("{} {done}/{total}", self.step));
+                self.shown.set_message(format!("{} {done}/{total}", self.step));
+            }
+            Progress::Trial(trial) => {
+                let sqnr = trial.sqnr_db.map_or_else(|| "-".to_owned(), show::decibels);
+                let result = if trial.pass { "passes" } else { "fails" };
+                let size = show::bytes(trial.bytes);
+                self.trials += 1;
+                let line =
+                    format!("trial {}: {}: {sqnr}, {size}: {result}", self.trials, trial.what);
+                self.shown.println(show::plain(&line));
             }
             _ => {}
         }
     }
 
     pub(crate) fn finish(&self) {
-        self.bar.finish_and_clear();
+        self.shown.finish_and_clear();
     }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        self.shown.finish_and_clear();
     }
 }

@@ -66,9 +66,22 @@ pub(crate) fn default_cache() -> Option<PathBuf> {
 }
 
 pub(crate) fn apply_planning(config: &mut Config, args: &args::Planning) -> Result<()> {
-    config.scheme = args.scheme.or(config.scheme);
+    match args.scheme {
+        Some(args::Wanted::Auto) => config.scheme = None,
+        Some(args::Wanted::Scheme(scheme)) => config.scheme = Some(scheme),
+        None => {}
+    }
     apply_integers(config, &args.integers);
     apply_selection(config, &args.selection)
+}
+
+pub(crate) fn apply_searching(config: &mut Config, args: &args::Searching) {
+    let search = &mut config.search;
+    search.objective = args.objective.map_or(search.objective, Into::into);
+    search.time_budget = args.time_budget.or(search.time_budget);
+    search.max_trials = args.max_trials.map_or(search.max_trials, |count| count as usize);
+    search.smoothing = args.smoothing.map_or(search.smoothing, Into::into);
+    search.bias_correction &= !args.no_bias_correction;
 }
 
 pub(crate) fn apply_integers(config: &mut Config, args: &args::Integers) {

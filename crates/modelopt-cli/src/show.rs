@@ -4,6 +4,7 @@ mod bench;
 mod inspection;
 mod outcome;
 mod runs;
+mod search;
 
 use std::fmt::Write;
 
@@ -14,6 +15,7 @@ use modelopt::rewrite::Plan;
 pub(crate) use bench::bench;
 pub(crate) use inspection::inspection;
 pub(crate) use outcome::{compared, outcome};
+pub(crate) use search::{saved_plan, sensitivity};
 
 /// A table without lines.
 fn table(header: &[&str]) -> Table {

@@ -29,6 +29,9 @@ fn refused<const N: usize>(folder: &Path, more: [OsString; N]) -> Output {
         samples,
         "--min-sqnr",
         "200",
+        // A search would save its best plan.
+        "--scheme",
+        "int8-dynamic",
     ]
     .to_vec();
     arguments.extend(more);
@@ -58,6 +61,7 @@ fn a_refusal_of_a_real_model_names_its_worst_layers() {
         let (model, samples) = (model(name), samples(name));
         let arguments =
             args!["quantize", model, "-o", "out.onnx", "--samples", samples, "--min-sqnr", "200"];
+        let arguments = [arguments.to_vec(), args!["--scheme", "int8-dynamic"].to_vec()].concat();
         let output = run_in(folder.path(), arguments).expect(3);
         assert_eq!(files(folder.path()), Vec::<PathBuf>::new(), "{name}");
         let plan = run(args!["plan", model, "--json"]).expect(0).json();
@@ -109,7 +113,11 @@ fn a_refusal_leaves_the_input_untouched_where_that_is_the_output() {
     let model = folder.path().join("model.onnx");
     let bytes = fs_err::read(fixture("digits/cnn.onnx")).unwrap();
     fs_err::write(&model, &bytes).unwrap();
-    run_in(folder.path(), args!["quantize", model, "-o", model, "--min-sqnr", "200"]).expect(3);
+    run_in(
+        folder.path(),
+        args!["quantize", model, "-o", model, "--min-sqnr", "200", "--scheme", "int8-dynamic"],
+    )
+    .expect(3);
     assert_eq!(fs_err::read(&model).unwrap(), bytes);
     // What passes replaces it.
     run_in(folder.path(), args!["quantize", model, "-o", model]).expect(0);
@@ -136,6 +144,7 @@ fn every_limit_can_refuse() {
         let folder = tempdir();
         let arguments =
             args!["quantize", fixture("digits/cnn.onnx"), "-o", "out.onnx", "--json", flag, limit];
+        let arguments = [arguments.to_vec(), args!["--scheme", "int8-dynamic"].to_vec()].concat();
         let report = run_in(folder.path(), arguments).expect(3).json();
         assert_eq!(files(folder.path()), Vec::<PathBuf>::new(), "{flag}");
         let checks = report["verdict"]["checks"].as_array().unwrap().clone();

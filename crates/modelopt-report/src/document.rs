@@ -226,6 +226,21 @@ pub enum SearchEnd {
     Stopped,
 }
 
+impl SearchEnd {
+    /// In a sentence.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            SearchEnd::Found => "A plan passes, and nothing that was tried gives up less.",
+            SearchEnd::Impossible => {
+                "No plan passes that keeps enough in int8 to be worth it: looser limits or `modelopt convert` may help."
+            }
+            SearchEnd::OutOfTrials => "The trials were used up: more may find more.",
+            SearchEnd::OutOfTime => "The time was used up: more may find more.",
+            SearchEnd::Stopped => "The search was stopped.",
+        }
+    }
+}
+
 /// What one layer, or several that share a weight, cost.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sensitivity {

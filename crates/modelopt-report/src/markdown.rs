@@ -27,6 +27,7 @@ pub(crate) fn render(document: &Document) -> String {
     if let Some(parity) = document.runs.first().and_then(|run| run.parity.as_ref()) {
         out.section("Parity", &table::parity(parity));
     }
+    out.search(document);
     out.plan(document);
     out.section("Provenance", &table::provenance(document, wording::short_digest));
     out.finish()
@@ -85,6 +86,20 @@ impl Markdown {
                 format!("Not judged: {} ({}).\n", text(&left.name), text(&left.reason))
             }),
         );
+    }
+
+    fn search(&mut self, document: &Document) {
+        let trials = table::trials(&document.trials);
+        if let Some(end) = document.search_end {
+            self.line("### Search\n");
+            self.line(&format!("{}\n", end.sentence()));
+            self.table(&trials);
+        }
+        let sensitivity = table::sensitivity(&document.sensitivity);
+        if !sensitivity.rows.is_empty() {
+            self.line("### Sensitivity\n");
+            self.folded(&wording::counted(sensitivity.rows.len(), "layer"), &sensitivity);
+        }
     }
 
     fn plan(&mut self, document: &Document) {

@@ -10,12 +10,14 @@ mod columns;
 mod latency;
 mod layers;
 mod parity;
+mod sensitivity;
 
 use serde::Serialize;
 
 pub(crate) use latency::latency;
 pub(crate) use layers::layers;
 pub(crate) use parity::parity;
+pub(crate) use sensitivity::sensitivity;
 
 /// A plot and the words around it, which are not escaped; the SVG is.
 #[derive(Debug, Serialize)]

@@ -4,7 +4,7 @@ use modelopt_validate::{Check, Culprit, FloatParity, OutputParity, Parity, SlowL
 use serde::Serialize;
 
 use crate::wording::{self, NONE};
-use crate::{Document, PlanLine, Run};
+use crate::{Document, PlanLine, Run, Sensitivity, Trial};
 
 /// Rows under a header.
 #[derive(Debug, Serialize)]
@@ -256,6 +256,69 @@ pub(crate) fn parity(parity: &Parity) -> Table {
         ]
     };
     table(&columns, parity.outputs.iter().map(row))
+}
+
+pub(crate) fn trials(trials: &[Trial]) -> Table {
+    let columns = [
+        ("#", Kind::Figure),
+        ("Tried", Kind::Prose),
+        ("Layers", Kind::Prose),
+        ("Size", Kind::Figure),
+        ("Worst SQNR", Kind::Figure),
+        ("Latency ratio", Kind::Figure),
+        ("Result", Kind::Mark),
+    ];
+    let row = |(at, trial): (usize, &Trial)| {
+        let schemes = trial.schemes.iter().map(|(scheme, count)| format!("{count} {scheme}"));
+        let or_none = |text: Option<String>| text.unwrap_or_else(|| NONE.to_owned());
+        let result = match &trial.failure {
+            Some(failure) => failure.as_str(),
+            None if trial.pass => "pass",
+            None => "fail",
+        };
+        vec![
+            Cell::from((at + 1).to_string()).key((at + 1) as f64),
+            (&trial.what).into(),
+            schemes.collect::<Vec<_>>().join(", ").into(),
+            Cell::from(wording::bytes(trial.bytes)).key(trial.bytes as f64),
+            Cell::from(or_none(trial.sqnr_db.map(wording::decibels)))
+                .key(trial.sqnr_db.unwrap_or(f64::NAN)),
+            Cell::from(or_none(trial.slowdown.map(wording::times)))
+                .key(trial.slowdown.unwrap_or(f64::NAN)),
+            Cell { good: Some(trial.pass), ..Cell::from(result) },
+        ]
+    };
+    table(&columns, trials.iter().enumerate().map(row))
+}
+
+pub(crate) fn sensitivity(layers: &[Sensitivity]) -> Table {
+    let columns = [
+        ("Layers", Kind::Name),
+        ("Operator", Kind::Word),
+        ("Scheme", Kind::Word),
+        ("Bytes", Kind::Figure),
+        ("Weights, at the layer", Kind::Figure),
+        ("Activation, at the layer", Kind::Figure),
+        ("Alone, at the outputs", Kind::Figure),
+        ("Gained without it", Kind::Figure),
+    ];
+    let row = |layer: &Sensitivity| {
+        let figure = |db: Option<f64>| {
+            let text = db.map_or_else(|| NONE.to_owned(), wording::decibels);
+            Cell::from(text).key(db.unwrap_or(f64::NAN))
+        };
+        vec![
+            layer.layers.join(", ").into(),
+            (&layer.op).into(),
+            (&layer.scheme).into(),
+            Cell::from(wording::bytes(layer.bytes)).key(layer.bytes as f64),
+            figure(layer.layer_weights_db),
+            figure(layer.layer_activation_db),
+            figure(layer.alone_db),
+            figure(layer.gained_db),
+        ]
+    };
+    table(&columns, layers.iter().map(row))
 }
 
 /// The scheme is in column [`SCHEME`].

@@ -16,7 +16,7 @@ use crate::layers::{self, Layer, WeightUse};
 use crate::plan::{Plan, PlanError, Scheme};
 use crate::quantize::errors;
 use crate::sensitivity::{Matrix, Moments};
-use crate::statistics::Statistics;
+use crate::statistics::{Seen, Statistics};
 
 /// What to choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,9 @@ pub struct Improvements {
     pub bias_correction: bool,
 }
 
+/// In so many parts samples are left out.
+const FOLDS: usize = 8;
+
 /// Shares of channels that may be taken for equally loud.
 const QUIET: [f32; 4] = [0.0, 0.5, 0.8, 0.95];
 
@@ -36,6 +39,10 @@ const WORTHWHILE: f64 = 0.8;
 /// Divisors stay within this factor of their mean, so that a channel that was quiet on the samples
 /// does not take all precision when it is not.
 const WIDEST: f32 = 1000.0;
+
+/// The least share that the mean must have in what rounding does to the output: where activations
+/// are centred, what is left of their mean says more of the samples than of the model.
+const STEADY: f64 = 0.1;
 
 /// Means of fewer numbers than this say more of the samples than of the model.
 const FEWEST: u64 = 64;
@@ -48,12 +55,7 @@ pub(crate) fn apply(model: &mut Model, plan: &Plan) -> Result<(), BrokenRewrite>
 
 /// The plan with smoothing and bias corrections for its int8 layers, where they help; those that it
 /// had are replaced. `seen` is what was seen of the activation of each layer, by name.
-pub fn improve(
-    model: &Model,
-    plan: &Plan,
-    seen: &HashMap<String, Statistics>,
-    wanted: Improvements,
-) -> Plan {
+pub fn improve(model: &Model, plan: &Plan, seen: &Seen, wanted: Improvements) -> Plan {
     let mut improved = plan.clone();
     for layer in &mut improved.layers {
         layer.smoothing = Vec::new();
@@ -70,8 +72,9 @@ pub fn improve(
 
 /// Refuses improvements that cannot be carried out.
 pub(crate) fn check(model: &Model, plan: &Plan) -> Result<(), PlanError> {
-    let refined =
-        |line: &&crate::PlannedLayer| !line.smoothing.is_empty() || !line.bias_correction.is_empty();
+    let refined = |line: &&crate::PlannedLayer| {
+        !line.smoothing.is_empty() || !line.bias_correction.is_empty()
+    };
     if !plan.layers.iter().any(|line| refined(&line)) {
         return Ok(());
     }
@@ -80,11 +83,8 @@ pub(crate) fn check(model: &Model, plan: &Plan) -> Result<(), PlanError> {
         layers.iter().map(|layer| (layer.name.as_str(), layer)).collect();
     let by_node: HashMap<NodeId, &str> =
         layers.iter().map(|layer| (layer.node, layer.name.as_str())).collect();
-    let lines: HashMap<&str, &[f32]> = plan
-        .layers
-        .iter()
-        .map(|line| (line.name.as_str(), line.smoothing.as_slice()))
-        .collect();
+    let lines: HashMap<&str, &[f32]> =
+        plan.layers.iter().map(|line| (line.name.as_str(), line.smoothing.as_slice())).collect();
     for line in plan.layers.iter().filter(refined) {
         let refuse = |why: &str| {
             let (layer, why) = (line.name.clone(), why.to_owned());
@@ -142,7 +142,7 @@ struct Group {
     seen: Vec<Statistics>,
 }
 
-fn choose_smoothing(model: &Model, plan: &mut Plan, seen: &HashMap<String, Statistics>) {
+fn choose_smoothing(model: &Model, plan: &mut Plan, seen: &Seen) {
     let groups = groups(model, plan, seen);
     let chosen: Vec<Option<Vec<f32>>> = groups.par_iter().map(best).collect();
     for (group, factors) in groups.iter().zip(chosen) {
@@ -153,7 +153,7 @@ fn choose_smoothing(model: &Model, plan: &mut Plan, seen: &HashMap<String, Stati
     }
 }
 
-fn groups(model: &Model, plan: &Plan, seen: &HashMap<String, Statistics>) -> Vec<Group> {
+fn groups(model: &Model, plan: &Plan, seen: &Seen) -> Vec<Group> {
     let places = plan.places();
     let mut by_activation: HashMap<(ValueId, GraphId), usize> = HashMap::new();
     let mut by_weight: HashMap<ValueId, usize> = HashMap::new();
@@ -165,9 +165,9 @@ fn groups(model: &Model, plan: &Plan, seen: &HashMap<String, Statistics>) -> Vec
         let Some(weight) = smoothing::smoothable(&layer).filter(|_| dynamic).cloned() else {
             continue;
         };
-        let known = seen.get(&layer.name).filter(|seen| {
-            seen.is_finite() && Some(seen.channels()) == smoothing::depth(&weight)
-        });
+        let known = seen
+            .get(&layer.name)
+            .filter(|seen| seen.is_finite() && Some(seen.channels()) == smoothing::depth(&weight));
         let (Some(known), Some(x)) = (known, model.node(layer.node).input(0)) else { continue };
         let activation = (x, model.node(layer.node).graph());
         let own = [by_activation.get(&activation), by_weight.get(&weight.value)];
@@ -228,7 +228,8 @@ impl Side {
         let mut own = Vec::with_capacity(inputs * outputs);
         for input in 0..inputs {
             for output in (0..outputs).map(|index| index * all / outputs) {
-                let at = if transposed { output * columns + input } else { input * columns + output };
+                let at =
+                    if transposed { output * columns + input } else { input * columns + output };
                 own.push(*numbers.get(at)?);
             }
         }
@@ -287,7 +288,7 @@ fn best(group: &Group) -> Option<Vec<f32>> {
     for side in &sides {
         largest.iter_mut().zip(side.largest()).for_each(|(most, own)| *most = most.max(own));
     }
-    let peaks = |left_out: Option<usize>| {
+    let peaks = |left_out: Option<(usize, usize)>| {
         let mut peaks = vec![0f32; channels];
         for seen in &group.seen {
             peaks.iter_mut().zip(seen.peaks_but(left_out)).for_each(|(p, own)| *p = p.max(own));
@@ -295,9 +296,9 @@ fn best(group: &Group) -> Option<Vec<f32>> {
         peaks
     };
     let samples = group.seen.iter().map(Statistics::kept).max()?;
-    let folds: Vec<(usize, Vec<f32>)> = (0..samples)
-        .map(|sample| (sample, peaks(Some(sample).filter(|_| samples > 1))))
-        .collect();
+    let count = samples.min(FOLDS);
+    let folds: Vec<Vec<f32>> =
+        (0..count).map(|fold| peaks(Some((fold, count)).filter(|_| count > 1))).collect();
     let signals: Vec<(Vec<f64>, Vec<f64>)> = group
         .seen
         .iter()
@@ -308,10 +309,12 @@ fn best(group: &Group) -> Option<Vec<f32>> {
         .collect();
     let noise = |choice: Option<Choice>| -> f64 {
         let mut total = 0.0;
-        for (sample, peaks) in &folds {
+        for (fold, peaks) in folds.iter().enumerate() {
             let factors = choice.map(|choice| choice.factors(peaks, &largest));
             for (seen, (squares, signals)) in group.seen.iter().zip(&signals) {
-                let step = seen.step(*sample, factors.as_deref());
+                let own = (fold..seen.kept()).step_by(count);
+                let steps = own.map(|sample| seen.step(sample, factors.as_deref()));
+                let step = steps.fold(0f64, f64::max);
                 for (side, signal) in sides.iter().zip(signals) {
                     if *signal > 0.0 {
                         total += side.noise(squares, step, factors.as_deref()) / signal;
@@ -342,7 +345,7 @@ struct Choice {
 
 impl Choice {
     fn all() -> impl Iterator<Item = Choice> {
-        let strengths = (6..=19).step_by(1).map(|twentieths| twentieths as f32 / 20.0);
+        let strengths = (3..=9u8).map(|tenths| f32::from(tenths) / 10.0);
         strengths.flat_map(|strength| QUIET.map(|quiet| Choice { strength, quiet }))
     }
 
@@ -374,7 +377,7 @@ fn short(x: f32) -> f32 {
     format!("{x:.3e}").parse().unwrap_or(x)
 }
 
-fn choose_corrections(model: &Model, plan: &mut Plan, seen: &HashMap<String, Statistics>) {
+fn choose_corrections(model: &Model, plan: &mut Plan, seen: &Seen) {
     let mut smoothed = model.clone();
     if smoothing::apply(&mut smoothed, plan).is_err() {
         return;
@@ -417,8 +420,11 @@ fn correction(
         && seen.is_finite()
         && seen.count >= FEWEST
         && bias::fits(model, layer.node, matrix.outputs());
-    let means = Moments::of(seen, divisors).means;
-    let off = fits.then(|| matrix.mean_output(&error.error, &means))?;
+    let moments = Moments::of(seen, divisors);
+    let off = fits.then(|| matrix.mean_output(&error.error, &moments.means))?;
+    let steady: f64 = off.iter().map(|off| off * off).sum();
+    let all = matrix.power(&error.error, &moments);
+    (steady >= STEADY * all).then_some(())?;
     Some(off.into_iter().map(|off| short(-off as f32)).collect())
 }
 
@@ -427,7 +433,6 @@ mod tests {
     use approx::assert_relative_eq;
 
     use super::*;
-    use crate::statistics::ChannelAxis;
     use crate::testing::{Build, float, noise as numbers, options};
     use modelopt_graph::Tensor;
 
@@ -435,7 +440,7 @@ mod tests {
 
     /// A product with a bias, and what it reads: centred but for an offset, one channel a hundred
     /// times larger than the others.
-    fn planted(b: &mut Build) -> (ValueId, HashMap<String, Statistics>) {
+    fn planted(b: &mut Build) -> (ValueId, Seen) {
         let x = b.input("x", float(&[256, 16]));
         let w = b.weight("W", &[16, 32], &numbers(512, 1));
         let bias = b.weight("b", &[32], &numbers(32, 2));
@@ -449,12 +454,15 @@ mod tests {
                 *x *= 100.0;
             }
         }
+        modelopt_graph::infer::infer(&mut b.model);
+        let plan = crate::plan(&b.model, &options(Scheme::Int8Dynamic)).unwrap();
+        let watched = crate::watched(&b.model, &plan).remove(0);
         let mut seen = Statistics::default();
-        seen.add(&Tensor::of(vec![256, 16], &rows).unwrap(), ChannelAxis::Last);
-        (y, [("matmul_out_node".to_owned(), seen)].into())
+        watched.add(&mut seen, &Tensor::of(vec![256, 16], &rows).unwrap());
+        (y, Seen::new([(watched, seen)]))
     }
 
-    fn improved(b: &Build, seen: &HashMap<String, Statistics>, scheme: Scheme) -> Plan {
+    fn improved(b: &Build, seen: &Seen, scheme: Scheme) -> Plan {
         let plan = crate::plan(&b.model, &options(scheme)).unwrap();
         improve(&b.model, &plan, seen, BOTH)
     }
@@ -466,9 +474,9 @@ mod tests {
         modelopt_graph::infer::infer(&mut b.model);
         let plan = improved(&b, &seen, Scheme::Int8Dynamic);
         let smoothing = &plan.layers[0].smoothing;
-        let largest = smoothing.iter().copied().fold(0.0, f32::max);
-        assert_eq!(smoothing.iter().position(|&x| x == largest), Some(5));
-        assert!(largest > 5.0 * smoothing[0], "{smoothing:?}");
+        let largest = (0..16).max_by(|&a, &b| smoothing[a].total_cmp(&smoothing[b]));
+        assert_eq!(largest, Some(5));
+        assert!(smoothing[5] > 5.0 * smoothing[0], "{smoothing:?}");
         // As a file and back.
         assert_eq!(Plan::from_toml(&plan.to_toml()).unwrap(), plan);
         // Stored weights need none.
@@ -484,7 +492,7 @@ mod tests {
         modelopt_graph::infer::infer(&mut b.model);
         let plan = improved(&b, &seen, Scheme::Int8Weights);
         let error = &errors(&b.model, &plan)[0];
-        let means = seen["matmul_out_node"].means();
+        let means = seen.get("matmul_out_node").unwrap().means();
         let off = (0..16).map(|k| f64::from(error.error[k * 32]) * means[k]).sum::<f64>();
         assert!(off.abs() > 1e-5);
         assert_relative_eq!(plan.layers[0].bias_correction[0], -off as f32, max_relative = 1e-3);

@@ -33,4 +33,4 @@ pub use quantize::{
 pub use rules::{MeasuredLayer, PlanOptions, Target, plan, plan_from, possible};
 pub use select::Pattern;
 pub use sensitivity::{LayerNoise, sensitivity, work};
-pub use statistics::{Statistics, Watched, by_layer, watched};
+pub use statistics::{Seen, Statistics, Watched, watched};

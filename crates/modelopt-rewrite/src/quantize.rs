@@ -23,8 +23,8 @@ use crate::{improve, precision, prepare};
 
 pub(crate) use numerics::SMALLEST;
 pub use numerics::{Channels, Granularity, Quantized, Unquantizable, quantize};
-pub(crate) use switches::{WeightError, errors};
 pub use switches::{Switch, Switchboard, switchboard};
+pub(crate) use switches::{WeightError, errors};
 
 /// What became of one weight.
 #[derive(Clone, Debug, PartialEq)]

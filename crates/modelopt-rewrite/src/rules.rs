@@ -7,8 +7,8 @@ use std::collections::{HashMap, HashSet};
 use indexmap::IndexMap;
 use modelopt_graph::{Model, ValueId};
 
-use crate::improve;
 use crate::candidates::{Candidate, Look, candidates};
+use crate::improve;
 use crate::layers::{Layer, Role, WeightUse};
 use crate::plan::{Numerics, Plan, PlanError, PlannedLayer, Scheme};
 use crate::precision::{self, PrecisionOptions};

@@ -23,7 +23,7 @@ use crate::layers::{self, Role, WeightUse};
 use crate::plan::{Plan, Precision, Scheme};
 use crate::precision;
 use crate::quantize::{WeightError, errors};
-use crate::statistics::Statistics;
+use crate::statistics::{Seen, Statistics};
 
 /// What rounding does to the output of one layer, by itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,8 +85,7 @@ impl Matrix {
         for (index, piece) in numbers.chunks_exact(taps.max(1)).enumerate() {
             let (first, second) = (index / rows, index % rows);
             let second = first / (outer / self.groups).max(1) * rows + second;
-            let (input, output) =
-                if self.output_first { (second, first) } else { (first, second) };
+            let (input, output) = if self.output_first { (second, first) } else { (first, second) };
             each(piece, input, output);
         }
     }
@@ -166,11 +165,7 @@ pub(crate) fn activation_noise(matrix: &Matrix, weight: &[f32], errors: &[f64]) 
 
 /// What int8 and float16 cost each int8 layer of a plan, from what was seen of its activation, by
 /// name of the layer.
-pub fn sensitivity(
-    prepared: &Model,
-    plan: &Plan,
-    seen: &HashMap<String, Statistics>,
-) -> Vec<LayerNoise> {
+pub fn sensitivity(prepared: &Model, plan: &Plan, seen: &Seen) -> Vec<LayerNoise> {
     let mut model = prepared.clone();
     if improve::apply(&mut model, plan).is_err() {
         return Vec::new();

@@ -71,7 +71,8 @@ pub fn watched(model: &Model, plan: &Plan) -> Vec<Watched> {
     let places = plan.places();
     let mut watched: IndexMap<(ValueId, ChannelAxis), Vec<String>> = IndexMap::new();
     for layer in layers::all(model) {
-        let int8 = places.get(layer.name.as_str()).is_some_and(|&p| plan.layers[p].scheme.is_int8());
+        let int8 =
+            places.get(layer.name.as_str()).is_some_and(|&p| plan.layers[p].scheme.is_int8());
         let axis = channel_axis(model, layer.node).filter(|_| int8);
         let (Some(axis), Some(x)) = (axis, model.node(layer.node).input(0)) else { continue };
         let home = match model.value(x).producer() {
@@ -83,17 +84,32 @@ pub fn watched(model: &Model, plan: &Plan) -> Vec<Watched> {
             watched.entry((x, axis)).or_default().push(layer.name);
         }
     }
-    watched
-        .into_iter()
-        .map(|((value, axis), layers)| Watched { value, layers, axis })
-        .collect()
+    watched.into_iter().map(|((value, axis), layers)| Watched { value, layers, axis }).collect()
 }
 
-/// What was seen, by name of the layers that read it.
-pub fn by_layer(seen: impl IntoIterator<Item = (Watched, Statistics)>) -> HashMap<String, Statistics> {
-    seen.into_iter()
-        .flat_map(|(watched, seen)| watched.layers.into_iter().map(move |name| (name, seen.clone())))
-        .collect()
+/// What int8 layers read, over all samples.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    all: Vec<Statistics>,
+    /// Places in `all` by name of the layer.
+    layers: HashMap<String, usize>,
+}
+
+impl Seen {
+    /// What was seen of the activations that a plan's layers read.
+    pub fn new(watched: impl IntoIterator<Item = (Watched, Statistics)>) -> Self {
+        let mut seen = Seen::default();
+        for (watched, statistics) in watched {
+            seen.layers.extend(watched.layers.into_iter().map(|name| (name, seen.all.len())));
+            seen.all.push(statistics);
+        }
+        seen
+    }
+
+    /// What was seen of the activation of a layer.
+    pub(crate) fn get(&self, layer: &str) -> Option<&Statistics> {
+        self.all.get(*self.layers.get(layer)?)
+    }
 }
 
 impl Statistics {
@@ -173,11 +189,12 @@ impl Statistics {
         self.ranges.len()
     }
 
-    /// The largest magnitude of each channel over all samples but one.
-    pub(crate) fn peaks_but(&self, left_out: Option<usize>) -> Vec<f32> {
+    /// The largest magnitude of each channel over all samples but every so many-th, from one on:
+    /// `(first, step)`.
+    pub(crate) fn peaks_but(&self, left_out: Option<(usize, usize)>) -> Vec<f32> {
         let mut peaks = vec![0f32; self.channels()];
         for (sample, ranges) in self.ranges.iter().enumerate() {
-            if Some(sample) == left_out {
+            if left_out.is_some_and(|(first, step)| sample % step == first) {
                 continue;
             }
             for (peak, (low, high)) in peaks.iter_mut().zip(ranges) {
@@ -240,6 +257,9 @@ mod tests {
         // Another number of channels is another activation.
         seen.add(&sample(&[1.0, 2.0, 3.0]), ChannelAxis::Last);
         assert_eq!(seen.steps(None), [0.2, 0.4]);
-        assert_eq!(seen.steps(Some(&[51.0, 1.0])), [1.0 / 255.0, f64::from(101f32 + 1.0 / 51.0) / 255.0]);
+        assert_eq!(
+            seen.steps(Some(&[51.0, 1.0])),
+            [1.0 / 255.0, f64::from(101f32 + 1.0 / 51.0) / 255.0]
+        );
     }
 }

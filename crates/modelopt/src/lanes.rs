@@ -35,8 +35,7 @@ impl Lanes {
     ) -> Result<Self, String> {
         let bytes = fs_err::metadata(&path).map_or(u64::MAX, |metadata| metadata.len());
         let most = if bytes > MOST_BYTES { 1 } else { place.idle_cores().clamp(1, MOST) };
-        let mut lanes =
-            Lanes { sessions: Vec::new(), path, casting, load: Duration::ZERO, most };
+        let mut lanes = Lanes { sessions: Vec::new(), path, casting, load: Duration::ZERO, most };
         let started = Instant::now();
         lanes.add(place)?;
         lanes.load = started.elapsed();
@@ -92,7 +91,7 @@ impl Lanes {
                 .enumerate()
                 .map(|(lane, session)| scope.spawn(move || session.run(&inputs(lane))))
                 .collect();
-            let outputs = runs.into_iter().map(|run| run.join());
+            let outputs = runs.into_iter().map(std::thread::ScopedJoinHandle::join);
             outputs.collect::<Result<_, _>>().map_err(|_| "the runtime panicked".to_owned())
         })
     }

@@ -38,8 +38,8 @@ mod transform;
 mod yardstick;
 
 pub use bench::{BenchOptions, BenchRow, bench};
-pub use compare::{Compared, compare};
 pub use budget::Stop;
+pub use compare::{Compared, compare};
 pub use config::{Config, Enforcement, Objective, RuntimeChoice, SearchOptions, Smoothing};
 pub use error::{Error, ErrorKind};
 pub use inspect::{Inspection, OperatorCount, Port, WeightBytes, inspect};

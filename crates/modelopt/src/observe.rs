@@ -107,9 +107,7 @@ fn groups(prepared: &Model, values: &[ValueId], samples: &[Sample]) -> Vec<Vec<V
 /// The model with the sizes that the largest sample has.
 pub(crate) fn shaped(prepared: &Model, samples: &[Sample]) -> Model {
     let mut shaped = prepared.clone();
-    let size = |sample: &&Sample| -> usize {
-        sample.inputs.values().map(Tensor::byte_len).sum()
-    };
+    let size = |sample: &&Sample| -> usize { sample.inputs.values().map(Tensor::byte_len).sum() };
     let Some(largest) = samples.iter().max_by_key(size) else { return shaped };
     for info in prepared.graph(prepared.main()).inputs.clone() {
         let name = prepared.value(info.value).name();

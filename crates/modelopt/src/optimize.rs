@@ -144,7 +144,7 @@ impl<'a> Search<'a> {
         };
         let mut searched = Searched::default();
         let mut start = start;
-        let plan = job.search(&start, ground.as_mut(), &mut searched, progress)?;
+        let plan = job.search(&start, &mut ground, &mut searched, progress);
         let (mut made, mut casting) = job.made(plan, &mut warnings)?;
         let skip = made.unchanged || !runs;
         if !skip && ground.is_none() && !planning::runs_the_model(config) {
@@ -176,7 +176,7 @@ impl<'a> Search<'a> {
             };
             drop(staged);
             start = next;
-            let plan = job.search(&start, ground.as_mut(), &mut searched, progress)?;
+            let plan = job.search(&start, &mut ground, &mut searched, progress);
             (made, casting) = job.made(plan, &mut Vec::new())?;
         };
         outcome.warnings.extend(cache.close());
@@ -184,8 +184,7 @@ impl<'a> Search<'a> {
             outcome.verdict = Some(judging::verdict(None, outcome.size, config));
         }
         let pass = outcome.verdict.as_ref().is_none_or(|verdict| verdict.pass);
-        outcome.emitted =
-            !budget.is_stopped() && (pass || config.enforcement != Enforcement::Gate);
+        outcome.emitted = !budget.is_stopped() && (pass || config.enforcement != Enforcement::Gate);
         if budget.is_stopped() {
             outcome.search_end = Some(report::SearchEnd::Stopped);
         }
@@ -245,17 +244,18 @@ impl Job<'_> {
     fn search(
         &self,
         start: &Plan,
-        ground: Option<&mut Ground<'_>>,
+        ground: &mut Option<Ground<'_>>,
         searched: &mut Searched,
         progress: &mut dyn FnMut(Progress),
-    ) -> Result<Plan, Error> {
-        let Some(Ground { bench, samples }) = ground else { return Ok(start.clone()) };
+    ) -> Plan {
+        let Some(Ground { bench, samples }) = ground else { return start.clone() };
         let used = searched.trials.len();
         if !self.config.searches() || start.changed() == 0 {
-            return Ok(start.clone());
+            return start.clone();
         }
         let prover = Prover::new(self.prepared, samples, bench, None);
-        let searcher = Searcher::new(prover, self.config, self.budget, self.original_bytes, progress);
+        let searcher =
+            Searcher::new(prover, self.config, self.budget, self.original_bytes, progress);
         let found = searcher.run(start, used);
         searched.trials.extend(found.trials);
         searched.end = Some(found.end);
@@ -264,7 +264,7 @@ impl Job<'_> {
             searched.sensitivity = found.sensitivity;
         }
         searched.warnings.extend(found.warnings);
-        Ok(found.plan)
+        found.plan
     }
 
     /// The candidate under a plan, and how it is run.
@@ -297,10 +297,8 @@ impl Job<'_> {
         let save = SaveOptions { external_data: self.config.external_data };
         // The candidate's weights are on disk then.
         let staged = Staged::write(&made.model, self.output, save)?;
-        let size = SizeChange {
-            original_bytes: self.original_bytes,
-            candidate_bytes: staged.size(),
-        };
+        let size =
+            SizeChange { original_bytes: self.original_bytes, candidate_bytes: staged.size() };
         let outcome = Outcome {
             emitted: false,
             unchanged: made.unchanged,
@@ -352,7 +350,8 @@ fn quickened(outcome: &Outcome, start: &Plan) -> Option<Plan> {
                 Scheme::Int8Dynamic => Scheme::Int8Weights,
                 _ => Scheme::Keep,
             };
-            line.reason = format!("measured: {:.2}x of float32's time as {}", slow.slowdown, slow.scheme);
+            line.reason =
+                format!("measured: {:.2}x of float32's time as {}", slow.slowdown, slow.scheme);
         }
     }
     (next != *start).then_some(next)

@@ -136,7 +136,8 @@ pub fn rank(
     let mut prover = Prover::new(&prepared, &samples, &mut bench, None);
     let unknown = |why: String| Error::from(ErrorKind::Candidate(why));
     let seen = sensitivity::statistics(&prover, &plan, progress).map_err(unknown)?;
-    let layers = sensitivity::ranked(&mut prover, &plan, &seen, &budget, progress).map_err(unknown)?;
+    let layers =
+        sensitivity::ranked(&mut prover, &plan, &seen, &budget, progress).map_err(unknown)?;
     Ok(Ranked { plan, layers, runtime, samples: run::summary(&samples) })
 }
 

@@ -46,7 +46,16 @@ impl<'a, 'b> Prover<'a, 'b> {
         casting: Option<&'a Casting>,
     ) -> Self {
         let (original, place) = bench.parts();
-        Prover { prepared, samples, place, original, casting, references: HashMap::new(), kept: 0, peaks: None }
+        Prover {
+            prepared,
+            samples,
+            place,
+            original,
+            casting,
+            references: HashMap::new(),
+            kept: 0,
+            peaks: None,
+        }
     }
 
     /// The places of all samples.

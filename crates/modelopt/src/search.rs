@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use modelopt_report as report;
-use modelopt_rewrite::{self as rewrite, Improvements, Plan, Scheme, Statistics};
+use modelopt_rewrite::{self as rewrite, Improvements, Plan, Scheme, Seen};
 use modelopt_validate::{Measurements, SizeChange, judge};
 
 use crate::Progress;
@@ -46,7 +46,7 @@ const HELPFUL: f64 = 0.2;
 const MOST_REACHES: usize = 5;
 
 /// How many moves are tried to be taken back, at most.
-const MOST_TAKEN_BACK: usize = 8;
+const MOST_TAKEN_BACK: usize = 10;
 
 /// Moves that cost less than this are not worth a trial, as shares of all bytes or all time.
 const WORTH_A_TRIAL: f64 = 0.004;
@@ -174,7 +174,7 @@ impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
         let seen = sensitivity::statistics(&self.prover, &base, self.progress);
         let seen = seen.unwrap_or_else(|why| {
             self.found.warnings.push(format!("activations could not be measured: {why}"));
-            Default::default()
+            Seen::default()
         });
         if let Some(refined) = self.refined(&base, &seen) {
             let better = self.attempt(&refined, refinement(&refined), 0.0)?;
@@ -189,11 +189,7 @@ impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
     }
 
     /// The plan with what makes it more precise at no cost, if there is anything.
-    fn refined(
-        &self,
-        base: &Plan,
-        seen: &std::collections::HashMap<String, Statistics>,
-    ) -> Option<Plan> {
+    fn refined(&self, base: &Plan, seen: &Seen) -> Option<Plan> {
         let wanted = improvements(self.config, self.real);
         let refined = rewrite::improve(self.prover.prepared, base, seen, wanted);
         (refined != *base).then_some(refined)
@@ -204,7 +200,7 @@ impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
         &mut self,
         base: &Plan,
         tried: &Tried,
-        seen: &std::collections::HashMap<String, Statistics>,
+        seen: &Seen,
     ) -> Result<report::SearchEnd, Over> {
         let mut ladder = Ladder::new(&self.prover, base, seen, self.config.search.objective);
         let mut probed: Vec<usize> = Vec::new();
@@ -212,7 +208,6 @@ impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
         self.probe(&mut ladder, &mut probe, &mut probed, tried.worst);
         self.found.sensitivity = ladder.described(&self.config.gate);
         let mut steps = ladder.steps();
-        if std::env::var_os("DBG").is_some() { eprintln!("worst {}", tried.worst); for s in &steps { eprintln!("{:?} {} cost {:.4} {:.4}->{:.4}", s.change, ladder.name(s), s.cost, s.before, s.excess); } }
         let mut target = SHARE;
         let (mut low, high) = (0, steps.len());
         let mut high = loop {
@@ -225,8 +220,7 @@ impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
                 return Ok(report::SearchEnd::Impossible);
             }
             let what = format!("{} down the ladder", counted(&ladder.moved(&steps[..count])));
-            let tried = self.attempt(&plan, what, ladder.cost(&steps[..count]))?;
-            if std::env::var_os("DBG").is_some() { eprintln!("count {count} of {} predicted {:.3} found {:.3} worst {} target {target}", steps.len(), steps[count-1].excess, tried.excess, tried.worst);}
+            let tried = self.attempt(&plan, what, ladder::cost(&steps[..count]))?;
             if tried.passes {
                 break count;
             }
@@ -248,7 +242,7 @@ impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
             let Some(middle) = between(&steps, low, high) else { break };
             let plan = ladder.plan(&steps[..middle]);
             let what = format!("{} of them up again", high - middle);
-            let tried = self.attempt(&plan, what, ladder.cost(&steps[..middle]))?;
+            let tried = self.attempt(&plan, what, ladder::cost(&steps[..middle]))?;
             if tried.passes {
                 high = middle;
                 continue;
@@ -279,7 +273,7 @@ impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
         mut excess: f64,
     ) -> Result<Option<Vec<ladder::Step>>, Over> {
         let mut chosen = steps[..near].to_vec();
-        let most = ladder.cost(&steps[..high]);
+        let most = ladder::cost(&steps[..high]);
         // The cheapest first, of those that take a good part of what is too much.
         let needed = (excess - 1.0) * HELPFUL;
         let helps = |step: &&ladder::Step| step.before - step.excess >= needed;
@@ -287,7 +281,7 @@ impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
         next.sort_by(|a, b| a.cost.total_cmp(&b.cost));
         for step in next.into_iter().take(MOST_REACHES) {
             let with: Vec<ladder::Step> = chosen.iter().chain([step]).cloned().collect();
-            let cost = ladder.cost(&with);
+            let cost = ladder::cost(&with);
             if cost >= most {
                 break;
             }
@@ -303,17 +297,20 @@ impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
         Ok(None)
     }
 
-    /// Undoes single moves that cost something, as long as the plan still passes.
+    /// Undoes single moves that cost something, as long as the plan still passes: first those that
+    /// cost the most for the noise that they took.
     fn take_back(&mut self, ladder: &Ladder, mut steps: Vec<ladder::Step>) -> Result<(), Over> {
+        let noise = |step: &ladder::Step| step.before - step.excess;
         let mut dear: Vec<ladder::Step> = steps.clone();
         dear.retain(|step| step.cost >= WORTH_A_TRIAL);
-        dear.sort_by(|a, b| b.cost.total_cmp(&a.cost));
+        let worth = |step: &ladder::Step| step.cost / noise(step).max(1e-6);
+        dear.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
         for step in dear.into_iter().take(MOST_TAKEN_BACK) {
             let without: Vec<ladder::Step> =
                 steps.iter().filter(|other| !other.needs(&step)).cloned().collect();
             let plan = ladder.plan(&without);
             let what = format!("{} up again", ladder.name(&step));
-            if self.attempt(&plan, what, ladder.cost(&without))?.passes {
+            if self.attempt(&plan, what, ladder::cost(&without))?.passes {
                 steps = without;
             }
         }
@@ -386,8 +383,7 @@ impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
                     original_bytes: self.original_bytes,
                     candidate_bytes: proved.bytes,
                 };
-                let measured =
-                    Measurements { parity: Some(&proved.parity), size, latency: None };
+                let measured = Measurements { parity: Some(&proved.parity), size, latency: None };
                 trial.pass = judge(&self.config.gate, &measured).pass;
                 trial.bytes = proved.bytes;
                 let worst = worst_sqnr(&proved.parity);
@@ -420,7 +416,8 @@ impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
 
     /// What measuring latency takes at least.
     fn verdict_seconds(&self) -> Duration {
-        let seconds = if self.config.measure_latency { self.config.latency.min_seconds } else { 0.0 };
+        let seconds =
+            if self.config.measure_latency { self.config.latency.min_seconds } else { 0.0 };
         Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default()
             + Duration::from_millis(300)
     }
@@ -474,9 +471,10 @@ fn between(steps: &[ladder::Step], low: usize, high: usize) -> Option<usize> {
         None => steps.first().map_or(0.0, |step| step.before.max(1e-12).ln()),
     };
     let middle = f64::midpoint(log(low), log(high));
-    (low + 1..high).min_by(|&a, &b| {
-        (log(a) - middle).abs().total_cmp(&(log(b) - middle).abs())
-    })
+    // Single moves are looked at later.
+    (low + 1..high)
+        .filter(|_| high - low > 2)
+        .min_by(|&a, &b| (log(a) - middle).abs().total_cmp(&(log(b) - middle).abs()))
 }
 
 #[cfg(test)]
@@ -494,7 +492,7 @@ mod tests {
         let steps =
             [step(16.0, 8.0), step(8.0, 4.0), step(4.0, 2.0), step(2.0, 1.0), step(1.0, 0.5)];
         assert_eq!(between(&steps, 0, 4), Some(2));
-        assert_eq!(between(&steps, 2, 4), Some(3));
-        assert_eq!(between(&steps, 2, 3), None);
+        assert_eq!(between(&steps, 1, 5), Some(3));
+        assert_eq!(between(&steps, 2, 4), None);
     }
 }

@@ -11,7 +11,9 @@ use indexmap::IndexMap;
 use modelopt_graph::ValueId;
 use modelopt_onnx::{SaveOptions, Staged};
 use modelopt_report as report;
-use modelopt_rewrite::{self as rewrite, LayerNoise, Plan, Scheme, Statistics, Switch, Switchboard};
+use modelopt_rewrite::{
+    self as rewrite, LayerNoise, Plan, Scheme, Seen, Statistics, Switch, Switchboard,
+};
 use modelopt_runtime::Outputs;
 use modelopt_validate::{Accumulator, Parity, Tolerance};
 
@@ -23,8 +25,8 @@ use crate::observe;
 use crate::prover::{Prover, worst_sqnr};
 use crate::yardstick::Yardstick;
 
-/// How many of the layers that gain most are looked at on all samples.
-const FINALISTS: usize = 5;
+/// How many layers that seem to gain most are looked at on all samples, at most.
+const MOST_CONFIRMED: usize = 12;
 
 /// By how much errors are made larger that the outputs do not resolve.
 const AMPLIFIED: f32 = 8.0;
@@ -97,10 +99,15 @@ impl Probe {
         };
         let off = &mut self.off;
         let place = prover.place;
-        self.lanes.run(place, fresh.len(), |index| inputs(fresh[index], &[], 0.0), &mut |index, outputs| {
-            off.insert(fresh[index], outputs.clone());
-            Ok(())
-        })?;
+        self.lanes.run(
+            place,
+            fresh.len(),
+            |index| inputs(fresh[index], &[], 0.0),
+            &mut |index, outputs| {
+                off.insert(fresh[index], outputs.clone());
+                Ok(())
+            },
+        )?;
         let of = |index: usize| {
             let setting = &settings[index];
             inputs(setting.sample, &setting.on, setting.strength)
@@ -155,7 +162,7 @@ pub(crate) fn statistics(
     prover: &Prover<'_, '_>,
     plan: &Plan,
     progress: &mut dyn FnMut(Progress),
-) -> Result<HashMap<String, Statistics>, String> {
+) -> Result<Seen, String> {
     progress(Progress::Step("measuring activations"));
     let watched = rewrite::watched(prover.prepared, plan);
     let mut places: IndexMap<ValueId, Vec<usize>> = IndexMap::new();
@@ -164,12 +171,19 @@ pub(crate) fn statistics(
     }
     let mut seen = vec![Statistics::default(); watched.len()];
     let values: Vec<_> = places.keys().copied().collect();
-    observe::values(prover.prepared, &values, prover.samples, prover.place, progress, &mut |value, tensor| {
-        for &place in places.get(&value).into_iter().flatten() {
-            watched[place].add(&mut seen[place], tensor);
-        }
-    })?;
-    Ok(rewrite::by_layer(watched.into_iter().zip(seen)))
+    observe::values(
+        prover.prepared,
+        &values,
+        prover.samples,
+        prover.place,
+        progress,
+        &mut |value, tensor| {
+            for &place in places.get(&value).into_iter().flatten() {
+                watched[place].add(&mut seen[place], tensor);
+            }
+        },
+    )?;
+    Ok(Seen::new(watched.into_iter().zip(seen)))
 }
 
 /// Multiplications of each layer on the largest sample, by name.
@@ -182,7 +196,7 @@ pub(crate) fn work(prover: &Prover<'_, '_>) -> HashMap<String, f64> {
 pub(crate) fn ranked(
     prover: &mut Prover<'_, '_>,
     plan: &Plan,
-    seen: &HashMap<String, Statistics>,
+    seen: &Seen,
     budget: &Budget,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<report::Sensitivity>, String> {
@@ -193,7 +207,8 @@ pub(crate) fn ranked(
         .collect();
     let groups = blame::groups(plan);
     let all: Vec<usize> = (0..probe.switches().len()).collect();
-    let own: Vec<Vec<usize>> = groups.iter().map(|group| switches_of(&probe, plan, group)).collect();
+    let own: Vec<Vec<usize>> =
+        groups.iter().map(|group| switches_of(&probe, plan, group)).collect();
     let without = |own: &[usize]| -> Vec<usize> {
         all.iter().copied().filter(|switch| !own.contains(switch)).collect()
     };
@@ -224,31 +239,31 @@ pub(crate) fn ranked(
             (place, entry)
         })
         .collect();
-    rank(&mut ranked);
-    // On the other samples as well, where the order matters most.
-    let finalists = ranked.len().min(FINALISTS);
-    let settings: Vec<Setting> = ranked[..finalists]
-        .iter()
-        .flat_map(|(place, _)| everywhere(&without(&own[*place])))
-        .collect();
+    // On the other samples as well, until the first of the list has stood that.
     progress(Progress::Step("measuring the worst of them on all samples"));
-    let measured = probe.run(prover, &settings, budget, progress)?;
-    for ((_, entry), measured) in ranked.iter_mut().zip(measured.chunks(whole.len().max(1))) {
+    let mut confirmed: Vec<usize> = Vec::new();
+    loop {
+        ranked.sort_by(|(_, a), (_, b)| gained(b).total_cmp(&gained(a)));
+        let Some((place, entry)) = ranked.first_mut() else { break };
+        if confirmed.contains(place) || confirmed.len() == MOST_CONFIRMED {
+            break;
+        }
+        confirmed.push(*place);
+        let settings = everywhere(&without(&own[*place]));
+        let measured = probe.run(prover, &settings, budget, progress)?;
         let ratios: Vec<f64> = measured.iter().map(lowest_db).collect();
         entry.gained_db = Some(of_all(&ratios) - whole_db);
     }
-    rank(&mut ranked[..finalists]);
     Ok(ranked.into_iter().map(|(_, entry)| entry).collect())
+}
+
+fn gained(entry: &report::Sensitivity) -> f64 {
+    entry.gained_db.unwrap_or(f64::NEG_INFINITY)
 }
 
 /// The lowest SQNR of any float output, in dB; infinite without one.
 fn lowest_db(parity: &Parity) -> f64 {
     worst_sqnr(parity).map_or(f64::INFINITY, |(sqnr_db, _)| sqnr_db)
-}
-
-fn rank(entries: &mut [(usize, report::Sensitivity)]) {
-    let gained = |entry: &report::Sensitivity| entry.gained_db.unwrap_or(f64::NEG_INFINITY);
-    entries.sort_by(|(_, a), (_, b)| gained(b).total_cmp(&gained(a)));
 }
 
 /// The switches of layers that share weights.

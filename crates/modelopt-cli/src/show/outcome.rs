@@ -9,6 +9,7 @@ use modelopt::validate::{Bound, Check, OutputParity, Parity, SizeChange, Unit, V
 use modelopt::{Compared, Outcome};
 
 use super::runs::{latency, ran, unjudged};
+use super::search::trials;
 use super::{bytes, cell, decibels, indented, milliseconds, table};
 
 /// How many of the worst layers are named.
@@ -29,12 +30,15 @@ pub(crate) fn outcome(outcome: &Outcome, input: &Path, output: &Path) -> String 
     }
     if let (Some(target), Some(samples)) = (outcome.runs.first(), outcome.samples) {
         text += &latency(&outcome.runs);
-        text += &ran(target, samples);
+        text += &ran(&target.runtime, samples);
     }
     text += &unjudged(outcome.verdict.as_ref());
+    text += &trials(outcome);
     text += &failures(outcome);
     let verdict = outcome.verdict.as_ref().map(|verdict| verdict.pass);
+    let stopped = outcome.search_end == Some(modelopt::report::SearchEnd::Stopped);
     let _ = match (verdict, outcome.emitted) {
+        (_, false) if stopped => writeln!(text, "\nstopped: nothing was written"),
         (Some(true), _) => writeln!(text, "\npassed: wrote {}", output.display()),
         (Some(false), true) => {
             writeln!(text, "\nfailed, but the gate is off: wrote {} all the same", output.display())
@@ -144,7 +148,20 @@ fn failures(outcome: &Outcome) -> String {
                 Ok(Scheme::Bf16) => ", or --to bf16-weights",
                 _ => "",
             };
-            let _ = writeln!(text, "  try: --exclude '{first}'{gentler}");
+            let best = outcome.search_end.and(outcome.parity()).map(|parity| {
+                let floats = parity.outputs.iter().filter_map(|output| output.float.as_ref());
+                floats.map(|float| float.sqnr_db).fold(f64::INFINITY, f64::min)
+            });
+            let _ = match best {
+                Some(best) if best.is_finite() => {
+                    writeln!(
+                        text,
+                        "  try: --min-sqnr {:.1}, which the best plan meets",
+                        best - 0.05
+                    )
+                }
+                _ => writeln!(text, "  try: --exclude '{first}'{gentler}"),
+            };
         }
     }
     text + &slow_layers(outcome)
@@ -213,7 +230,7 @@ pub(crate) fn compared(compared: &Compared) -> String {
     if let (Some(parity), Some(target)) = (compared.parity(), compared.runs.first()) {
         text += &parity_table(parity, &compared.verdict);
         text += &latency(&compared.runs);
-        text += &ran(target, compared.samples);
+        text += &ran(&target.runtime, compared.samples);
     }
     text += &unjudged(Some(&compared.verdict));
     if compared.verdict.pass {

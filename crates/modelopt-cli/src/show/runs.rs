@@ -1,6 +1,6 @@
 //! Where models ran, and how long they took.
 
-use modelopt::report::{Run, SampleKind, Samples};
+use modelopt::report::{Run, RuntimeUsed, SampleKind, Samples};
 use modelopt::validate::Verdict;
 
 use super::{bytes, cell, decibels, indented, milliseconds, name, plural, table};
@@ -49,8 +49,8 @@ pub(super) fn latency(runs: &[Run]) -> String {
 }
 
 /// Where and on what models ran.
-pub(super) fn ran(target: &Run, samples: Samples) -> String {
-    let threads = match target.runtime.threads {
+pub(super) fn ran(runtime: &RuntimeUsed, samples: Samples) -> String {
+    let threads = match runtime.threads {
         0 => "all threads".to_owned(),
         count => format!("{count} thread{}", plural(count)),
     };
@@ -59,14 +59,14 @@ pub(super) fn ran(target: &Run, samples: Samples) -> String {
         SampleKind::Synthetic => "invented",
         SampleKind::Mixed => "real and invented",
     };
-    let library = target.runtime.library.as_ref();
+    let library = runtime.library.as_ref();
     let library = library.map_or(String::new(), |file| format!(" ({})", cell(file.as_str())));
     format!(
         "\n  ran in {}{library} with {threads} on {} {kind} sample{}\n  ({})\n",
-        name(&target.runtime),
+        name(runtime),
         samples.count,
         plural(samples.count),
-        cell(&target.runtime.reason),
+        cell(&runtime.reason),
     )
 }
 

@@ -7,12 +7,12 @@
 //! ```
 //!
 //! The function stays the same; what changes is what quantizing costs: a few large channels no
-//! longer set the step for all others (Xiao et al., "SmoothQuant: Accurate and efficient
+//! longer set the step for all others (Xiao et al., "`SmoothQuant`: Accurate and efficient
 //! post-training quantization for large language models", 2022). Where `1 / s` can be taken into
 //! what makes `x` (constants of a `LayerNormalization`, `Mul`, `Add` or matrix product that nothing
 //! else reads), it costs nothing; otherwise it is one `Mul` for all layers that share it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -45,20 +45,24 @@ pub(crate) fn apply(model: &mut Model, plan: &Plan) -> Result<(), BrokenRewrite>
         })
         .collect();
     engine::checked(model, "smoothing", |model| {
-        let mut scaled: HashMap<ValueId, ()> = HashMap::new();
+        let mut scaled: HashSet<ValueId> = HashSet::new();
         for (_, weight, factors) in &smoothed {
-            if scaled.insert(weight.value, ()).is_none() {
+            if scaled.insert(weight.value) {
                 scale_weight(model, weight, factors);
             }
         }
-        let mut readers: IndexMap<(ValueId, GraphId), (Vec<NodeId>, &[f32])> = IndexMap::new();
+        // All that read one activation in one graph share a division.
+        let mut readers: IndexMap<(ValueId, GraphId), Vec<NodeId>> = IndexMap::new();
+        let mut divisors: HashMap<ValueId, &[f32]> = HashMap::new();
         for &(node, _, factors) in &smoothed {
             let Some(x) = model.node(node).input(0) else { continue };
-            let at = readers.entry((x, model.node(node).graph())).or_insert((Vec::new(), factors));
-            at.0.push(node);
+            readers.entry((x, model.node(node).graph())).or_default().push(node);
+            divisors.insert(x, factors);
         }
-        for ((x, _), (nodes, factors)) in readers {
-            divide(model, x, &nodes, factors);
+        for ((x, _), nodes) in readers {
+            if let Some(factors) = divisors.get(&x) {
+                divide(model, x, &nodes, factors);
+            }
         }
         smoothed.len()
     })?;
@@ -97,9 +101,7 @@ fn scale_weight(model: &mut Model, weight: &WeightUse, factors: &[f32]) {
 fn along(matrix: &Tensor, axis: usize, factors: &[f32]) -> Option<Tensor> {
     let numbers = matrix.to_f32()?;
     let columns = *matrix.shape().get(1)?;
-    let factor = |index: usize| {
-        factors[if axis == 0 { index / columns } else { index % columns }]
-    };
+    let factor = |index: usize| factors[if axis == 0 { index / columns } else { index % columns }];
     let scaled: Vec<f32> =
         numbers.iter().enumerate().map(|(index, &x)| x * factor(index)).collect();
     Tensor::of(matrix.shape().to_vec(), &scaled).ok()
@@ -122,8 +124,7 @@ fn divide(model: &mut Model, x: ValueId, readers: &[NodeId], factors: &[f32]) {
     let Ok(tensor) = Tensor::of(vec![inverse.len()], &inverse) else { return };
     let name = model.value(x).name().to_owned();
     let mut patch = Patch::new();
-    let constant =
-        patch.constant(model.main(), format!("{name}_smoothing"), Arc::new(tensor));
+    let constant = patch.constant(model.main(), format!("{name}_smoothing"), Arc::new(tensor));
     let place = Place::Before(first);
     patch.node(place, "Mul", format!("{name}_smoothed"), &[x.into(), constant], &[]);
     let made = model.apply(patch);

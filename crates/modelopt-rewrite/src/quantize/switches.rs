@@ -70,8 +70,7 @@ impl Switchboard {
 pub(crate) fn errors(model: &Model, plan: &Plan) -> Vec<WeightError> {
     let candidates = candidates(model, &Look::at(plan));
     let places = plan.places();
-    let schemes =
-        plan.layers.iter().map(|layer| (layer.name.as_str(), layer.scheme)).collect();
+    let schemes = plan.layers.iter().map(|layer| (layer.name.as_str(), layer.scheme)).collect();
     let jobs = jobs(model, &candidates, &schemes);
     jobs.par_iter()
         .filter_map(|(&value, job)| {
@@ -122,7 +121,10 @@ pub fn switchboard(prepared: &Model, plan: &Plan) -> Result<Switchboard, BrokenR
         let shape = Some(vec![Dim::Fixed(count)]);
         let ty = Type::Tensor { elem: DataType::FLOAT, shape };
         let main = model.main();
-        model.add_input(main, ValueInfo { value: settings, ty: Some(ty.into()), origin: Origin::NONE });
+        model.add_input(
+            main,
+            ValueInfo { value: settings, ty: Some(ty.into()), origin: Origin::NONE },
+        );
         for (layer, node) in dynamic {
             round_activation(model, node, (settings, switches.len()));
             switches.push(Switch::Activation { layer });

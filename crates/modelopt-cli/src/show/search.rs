@@ -1,0 +1,78 @@
+//! What a search tried, and what layers cost.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use modelopt::report::{SearchEnd, Trial};
+use modelopt::{Outcome, Ranked};
+
+use super::runs::ran;
+use super::{bytes, cell, decibels, indented, table};
+
+/// The trials of a search, where it took more than running the default plan and judging it.
+pub(super) fn trials(outcome: &Outcome) -> String {
+    let Some(end) = outcome.search_end else { return String::new() };
+    if outcome.trials.len() <= 2 && end == SearchEnd::Found {
+        return String::new();
+    }
+    let mut rows = table(&["trial", "SQNR", "size", "result", "what was tried"]);
+    for (at, trial) in outcome.trials.iter().enumerate() {
+        rows.add_row([
+            (at + 1).to_string(),
+            trial.sqnr_db.map_or_else(|| "-".to_owned(), decibels),
+            bytes(trial.bytes),
+            result(trial),
+            cell(&trial.what),
+        ]);
+    }
+    format!("\n{}  {}\n", indented(rows, &[0, 1, 2]), end.sentence())
+}
+
+fn result(trial: &Trial) -> String {
+    match &trial.failure {
+        Some(failure) => cell(failure),
+        None if trial.pass => "pass".to_owned(),
+        None => "fail".to_owned(),
+    }
+}
+
+/// Where the best plan is, when nothing was written.
+pub(crate) fn saved_plan(path: &Path) -> String {
+    let path = path.display();
+    format!("best plan: {path}; --plan {path} --no-gate carries it out all the same\n")
+}
+
+/// What `modelopt plan --sensitivity` prints.
+pub(crate) fn sensitivity(ranked: &Ranked) -> String {
+    let mut rows =
+        table(&["gained without", "alone", "weights", "activation", "bytes", "scheme", "layer"]);
+    let figure = |db: Option<f64>| db.map_or_else(|| "-".to_owned(), decibels);
+    for entry in &ranked.layers {
+        let shared = match entry.layers.len() {
+            1 => String::new(),
+            count => format!(" and {} more that share its weight", count - 1),
+        };
+        let first = cell(entry.layers.first().map_or("", String::as_str));
+        rows.add_row([
+            figure(entry.gained_db),
+            figure(entry.alone_db),
+            figure(entry.layer_weights_db),
+            figure(entry.layer_activation_db),
+            bytes(entry.bytes),
+            entry.scheme.clone(),
+            format!("{first}{shared}"),
+        ]);
+    }
+    let mut text = String::new();
+    if ranked.layers.is_empty() {
+        text += "no layer is quantized under this plan\n";
+        return text;
+    }
+    text += &indented(rows, &[0, 1, 2, 3, 4]);
+    let _ = writeln!(
+        text,
+        "\n  SQNR: gained at the outputs when the layer is left out; at the outputs when it alone is\n  \
+         quantized; at its own output with rounded weights, and with a rounded activation"
+    );
+    text + &ran(&ranked.runtime, ranked.samples)
+}

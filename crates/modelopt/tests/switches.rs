@@ -1,0 +1,134 @@
+//! A model under switches computes what it did with all of them off, and what the quantized model
+//! does with all of them on; smoothing changes nothing but what quantizing costs. In the embedded
+//! runtimes, on models of every kind.
+
+use std::path::Path;
+
+use modelopt::graph::{Model, Tensor, infer};
+use modelopt::onnx::{self, SaveOptions, Staged};
+use modelopt::rewrite::{self, Plan, PlanOptions, Preparation, Scheme, Seen, Statistics};
+use modelopt::runtime::{
+    Outputs, RuntimeKind, Sample, SessionOptions, SynthesisOptions, runtime, synthesize,
+};
+use modelopt::validate::{Accumulator, Tolerance};
+use xtask::testdata::fixture;
+
+const MODELS: [&str; 14] = [
+    "attention_small",
+    "batchnorm_conv",
+    "constant_weights",
+    "conv1d",
+    "conv_attributes",
+    "conv_transpose",
+    "depthwise_conv",
+    "embedding_gather",
+    "gemm_variants",
+    "if_branches",
+    "if_nested",
+    "lstm",
+    "matmul_batched",
+    "matmul_left",
+];
+
+fn prepared(name: &str) -> Model {
+    let mut model = onnx::load(&fixture(format!("graphs/{name}.onnx"))).unwrap();
+    rewrite::prepare(&mut model, Preparation { skip: &[], inline_functions: false }).unwrap();
+    infer::infer(&mut model);
+    model
+}
+
+fn plan(model: &Model, scheme: Scheme) -> Plan {
+    let options = PlanOptions { scheme: Some(scheme), min_weight_bytes: 0, ..Default::default() };
+    rewrite::plan(model, &options).unwrap()
+}
+
+/// Runs a model in one of the embedded runtimes; none where that cannot.
+fn outputs(kind: RuntimeKind, folder: &Path, model: &Model, sample: &Sample) -> Option<Outputs> {
+    let staged = Staged::write(model, &folder.join("model.onnx"), SaveOptions::default()).unwrap();
+    let runtime = runtime(kind, None).unwrap();
+    runtime.prepare(staged.path(), &SessionOptions::default()).ok()?.run(&sample.inputs).ok()
+}
+
+fn sqnr_db(a: &Outputs, b: &Outputs) -> f64 {
+    let mut parity = Accumulator::new(Tolerance::default());
+    parity.add("sample", false, a, b);
+    let parity = parity.finish();
+    let floats = parity.outputs.iter().filter_map(|output| output.float.as_ref());
+    floats.map(|float| float.sqnr_db).fold(f64::INFINITY, f64::min)
+}
+
+fn with(sample: &Sample, name: &str, tensor: Tensor) -> Sample {
+    let mut sample = sample.clone();
+    sample.inputs.insert(name.to_owned(), tensor);
+    sample
+}
+
+#[test]
+fn off_is_the_original_and_on_the_quantized_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ran = 0;
+    for name in MODELS {
+        let model = prepared(name);
+        let sample = synthesize(&model, &SynthesisOptions::default()).unwrap().remove(0);
+        for scheme in [Scheme::Int8Dynamic, Scheme::Int8Weights] {
+            let plan = plan(&model, scheme);
+            let board = rewrite::switchboard(&model, &plan).unwrap();
+            let all: Vec<usize> = (0..board.switches.len()).collect();
+            let mut quantized = model.clone();
+            rewrite::apply(&mut quantized, &plan).unwrap();
+            for kind in [RuntimeKind::Rten, RuntimeKind::Tract] {
+                let run =
+                    |model: &Model, sample: &Sample| outputs(kind, folder.path(), model, sample);
+                let Some(original) = run(&model, &sample) else { continue };
+                let set = |on: &[usize]| with(&sample, &board.input, board.settings(on, 1.0));
+                let Some(off) = run(&board.model, &set(&[])) else {
+                    // tract wants the filters of convolutions to be constants.
+                    assert_eq!(kind, RuntimeKind::Tract, "{name} {scheme}");
+                    continue;
+                };
+                assert!(sqnr_db(&original, &off) > 100.0, "{name} {scheme} {kind:?}");
+                let (on, rounded) =
+                    (run(&board.model, &set(&all)).unwrap(), run(&quantized, &sample).unwrap());
+                let (close, lost) = (sqnr_db(&rounded, &on), sqnr_db(&original, &rounded));
+                assert!(close > lost + 15.0, "{name} {scheme} {kind:?}: {close} {lost}");
+                ran += 1;
+            }
+        }
+    }
+    assert!(ran >= 30, "{ran}");
+}
+
+#[test]
+fn smoothing_alone_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut smoothed = 0;
+    for name in ["attention_small", "gemm_variants", "constant_weights", "if_branches"] {
+        let model = prepared(name);
+        let sample = synthesize(&model, &SynthesisOptions::default()).unwrap().remove(0);
+        let mut plan = plan(&model, Scheme::Int8Dynamic);
+        // As if every activation had been seen with one channel that is a hundred times larger.
+        let seen = rewrite::watched(&model, &plan).into_iter().filter_map(|watched| {
+            let shape = model.value(watched.value).ty()?.shape()?;
+            let channels = shape.last()?.fixed()?;
+            let row: Vec<f32> =
+                (0..channels * 8).map(|i| if i % channels == 1 { 100.0 } else { 1.0 }).collect();
+            let mut seen = Statistics::default();
+            watched.add(&mut seen, &Tensor::of(vec![8, channels], &row).unwrap());
+            Some((watched, seen))
+        });
+        let seen = Seen::new(seen.collect::<Vec<_>>());
+        let wanted = rewrite::Improvements { smoothing: true, bias_correction: false };
+        plan = rewrite::improve(&model, &plan, &seen, wanted);
+        smoothed += plan.layers.iter().filter(|layer| !layer.smoothing.is_empty()).count();
+        for layer in &mut plan.layers {
+            layer.scheme = Scheme::Keep;
+        }
+        let mut changed = model.clone();
+        rewrite::apply(&mut changed, &plan).unwrap();
+        let run =
+            |model: &Model| outputs(RuntimeKind::Rten, folder.path(), model, &sample).unwrap();
+        let close = sqnr_db(&run(&model), &run(&changed));
+        assert!(close > 90.0, "{name}: {close}");
+    }
+    assert!(smoothed >= 4, "{smoothed}");
+}
