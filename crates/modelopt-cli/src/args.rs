@@ -476,6 +476,14 @@ pub(crate) struct Running {
     /// Measure no latency, load time and memory
     #[arg(long, conflicts_with_all = ["max_slowdown", "latency_seconds"])]
     pub(crate) no_latency: bool,
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
+}
+
+/// What models run on.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Validation")]
+pub(crate) struct Sampling {
     /// Real inputs: an .npz (keys are input names), a folder of them, a folder of NAME.npy, or a
     /// folder with `test_data_set_*`; invented ones are used otherwise
     #[arg(long, value_name = "PATH")]
@@ -494,20 +502,14 @@ pub(crate) struct Running {
     pub(crate) sample_count: Option<usize>,
 }
 
-impl Running {
-    /// Whether anything was said that only matters when models run.
-    pub(crate) fn runs_something(&self) -> bool {
-        let place = &self.place;
-        self.threads.is_some()
-            || self.no_latency
-            || self.samples.is_some()
+impl Sampling {
+    /// Whether anything was said of what to run on.
+    pub(crate) fn is_given(&self) -> bool {
+        self.samples.is_some()
             || !self.dim.is_empty()
             || !self.fixed.is_empty()
             || self.seed.is_some()
             || self.sample_count.is_some()
-            || place.optimization.is_some()
-            || place.provider.is_some()
-            || place.latency_seconds.is_some()
     }
 }
 
@@ -601,7 +603,9 @@ pub(crate) struct Plan {
     #[command(flatten)]
     pub(crate) selection: Selection,
     #[command(flatten)]
-    pub(crate) running: Running,
+    pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
 }
 
 #[derive(Args, Debug)]

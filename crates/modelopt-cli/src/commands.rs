@@ -16,8 +16,9 @@ use crate::args::{self, Arguments, Command, Common};
 use crate::files::{Input, Output};
 use crate::progress::Bar;
 use crate::settings::{
-    apply_enforcing, apply_gate, apply_integers, apply_planning, apply_precision, apply_running,
-    apply_searching, apply_selection, default_cache, settings, settings_over,
+    apply_enforcing, apply_gate, apply_integers, apply_place, apply_planning, apply_precision,
+    apply_running, apply_sampling, apply_searching, apply_selection, default_cache, settings,
+    settings_over,
 };
 use crate::{Done, Usage, show};
 
@@ -164,19 +165,24 @@ fn best_plan_beside(output: &Path) -> PathBuf {
 }
 
 fn plan(args: &args::Plan, common: &Common) -> Result<Done> {
+    if !args.sensitivity && args.sampling.is_given() {
+        let message = "the model is run with --sensitivity only: samples, sizes and seeds need it";
+        return Err(Usage(message.into()).into());
+    }
+    if !args.sensitivity && args.selection.plan.is_some() && args.place.runtime.is_some() {
+        let message = "--runtime is for the default rules, which --plan replaces; with both, only \
+                       --sensitivity makes sense";
+        return Err(Usage(message.into()).into());
+    }
     let mut config = settings(common)?;
     config.scheme = args.scheme.or(config.scheme);
     apply_integers(&mut config, &args.integers);
     apply_precision(&mut config, &args.precision)?;
     apply_selection(&mut config, &args.selection)?;
     check_distinct(args.save.as_deref(), &[&args.input])?;
+    apply_place(&mut config, &args.place);
+    apply_sampling(&mut config, &args.sampling)?;
     let input = Input::new(&args.input)?;
-    apply_running(&mut config, &args.running)?;
-    if !args.sensitivity && args.running.runs_something() {
-        let message =
-            "the model is run with --sensitivity only: samples, sizes and threads need it";
-        return Err(Usage(message.into()).into());
-    }
     if args.sensitivity {
         return sensitivity(&input, args, &config, common);
     }

@@ -133,6 +133,10 @@ pub(crate) fn apply_running(config: &mut Config, args: &args::Running) -> Result
     apply_place(config, &args.place);
     config.measure_latency &= !args.no_latency;
     config.threads = args.threads.unwrap_or(config.threads);
+    apply_sampling(config, &args.sampling)
+}
+
+pub(crate) fn apply_sampling(config: &mut Config, args: &args::Sampling) -> Result<()> {
     config.seed = args.seed.unwrap_or(config.seed);
     config.sample_count = args.sample_count.unwrap_or(config.sample_count);
     if args.samples.is_some() {

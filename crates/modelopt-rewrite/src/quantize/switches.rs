@@ -5,7 +5,7 @@
 //! y = MatMul(x, W)
 //!   =>
 //! W' = Add(W, Mul(D, s_w))           D: dequantized minus original weights
-//! x' = Add(x, Mul(Sub(DequantizeLinear(DynamicQuantizeLinear(x)), x), s_x))
+//! x' = Add(x, Mul(Sub(dequantized(DynamicQuantizeLinear(x)), x), s_x))
 //! y = MatMul(x', W')
 //! ```
 //!
@@ -162,7 +162,12 @@ fn round_activation(model: &mut Model, id: NodeId, at: (ValueId, usize)) {
         &[x.into()],
         &[],
     );
-    let back = patch.node(before, "DequantizeLinear", name.as_str(), &[values, scale, zero], &[]);
+    // Not DequantizeLinear: tract takes only constant scales there.
+    let to_float = [("to", i64::from(DataType::FLOAT.number()).into())];
+    let [values, zero] =
+        [values, zero].map(|of| patch.node(before, "Cast", name.as_str(), &[of], &to_float));
+    let centred = patch.node(before, "Sub", name.as_str(), &[values, zero], &[]);
+    let back = patch.node(before, "Mul", name.as_str(), &[centred, scale], &[]);
     let error = patch.node(before, "Sub", name.as_str(), &[back, x.into()], &[]);
     let error = patch.node(before, "Mul", name.as_str(), &[error, switch], &[]);
     patch.node(before, "Add", name.as_str(), &[x.into(), error], &[]);
