@@ -98,7 +98,7 @@ pub(crate) fn check(model: &Model, plan: &Plan) -> Result<(), PlanError> {
             return refuse("its smoothing must be positive, and all its numbers finite");
         }
         if !line.smoothing.is_empty() {
-            let weight = smoothing::smoothable(layer);
+            let weight = smoothing::smoothable(model, layer);
             let weight = weight.filter(|w| smoothing::depth(w) == Some(line.smoothing.len()));
             let Some(weight) = weight else {
                 return refuse("its smoothing does not fit the weight");
@@ -162,7 +162,7 @@ fn groups(model: &Model, plan: &Plan, seen: &Seen) -> Vec<Group> {
     for layer in layers::find(model, 0) {
         let Some(&place) = places.get(layer.name.as_str()) else { continue };
         let dynamic = plan.layers[place].scheme == Scheme::Int8Dynamic;
-        let Some(weight) = smoothing::smoothable(&layer).filter(|_| dynamic).cloned() else {
+        let Some(weight) = smoothing::smoothable(model, &layer).filter(|_| dynamic).cloned() else {
             continue;
         };
         let known = seen

@@ -60,7 +60,11 @@ pub(crate) fn fits(model: &Model, id: NodeId, channels: usize) -> bool {
             let alone = model.value(model.resolve(bias)).uses().len() == 1;
             alone && model.constant(bias).is_some_and(|bias| is_bias(&bias, channels))
         }
-        None => true,
+        // It is to be of the type of the weight.
+        None => {
+            let weight = model.node(id).input(1).and_then(|weight| model.constant(weight));
+            weight.is_some_and(|weight| weight.dtype() == DataType::FLOAT)
+        }
     }
 }
 

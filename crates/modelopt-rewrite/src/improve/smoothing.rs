@@ -16,7 +16,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use modelopt_graph::{GraphId, Model, NodeId, Patch, Place, Tensor, Use, ValueId};
+use modelopt_graph::{
+    DataType, GraphId, Model, NodeId, Patch, Place, Producer, Tensor, Use, ValueId,
+};
 
 use crate::engine::{self, BrokenRewrite};
 use crate::layers::{self, Role, WeightUse};
@@ -40,7 +42,7 @@ pub(crate) fn apply(model: &mut Model, plan: &Plan) -> Result<(), BrokenRewrite>
         .into_iter()
         .filter_map(|layer| {
             let factors = *factors.get(layer.name.as_str())?;
-            let weight = smoothable(&layer)?.clone();
+            let weight = smoothable(model, &layer)?.clone();
             (depth(&weight) == Some(factors.len())).then_some((layer.node, weight, factors))
         })
         .collect();
@@ -69,11 +71,14 @@ pub(crate) fn apply(model: &mut Model, plan: &Plan) -> Result<(), BrokenRewrite>
     Ok(())
 }
 
-/// The weight of a layer that can be smoothed: a matrix on the right of a product.
-pub(crate) fn smoothable(layer: &layers::Layer) -> Option<&WeightUse> {
+/// The weight of a layer that can be smoothed: a matrix of floats on the right of a product, that is
+/// an initializer.
+pub(crate) fn smoothable<'a>(model: &Model, layer: &'a layers::Layer) -> Option<&'a WeightUse> {
     let fits = |weight: &&WeightUse| {
         weight.input == 1
             && weight.tensor.shape().len() == 2
+            && weight.tensor.dtype() == DataType::FLOAT
+            && matches!(model.value(weight.value).producer(), Producer::Initializer(_))
             && matches!(weight.role, Role::MatMulRight | Role::GemmB { .. })
     };
     layer.weights.iter().find(fits)
@@ -225,7 +230,7 @@ fn broadcast(tensor: &Tensor, factors: &[f32]) -> Option<Tensor> {
     let numbers = tensor.to_f32()?;
     let mut shape = tensor.shape().to_vec();
     let last = shape.last().copied().unwrap_or(1);
-    if tensor.dtype() != modelopt_graph::DataType::FLOAT || (last != 1 && last != factors.len()) {
+    if tensor.dtype() != DataType::FLOAT || (last != 1 && last != factors.len()) {
         return None;
     }
     let wide: Vec<f32> = if last == factors.len() {
