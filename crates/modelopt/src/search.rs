@@ -214,11 +214,11 @@ impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
             // In growing batches, whatever is predicted.
             let least = low + 1 + low / 4;
             let next = (least..=steps.len()).find(|&count| steps[count - 1].excess <= target);
-            let Some(count) = next else { return Ok(report::SearchEnd::Impossible) };
-            let plan = ladder.plan(&steps[..count]);
-            if !is_worthwhile(&plan) {
+            let count = next.unwrap_or(steps.len()).min(most_worthwhile(&ladder, &steps));
+            if count <= low {
                 return Ok(report::SearchEnd::Impossible);
             }
+            let plan = ladder.plan(&steps[..count]);
             let what = format!("{} down the ladder", counted(&ladder.moved(&steps[..count])));
             let tried = self.attempt(&plan, what, ladder::cost(&steps[..count]))?;
             if tried.passes {
@@ -464,6 +464,12 @@ fn is_worthwhile(plan: &Plan) -> bool {
         plan.layers.iter().filter(|layer| fits(layer.scheme)).map(|l| l.bytes).sum::<u64>()
     };
     bytes(Scheme::is_int8) as f64 >= LEAST_INT8 * bytes(|_| true) as f64
+}
+
+/// How many steps can be taken before too little is left in int8.
+fn most_worthwhile(ladder: &Ladder, steps: &[ladder::Step]) -> usize {
+    let counts: Vec<usize> = (1..=steps.len()).collect();
+    counts.partition_point(|&count| is_worthwhile(&ladder.plan(&steps[..count])))
 }
 
 /// The number of steps between two whose predicted excess is nearest to the geometric middle.
