@@ -55,17 +55,13 @@ struct Slot {
 /// Whether the output of a layer can be corrected for that many channels.
 pub(crate) fn fits(model: &Model, id: NodeId, channels: usize) -> bool {
     let Some(slot) = slot(model, id) else { return false };
-    match model.node(slot.node).input(slot.input) {
-        Some(bias) => {
-            let alone = model.value(model.resolve(bias)).uses().len() == 1;
-            alone && model.constant(bias).is_some_and(|bias| is_bias(&bias, channels))
-        }
-        // It is to be of the type of the weight.
-        None => {
-            let weight = model.node(id).input(1).and_then(|weight| model.constant(weight));
-            weight.is_some_and(|weight| weight.dtype() == DataType::FLOAT)
-        }
+    if let Some(bias) = model.node(slot.node).input(slot.input) {
+        let alone = model.value(model.resolve(bias)).uses().len() == 1;
+        return alone && model.constant(bias).is_some_and(|bias| is_bias(&bias, channels));
     }
+    // A new one is to be of the type of the weight.
+    let weight = model.node(id).input(1).and_then(|weight| model.constant(weight));
+    weight.is_some_and(|weight| weight.dtype() == DataType::FLOAT)
 }
 
 fn is_bias(bias: &Tensor, channels: usize) -> bool {
