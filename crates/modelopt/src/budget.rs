@@ -48,6 +48,13 @@ impl Budget {
     pub(crate) fn is_stopped(&self) -> bool {
         self.stop.is_stopped()
     }
+
+    /// The same, ending so much earlier.
+    pub(crate) fn holding_back(&self, reserve: Duration) -> Self {
+        let now = Instant::now();
+        let earlier = |end: Instant| end.checked_sub(reserve).unwrap_or(now);
+        Budget { stop: self.stop.clone(), deadline: self.deadline.map(earlier) }
+    }
 }
 
 #[cfg(test)]
@@ -61,6 +68,7 @@ mod tests {
         assert!(endless.allows(Duration::from_secs(1 << 40)));
         let short = Budget::new(now, Some(60.0), Stop::default());
         assert!(short.allows(Duration::from_secs(1)) && !short.allows(Duration::from_secs(61)));
+        assert!(!short.holding_back(Duration::from_secs(50)).allows(Duration::from_secs(20)));
         let stop = Stop::default();
         let stopped = Budget::new(now, None, stop.clone());
         stop.stop();

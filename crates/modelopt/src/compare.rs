@@ -49,7 +49,7 @@ pub fn compare(
     let samples = run::samples(&model, config)?;
     progress(Progress::Step("preparing the original"));
     let mut target = run::target(original, &samples, config)?;
-    let judged = judging::Candidate { path: candidate, casting: None };
+    let judged = judging::Candidate { path: candidate, casting: None, known: false };
     let run = judging::run_both(&mut target, judged, &samples, config, progress)?;
     if let Some(failure) = &run.failure {
         return Err(ErrorKind::Candidate(failure.clone()).into());

@@ -21,10 +21,16 @@ pub(crate) struct Candidate<'a> {
     pub(crate) path: &'a Path,
     /// How it takes and gives what the original has in float32, if in another type.
     pub(crate) casting: Option<&'a Casting>,
+    /// Whether it ran in this process already and is not going to be emitted, so that no child need
+    /// try it.
+    pub(crate) known: bool,
 }
 
 impl Candidate<'_> {
     fn ready(&self, bench: &Bench<'_>, samples: &[Sample]) -> Result<Ready, RuntimeError> {
+        if self.known {
+            return Ok(Ready { session: bench.prepare(self.path)?, cost: None });
+        }
         let Some(casting) = self.casting else { return bench.ready(self.path, samples) };
         let first = casting.samples(samples.get(..1).unwrap_or_default());
         let ready = bench.ready(self.path, &first)?;

@@ -163,7 +163,9 @@ impl<'a> Search<'a> {
             outcome.warnings.clone_from(&warnings);
             searched.tell(&mut outcome);
             if let (false, Some(ground), false) = (skip, &mut ground, budget.is_stopped()) {
-                let candidate = Candidate { path: staged.path(), casting: casting.as_ref() };
+                let known = searched.end.is_some() && !searched.passes;
+                let (path, casting) = (staged.path(), casting.as_ref());
+                let candidate = Candidate { path, casting, known };
                 let judged =
                     outcome.judge(&job, candidate, ground, &mut cache, &mut searched, progress);
                 if let Err(error) = judged {

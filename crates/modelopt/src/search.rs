@@ -171,6 +171,8 @@ impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
         if tried.passes {
             return Ok(report::SearchEnd::Found);
         }
+        // Looking at activations and choosing refinements takes as long as some trials.
+        self.afford(self.last * 2)?;
         let seen = sensitivity::statistics(&self.prover, &base, self.progress);
         let seen = seen.unwrap_or_else(|why| {
             self.found.warnings.push(format!("activations could not be measured: {why}"));
@@ -327,14 +329,15 @@ impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
     ) {
         probed.push(sample);
         (self.progress)(Progress::Step("measuring what each layer costs"));
+        let budget = self.budget.holding_back(self.reserve() + self.last);
         let told = match probe {
             Ok(probe) => probe
-                .alone(&self.prover, &self.yardstick, sample, self.budget, self.progress)
+                .alone(&self.prover, &self.yardstick, sample, &budget, self.progress)
                 .map(|excesses| ladder.measured(probe.switches(), &excesses)),
             Err(why) => Err(why.clone()),
         };
         if let Err(why) = told
-            && self.budget.allows(Duration::ZERO)
+            && budget.allows(Duration::ZERO)
         {
             let message =
                 format!("layers are ranked by their own error, not by what it does: {why}");
@@ -356,10 +359,8 @@ impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
         if self.left == 0 {
             return Err(Over(report::SearchEnd::OutOfTrials));
         }
-        // The verdict takes one more run, and latency.
-        let reserve = self.last.mul_f64(2.5) + self.verdict_seconds();
-        if !self.found.trials.is_empty() && !self.budget.allows(self.last + reserve) {
-            return Err(Over(report::SearchEnd::OutOfTime));
+        if !self.found.trials.is_empty() {
+            self.afford(self.last)?;
         }
         self.left -= 1;
         let started = Instant::now();
@@ -416,8 +417,22 @@ impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
         Ok(tried)
     }
 
+    /// What the verdict will take: one more run, and latency.
+    fn reserve(&self) -> Duration {
+        self.last.mul_f64(2.5) + self.latency_seconds()
+    }
+
+    /// Refuses what takes this long, if no time is left for the verdict then.
+    fn afford(&self, cost: Duration) -> Result<(), Over> {
+        if self.budget.is_stopped() {
+            return Err(Over(report::SearchEnd::Stopped));
+        }
+        let fits = self.budget.allows(cost + self.reserve());
+        if fits { Ok(()) } else { Err(Over(report::SearchEnd::OutOfTime)) }
+    }
+
     /// What measuring latency takes at least.
-    fn verdict_seconds(&self) -> Duration {
+    fn latency_seconds(&self) -> Duration {
         let seconds =
             if self.config.measure_latency { self.config.latency.min_seconds } else { 0.0 };
         Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default()
