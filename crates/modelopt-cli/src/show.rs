@@ -43,6 +43,15 @@ fn indented(mut table: Table, right: &[usize]) -> String {
     })
 }
 
+/// The first of layers that share a weight, and how many others there are.
+fn sharing(layers: &[String]) -> String {
+    let first = cell(layers.first().map_or("", String::as_str));
+    match layers.len() {
+        0 | 1 => first,
+        count => format!("{first} and {} more that share its weight", count - 1),
+    }
+}
+
 /// Bytes as people write them: powers of 1000, three digits.
 pub(crate) fn bytes(count: u64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB"];

@@ -53,6 +53,12 @@ pub(crate) fn apply(model: &mut Model, plan: &Plan) -> Result<(), BrokenRewrite>
     bias::apply(model, plan)
 }
 
+/// The numbers of one refinement, by name of the layers that have it.
+fn refinements(plan: &Plan, of: impl Fn(&crate::PlannedLayer) -> &[f32]) -> HashMap<&str, &[f32]> {
+    let numbers = plan.layers.iter().map(|line| (line.name.as_str(), of(line)));
+    numbers.filter(|(_, numbers)| !numbers.is_empty()).collect()
+}
+
 /// The plan with smoothing and bias corrections for its int8 layers, where they help; those that it
 /// had are replaced. `seen` is what was seen of the activation of each layer, by name.
 pub fn improve(model: &Model, plan: &Plan, seen: &Seen, wanted: Improvements) -> Plan {

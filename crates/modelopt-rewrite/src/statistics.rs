@@ -179,11 +179,6 @@ impl Statistics {
         self.squares.iter().map(|square| square / self.count.max(1) as f64).collect()
     }
 
-    /// The largest magnitude of each channel over all samples.
-    pub fn peaks(&self) -> Vec<f32> {
-        self.peaks_but(None)
-    }
-
     /// How many samples are kept apart.
     pub(crate) fn kept(&self) -> usize {
         self.ranges.len()
@@ -240,12 +235,12 @@ mod tests {
         last.add(&x, ChannelAxis::Last);
         assert_eq!(last.means(), [2.0, 0.0, 4.0]);
         assert_eq!(last.mean_squares(), [5.0, 4.0, 17.0]);
-        assert_eq!(last.peaks(), [3.0, 2.0, 5.0]);
+        assert_eq!(last.peaks_but(None), [3.0, 2.0, 5.0]);
         let x = x.reshaped(vec![1, 2, 3]).unwrap();
         let mut second = Statistics::default();
         second.add(&x, ChannelAxis::Second);
         assert_eq!((second.channels(), second.count), (2, 3));
-        assert_eq!(second.peaks(), [3.0, 5.0]);
+        assert_eq!(second.peaks_but(None), [3.0, 5.0]);
     }
 
     #[test]

@@ -126,7 +126,7 @@ impl<'a> Search<'a> {
                 Err(error) => tolerate(error, config, &mut warnings)?,
             }
         }
-        let start = match &mut ground {
+        let mut start = match &mut ground {
             Some(ground) => {
                 let mut notes = Notes { cache: &mut cache, warnings: &mut warnings };
                 planning::informed(&original, &prepared, ground, config, &mut notes, progress)?
@@ -143,7 +143,6 @@ impl<'a> Search<'a> {
             budget: &budget,
         };
         let mut searched = Searched::default();
-        let mut start = start;
         let plan = job.search(&start, &mut ground, &mut searched, progress);
         let (mut made, mut casting) = job.made(plan, &mut warnings)?;
         let skip = made.unchanged || !runs;

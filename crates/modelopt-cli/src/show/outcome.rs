@@ -10,7 +10,7 @@ use modelopt::{Compared, Outcome};
 
 use super::runs::{latency, ran, unjudged};
 use super::search::trials;
-use super::{bytes, cell, decibels, indented, milliseconds, table};
+use super::{bytes, cell, decibels, indented, milliseconds, sharing, table};
 
 /// How many of the worst layers are named.
 const NAMED: usize = 8;
@@ -127,15 +127,10 @@ fn failures(outcome: &Outcome) -> String {
         text += "\n  worst layers, each changed alone:\n";
         let mut rows = table(&["SQNR", "scheme", "layer"]);
         for culprit in outcome.culprits.iter().take(NAMED) {
-            let shared = match culprit.layers.len() {
-                1 => String::new(),
-                count => format!(" and {} more that share its weight", count - 1),
-            };
-            let first = cell(culprit.layers.first().map_or("", String::as_str));
             rows.add_row([
                 decibels(culprit.sqnr_db),
                 culprit.scheme.clone(),
-                format!("{first}{shared}"),
+                sharing(&culprit.layers),
             ]);
         }
         text += &indented(rows, &[0]);
@@ -148,10 +143,8 @@ fn failures(outcome: &Outcome) -> String {
                 Ok(Scheme::Bf16) => ", or --to bf16-weights",
                 _ => "",
             };
-            let best = outcome.search_end.and(outcome.parity()).map(|parity| {
-                let floats = parity.outputs.iter().filter_map(|output| output.float.as_ref());
-                floats.map(|float| float.sqnr_db).fold(f64::INFINITY, f64::min)
-            });
+            // The verdict is the last trial of a search.
+            let best = outcome.trials.last().and_then(|trial| trial.sqnr_db);
             let _ = match best {
                 Some(best) if best.is_finite() => {
                     writeln!(

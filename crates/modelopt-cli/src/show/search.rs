@@ -7,7 +7,7 @@ use modelopt::report::{SearchEnd, Trial};
 use modelopt::{Outcome, Ranked};
 
 use super::runs::ran;
-use super::{bytes, cell, decibels, indented, table};
+use super::{bytes, cell, decibels, indented, sharing, table};
 
 /// The trials of a search, where it took more than running the default plan and judging it.
 pub(super) fn trials(outcome: &Outcome) -> String {
@@ -48,11 +48,6 @@ pub(crate) fn sensitivity(ranked: &Ranked) -> String {
         table(&["gained without", "alone", "weights", "activation", "bytes", "scheme", "layer"]);
     let figure = |db: Option<f64>| db.map_or_else(|| "-".to_owned(), decibels);
     for entry in &ranked.layers {
-        let shared = match entry.layers.len() {
-            1 => String::new(),
-            count => format!(" and {} more that share its weight", count - 1),
-        };
-        let first = cell(entry.layers.first().map_or("", String::as_str));
         rows.add_row([
             figure(entry.gained_db),
             figure(entry.alone_db),
@@ -60,7 +55,7 @@ pub(crate) fn sensitivity(ranked: &Ranked) -> String {
             figure(entry.layer_activation_db),
             bytes(entry.bytes),
             entry.scheme.clone(),
-            format!("{first}{shared}"),
+            sharing(&entry.layers),
         ]);
     }
     let mut text = String::new();

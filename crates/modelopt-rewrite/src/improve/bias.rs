@@ -11,7 +11,6 @@
 //! A convolution without a bias gets one; a product that no constant is added to stays as it is, and
 //! so does one whose bias others share: a copy of it would make the file larger.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use modelopt_graph::{DataType, Model, NodeId, Patch, Tensor};
@@ -22,12 +21,7 @@ use crate::plan::Plan;
 
 /// Carries out the bias corrections of a plan.
 pub(crate) fn apply(model: &mut Model, plan: &Plan) -> Result<(), BrokenRewrite> {
-    let corrections: HashMap<&str, &[f32]> = plan
-        .layers
-        .iter()
-        .filter(|layer| !layer.bias_correction.is_empty())
-        .map(|layer| (layer.name.as_str(), layer.bias_correction.as_slice()))
-        .collect();
+    let corrections = super::refinements(plan, |line| &line.bias_correction);
     if corrections.is_empty() {
         return Ok(());
     }

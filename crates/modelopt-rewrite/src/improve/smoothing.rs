@@ -29,12 +29,7 @@ const DEPTH: usize = 8;
 
 /// Carries out the smoothing of a plan. The model computes the same, up to float rounding.
 pub(crate) fn apply(model: &mut Model, plan: &Plan) -> Result<(), BrokenRewrite> {
-    let factors: HashMap<&str, &[f32]> = plan
-        .layers
-        .iter()
-        .filter(|layer| !layer.smoothing.is_empty())
-        .map(|layer| (layer.name.as_str(), layer.smoothing.as_slice()))
-        .collect();
+    let factors = super::refinements(plan, |line| &line.smoothing);
     if factors.is_empty() {
         return Ok(());
     }
