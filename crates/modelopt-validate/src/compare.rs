@@ -1,10 +1,19 @@
 //! Runs both models on the same samples.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
-use modelopt_runtime::{RuntimeError, Sample, SampleKind, Session};
+use modelopt_graph::Tensor;
+use modelopt_runtime::{Outputs, RuntimeError, Sample, SampleKind, Session};
 
+use crate::origin::Origins;
+use crate::profile::Profile;
 use crate::{Accumulator, Parity, Tolerance};
+
+/// The most that outputs of the original may take to be kept, in bytes.
+const MOST_KEPT: usize = 1 << 30;
 
 /// Why two models could not be compared.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +22,16 @@ pub enum CompareError {
     /// There is nothing to run the models on.
     #[error("there are no samples to compare the models on; give or synthesise at least one")]
     NoSamples,
+    /// There is not one number on a sample that another could be held against.
+    #[error(
+        "no finite value to compare: on sample '{sample}' the original's output '{output}' is NaN throughout"
+    )]
+    NothingComparable {
+        /// Name of the sample.
+        sample: String,
+        /// Name of the output, the first of several.
+        output: String,
+    },
     /// One of the models did not run.
     #[error("the {side} model failed on sample '{sample}': {source}")]
     Run {
@@ -43,38 +62,122 @@ impl fmt::Display for Side {
     }
 }
 
-/// Parity on all samples, with the default [`Tolerance`].
-///
-/// `progress` is told how many samples are done, and of how many, after each. Outputs are let go
-/// as soon as they are compared.
-pub fn compare(
-    original: &mut dyn Session,
-    candidate: &mut dyn Session,
-    samples: &[Sample],
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<Parity, CompareError> {
-    compare_within(Tolerance::default(), original, candidate, samples, progress)
+/// Outputs of the original on its samples, as far as there is room.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// By place of the sample.
+    known: HashMap<usize, Outputs>,
+    bytes: usize,
 }
 
-/// [`compare`] with another tolerance.
-pub fn compare_within(
-    close: Tolerance,
-    original: &mut dyn Session,
+/// What the original makes of samples.
+pub struct References<'a> {
+    session: &'a mut dyn Session,
+    samples: &'a [Sample],
+    kept: &'a mut Kept,
+}
+
+impl fmt::Debug for References<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("References").field("kept", &self.kept.bytes).finish_non_exhaustive()
+    }
+}
+
+impl<'a> References<'a> {
+    /// Those of a session; `kept` belongs to it and to these samples, and is empty at first.
+    pub fn new(session: &'a mut dyn Session, samples: &'a [Sample], kept: &'a mut Kept) -> Self {
+        References { session, samples, kept }
+    }
+
+    /// The samples.
+    pub fn samples(&self) -> &'a [Sample] {
+        self.samples
+    }
+
+    /// The original's outputs on the sample at a place.
+    ///
+    /// # Errors
+    /// If the original does not run on it, or there is no such sample.
+    pub fn get(&mut self, place: usize) -> Result<Cow<'_, Outputs>, CompareError> {
+        if !self.kept.known.contains_key(&place) {
+            let sample = self.samples.get(place).ok_or(CompareError::NoSamples)?;
+            let outputs = self.session.run(&sample.inputs).map_err(|source| CompareError::Run {
+                side: Side::Original,
+                sample: sample.name.clone(),
+                source,
+            })?;
+            let size: usize = outputs.values().map(Tensor::byte_len).sum();
+            if self.kept.bytes + size > MOST_KEPT {
+                return Ok(Cow::Owned(outputs));
+            }
+            self.kept.bytes += size;
+            self.kept.known.insert(place, outputs);
+        }
+        self.kept.known.get(&place).map(Cow::Borrowed).ok_or(CompareError::NoSamples)
+    }
+
+    /// What the outputs are like on all samples.
+    ///
+    /// # Errors
+    /// If the original does not run on one, or makes nothing of it that could be compared.
+    pub fn profile(&mut self, origins: Origins) -> Result<Profile, CompareError> {
+        let samples = self.samples;
+        if samples.is_empty() {
+            return Err(CompareError::NoSamples);
+        }
+        for (place, sample) in samples.iter().enumerate() {
+            if let Some(output) = not_a_number(&*self.get(place)?) {
+                return Err(CompareError::NothingComparable { sample: sample.name.clone(), output });
+            }
+        }
+        Profile::of(origins, samples.len(), |place, see| {
+            see(&*self.get(place)?);
+            Ok(())
+        })
+    }
+}
+
+/// The first output, if all of them are NaN throughout, or empty.
+fn not_a_number(outputs: &Outputs) -> Option<String> {
+    let mut first = None;
+    for (name, tensor) in outputs {
+        let floats = crate::float::Floats::of(tensor)?;
+        let mut comparable = false;
+        floats.each_block(|block| comparable |= block.iter().any(|x| !x.is_nan()));
+        if comparable {
+            return None;
+        }
+        if !tensor.is_empty() {
+            first.get_or_insert_with(|| name.clone());
+        }
+    }
+    first
+}
+
+/// Parity on all samples, with the default [`Tolerance`].
+///
+/// `profile` says what the original's outputs are like, see [`References::profile`]. `progress` is
+/// told how many samples are done, and of how many, after each.
+///
+/// # Errors
+/// If one of the models does not run on a sample.
+pub fn compare(
+    references: &mut References<'_>,
     candidate: &mut dyn Session,
-    samples: &[Sample],
+    profile: &Arc<Profile>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Parity, CompareError> {
-    if samples.is_empty() {
-        return Err(CompareError::NoSamples);
-    }
-    let mut accumulator = Accumulator::new(close);
-    for (done, sample) in samples.iter().enumerate() {
-        let failed =
-            |side| move |source| CompareError::Run { side, sample: sample.name.clone(), source };
-        let ours = original.run(&sample.inputs).map_err(failed(Side::Original))?;
-        let theirs = candidate.run(&sample.inputs).map_err(failed(Side::Candidate))?;
-        accumulator.add(&sample.name, sample.kind == SampleKind::Synthetic, &ours, &theirs);
-        progress(done + 1, samples.len());
+    let samples = references.samples();
+    let mut accumulator = Accumulator::new(Arc::clone(profile), Tolerance::default());
+    for (place, sample) in samples.iter().enumerate() {
+        let theirs = candidate.run(&sample.inputs).map_err(|source| CompareError::Run {
+            side: Side::Candidate,
+            sample: sample.name.clone(),
+            source,
+        })?;
+        let synthetic = sample.kind == SampleKind::Synthetic;
+        accumulator.add(&sample.name, synthetic, &*references.get(place)?, &theirs);
+        progress(place + 1, samples.len());
     }
     Ok(accumulator.finish())
 }
@@ -110,16 +213,25 @@ mod tests {
         xs.iter().map(|&x| sample(x, SampleKind::Real)).collect()
     }
 
+    fn compared(
+        original: &mut Times,
+        candidate: &mut Times,
+        samples: &[Sample],
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Parity, CompareError> {
+        let mut kept = Kept::default();
+        let mut references = References::new(original, samples, &mut kept);
+        let profile = Arc::new(references.profile(Origins::default())?);
+        compare(&mut references, candidate, &profile, progress)
+    }
+
     #[test]
     fn samples_are_combined_and_progress_is_told() {
         let mut told = Vec::new();
-        let parity = compare(
-            &mut Times(1.0, 10.0),
-            &mut Times(1.5, 10.0),
-            &real(&[1.0, 4.0]),
-            &mut |done, of| told.push((done, of)),
-        )
-        .unwrap();
+        let (mut original, mut candidate) = (Times(1.0, 10.0), Times(1.5, 10.0));
+        let mut tell = |done, of| told.push((done, of));
+        let parity =
+            compared(&mut original, &mut candidate, &real(&[1.0, 4.0]), &mut tell).unwrap();
         assert_eq!(told, [(1, 2), (2, 2)]);
         assert_eq!((parity.samples, parity.synthetic), (2, false));
         assert_eq!(parity.outputs[0].float.as_ref().unwrap().max_abs_error, 2.0);
@@ -129,35 +241,38 @@ mod tests {
     fn synthetic_samples_are_told() {
         let samples = [sample(1.0, SampleKind::Real), sample(2.0, SampleKind::Synthetic)];
         let model = || Times(1.0, 10.0);
-        let parity = compare(&mut model(), &mut model(), &samples, &mut |_, _| {}).unwrap();
+        let parity = compared(&mut model(), &mut model(), &samples, &mut |_, _| {}).unwrap();
         assert!(parity.synthetic);
-    }
-
-    #[test]
-    fn a_tolerance_of_your_own_decides_what_is_close() {
-        let close = Tolerance { rtol: 0.6, atol: 0.0 };
-        let (mut original, mut candidate) = (Times(1.0, 10.0), Times(1.5, 10.0));
-        let parity =
-            compare_within(close, &mut original, &mut candidate, &real(&[1.0]), &mut |_, _| {});
-        assert_eq!(parity.unwrap().outputs[0].float.as_ref().unwrap().outside_tolerance, 0.0);
     }
 
     #[test]
     fn failures_name_the_side_the_sample_and_the_cause() {
         let samples = real(&[1.0, 4.0]);
-        let error = compare(&mut Times(1.0, 9.0), &mut Times(1.0, 2.0), &samples, &mut |_, _| {})
+        let error = compared(&mut Times(1.0, 9.0), &mut Times(1.0, 2.0), &samples, &mut |_, _| {})
             .unwrap_err()
             .to_string();
         assert!(error.starts_with("the candidate model failed on sample 's4': "), "{error}");
         assert!(error.contains("'4'"), "{error}");
-        let error = compare(&mut Times(1.0, 0.0), &mut Times(1.0, 0.0), &samples, &mut |_, _| {})
+        let error = compared(&mut Times(1.0, 0.0), &mut Times(1.0, 0.0), &samples, &mut |_, _| {})
             .unwrap_err();
         assert!(matches!(error, CompareError::Run { side: Side::Original, .. }));
     }
 
     #[test]
     fn no_samples_is_an_error() {
-        let error = compare(&mut Times(1.0, 0.0), &mut Times(1.0, 0.0), &[], &mut |_, _| {});
+        let error = compared(&mut Times(1.0, 0.0), &mut Times(1.0, 0.0), &[], &mut |_, _| {});
         assert!(matches!(error, Err(CompareError::NoSamples)));
+    }
+
+    #[test]
+    fn nothing_to_compare_is_an_error_that_names_sample_and_output() {
+        let samples = real(&[1.0, 2.0]);
+        let mut broken = Times(f32::NAN, 9.0);
+        let error = compared(&mut broken, &mut Times(1.0, 9.0), &samples, &mut |_, _| {});
+        let told = error.unwrap_err().to_string();
+        assert!(told.contains("'s1'") && told.contains("'y'"), "{told}");
+        let (nan, one) = (Tensor::scalar(f32::NAN), Tensor::scalar(1i64));
+        let outputs: Outputs = [("y".to_owned(), nan), ("n".to_owned(), one)].into();
+        assert_eq!(not_a_number(&outputs), None);
     }
 }

@@ -1,16 +1,21 @@
 //! How far two float tensors are apart.
 
-use crate::resolution::{Errors, Magnitudes};
 use std::borrow::Cow;
+use std::ops::Range;
 
 use modelopt_graph::{DataType, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::number::Float;
+use crate::profile::{
+    Band, FEW, LEAST_OF_FEW, OutputProfile, PROBABILITY_SCALE, Part, band_of,
+};
 
 /// Independent accumulators, so that the compiler can use vector registers.
 const LANES: usize = 4;
+/// What may stand where the original has nothing but zeros.
+const NOTHING: f64 = 1e-6;
 /// Elements widened to float64 at a time; two blocks fit the first-level cache.
 const BLOCK: usize = 1024;
 
@@ -58,10 +63,13 @@ pub struct FloatParity {
     #[serde(with = "crate::number")]
     #[schemars(with = "Float")]
     pub rmse: f64,
-    /// Signal to quantization noise ratio, `10 · log10(Σ ref² / Σ (ref − cand)²)` in dB.
+    /// Signal to quantization noise ratio, `10 · log10(Σ ref² / Σ (ref − cand)²)` in dB, of the
+    /// worst part on its worst sample.
     ///
-    /// Errors below what the type resolves beside the largest element of any sample (four units in
-    /// its last place) do not count, unless no sample has others.
+    /// Errors below what the type resolves beside the part's largest element on any sample (four
+    /// units in its last place) do not count, unless no sample has others. Errors of probabilities
+    /// are held against 0.1 where that is more. Elements that stand for something else than a
+    /// quantity are left out; they must stay what they are.
     /// +∞ when equal (all zero and no elements included), −∞ when the original is all zero and
     /// the candidate is not.
     #[serde(with = "crate::number")]
@@ -100,19 +108,62 @@ pub struct FloatParity {
     pub top5: Option<f64>,
 }
 
+/// What one sample told of one output.
+pub(crate) struct SampleFigures {
+    /// The figures of all of it, but for `top1` and `top5`.
+    pub(crate) whole: FloatParity,
+    /// Those of its parts, by index and then by value.
+    pub(crate) parts: Vec<PartFigures>,
+    /// For each band: elements, and those that did not stay what they stand for.
+    pub(crate) sentinels: Vec<(u64, u64)>,
+}
+
+/// What one sample told of one part.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PartFigures {
+    /// Elements that were compared, or became uncomparable.
+    pub(crate) elements: u64,
+    /// The ratio to all errors, in dB.
+    pub(crate) plain_db: f64,
+    /// The ratio to those that the type resolves; `None` if there are none.
+    pub(crate) resolved_db: Option<f64>,
+    pub(crate) max_abs_error: f64,
+}
+
 impl FloatParity {
-    /// The figures of one sample, without `top1` and `top5`, and what tells whether they mean
-    /// anything.
+    /// The figures of one sample.
     pub(crate) fn of(
         sample: &str,
-        original: &Floats<'_>,
-        candidate: &Floats<'_>,
+        shape: &[usize],
+        (original, candidate): (&Floats<'_>, &Floats<'_>),
         close: Tolerance,
-    ) -> (Self, Errors) {
-        let sums = Sums::of(original, candidate, close);
+        profile: &OutputProfile,
+    ) -> SampleFigures {
+        let mut walk = Walk::new(profile);
+        let (period, runs) = profile.runs(shape);
+        for block in 0..original.len().checked_div(period).unwrap_or(0) {
+            for (part, range) in &runs {
+                let start = block * period + range.start;
+                walk.add(*part, (original, candidate), start..start + range.len(), close);
+            }
+        }
+        let Walk { by_index, by_value, sentinels, .. } = walk;
+        let mut sums = Sums::default();
+        for part in by_index.iter().chain(&by_value) {
+            sums.merge(part);
+        }
+        let rows = softmax_rows(shape, (original, candidate), profile);
+        let mut parts: Vec<PartFigures> = by_index
+            .iter()
+            .zip(&profile.parts)
+            .map(|(sums, part)| sums.figures(Some(part), rows))
+            .collect();
+        let own = |band: &Band| band.sentinel.is_none();
+        let by_value = by_value.iter().zip(&profile.bands).filter(|(_, band)| own(band));
+        parts.extend(by_value.map(|(sums, _)| sums.figures(None, None)));
         let comparable = sums.finite > 0 || sums.new_non_finite == 0;
         let known = |figure| if comparable { figure } else { f64::NAN };
-        let figures = FloatParity {
+        let whole = FloatParity {
             max_abs_error: known(sums.max_abs),
             mean_abs_error: known(share(sums.abs, sums.finite as f64)),
             rmse: known(share(sums.noise, sums.finite as f64).sqrt()),
@@ -128,8 +179,7 @@ impl FloatParity {
             top1: None,
             top5: None,
         };
-        let Sums { peak, signal, magnitudes, .. } = sums;
-        (figures, Errors { peak, signal, by_exponent: magnitudes.filled() })
+        SampleFigures { whole, parts, sentinels }
     }
 
     /// Takes the worse of each figure.
@@ -147,6 +197,24 @@ impl FloatParity {
         self.new_non_finite += other.new_non_finite;
         self.changed_non_finite += other.changed_non_finite;
     }
+}
+
+/// For outputs whose rows sum up to 1: the number of rows, and the largest sum of squared errors of
+/// any.
+fn softmax_rows(
+    shape: &[usize],
+    (original, candidate): (&Floats<'_>, &Floats<'_>),
+    profile: &OutputProfile,
+) -> Option<(f64, f64)> {
+    let rows = profile.rows.iter().find(|rows| rows.sums_to_one)?;
+    let (mut count, mut most) = (0.0, 0f64);
+    rows.fibers(shape, |at| {
+        count += 1.0;
+        let square = |&at: &usize| (original.get(at) - candidate.get(at)).powi(2);
+        let noise: f64 = at.iter().map(square).filter(|square| square.is_finite()).sum();
+        most = most.max(noise);
+    });
+    Some((count, most))
 }
 
 /// The lower of two figures, NaN being lowest.
@@ -200,6 +268,22 @@ impl<'a> Floats<'a> {
         }
     }
 
+    /// An element; NaN beyond the last.
+    pub(crate) fn get(&self, at: usize) -> f64 {
+        match self {
+            Floats::Single(elements) => elements.get(at).map_or(f64::NAN, |&x| f64::from(x)),
+            Floats::Double(elements) => elements.get(at).copied().unwrap_or(f64::NAN),
+        }
+    }
+
+    /// Shows all elements, some at a time.
+    pub(crate) fn each_block(&self, mut see: impl FnMut(&[f64])) {
+        let mut block = [0.0; BLOCK];
+        for start in (0..self.len()).step_by(BLOCK) {
+            see(self.read(start, &mut block));
+        }
+    }
+
     /// Fills `out` with the elements from `start` on and returns the part that was filled.
     pub(crate) fn read<'b>(&self, start: usize, out: &'b mut [f64]) -> &'b mut [f64] {
         let start = start.min(self.len());
@@ -217,18 +301,115 @@ impl<'a> Floats<'a> {
     }
 }
 
-/// What the figures of one sample are made of.
+/// A walk over the elements of a pair of outputs, part by part.
+struct Walk<'a> {
+    profile: &'a OutputProfile,
+    /// Magnitudes from here on belong to bands.
+    apart: f64,
+    by_index: Vec<Sums>,
+    by_value: Vec<Sums>,
+    sentinels: Vec<(u64, u64)>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(profile: &'a OutputProfile) -> Self {
+        let bands = profile.bands.len();
+        Walk {
+            profile,
+            apart: profile.bands.first().map_or(f64::INFINITY, |band| band.low),
+            by_index: profile.parts.iter().map(|part| Sums::above(part.floor)).collect(),
+            by_value: profile.bands.iter().map(|_| Sums::default()).collect(),
+            sentinels: vec![(0, 0); bands],
+        }
+    }
+
+    /// Adds elements that belong to one part by their index.
+    fn add(
+        &mut self,
+        part: usize,
+        (original, candidate): (&Floats<'_>, &Floats<'_>),
+        range: Range<usize>,
+        close: Tolerance,
+    ) {
+        let (mut originals, mut candidates) = ([0.0; BLOCK], [0.0; BLOCK]);
+        let mut start = range.start;
+        while start < range.end {
+            let count = BLOCK.min(range.end - start);
+            let originals = original.read(start, &mut originals[..count]);
+            let candidates = candidate.read(start, &mut candidates[..count]);
+            start += count;
+            let ordinary = self.set_aside(part, originals, candidates, close);
+            if let Some(sums) = self.by_index.get_mut(part) {
+                sums.add(&originals[..ordinary], &candidates[..ordinary], close);
+            }
+        }
+    }
+
+    /// Moves the pairs of finite elements that do not stand apart to the front, takes in the
+    /// others, and returns how many are in front.
+    fn set_aside(
+        &mut self,
+        part: usize,
+        originals: &mut [f64],
+        candidates: &mut [f64],
+        close: Tolerance,
+    ) -> usize {
+        let pairs = originals.len().min(candidates.len());
+        let apart = self.apart;
+        let all_ordinary = originals.iter().zip(&*candidates).fold(true, |all, (r, c)| {
+            all & (r.abs() < apart) & r.is_finite() & c.is_finite()
+        });
+        if all_ordinary {
+            return pairs;
+        }
+        let mut kept = 0;
+        for i in 0..pairs {
+            let (r, c) = (originals[i], candidates[i]);
+            let band = if r.is_finite() { band_of(&self.profile.bands, r) } else { None };
+            if let Some(band) = band {
+                self.add_apart(band, r, c, close);
+            } else if r.is_finite() && c.is_finite() {
+                (originals[kept], candidates[kept]) = (r, c);
+                kept += 1;
+            } else if let Some(sums) = self.by_index.get_mut(part) {
+                sums.add_non_finite(r, c);
+            }
+        }
+        kept
+    }
+
+    /// Takes in an element that stands apart by its value.
+    fn add_apart(&mut self, at: usize, r: f64, c: f64, close: Tolerance) {
+        let (Some(band), Some(sums), Some((elements, changed))) =
+            (self.profile.bands.get(at), self.by_value.get_mut(at), self.sentinels.get_mut(at))
+        else {
+            return;
+        };
+        *elements += 1;
+        if band.sentinel.is_some() {
+            *changed += u64::from((r - c).abs() > band.tolerance * r.abs() || c.is_nan());
+        } else if c.is_finite() {
+            sums.add(&[r], &[c], close);
+        } else {
+            sums.add_non_finite(r, c);
+        }
+    }
+}
+
+/// What the figures of one part on one sample are made of.
 #[derive(Default)]
 struct Sums {
+    /// Errors below this do not count as resolved.
+    floor: f64,
     /// Positions where both are finite.
     finite: u64,
     max_abs: f64,
-    /// max |ref|
-    peak: f64,
     /// Σ |ref − cand|
     abs: f64,
     /// Σ (ref − cand)²
     noise: f64,
+    /// The same of errors that are resolved.
+    resolved: f64,
     /// Σ ref²
     signal: f64,
     /// Σ cand²
@@ -239,50 +420,76 @@ struct Sums {
     outside: f64,
     new_non_finite: u64,
     changed_non_finite: u64,
-    magnitudes: Magnitudes,
 }
 
 impl Sums {
-    fn of(original: &Floats<'_>, candidate: &Floats<'_>, close: Tolerance) -> Self {
-        let mut sums = Sums::default();
-        let (mut originals, mut candidates) = ([0.0; BLOCK], [0.0; BLOCK]);
-        for start in (0..original.len()).step_by(BLOCK) {
-            let originals = original.read(start, &mut originals);
-            let candidates = candidate.read(start, &mut candidates);
-            let finite = sums.set_aside_non_finite(originals, candidates);
-            sums.add(&originals[..finite], &candidates[..finite], close);
-        }
-        sums
+    fn above(floor: f64) -> Self {
+        Sums { floor, ..Sums::default() }
     }
 
-    /// Moves the pairs of finite elements to the front, counts the others, and returns how many
-    /// are in front.
-    fn set_aside_non_finite(&mut self, originals: &mut [f64], candidates: &mut [f64]) -> usize {
-        let pairs = originals.len().min(candidates.len());
-        let all_finite = originals
-            .iter()
-            .zip(&*candidates)
-            .fold(true, |all, (r, c)| all & r.is_finite() & c.is_finite());
-        if all_finite {
-            return pairs;
+    fn merge(&mut self, other: &Sums) {
+        self.finite += other.finite;
+        self.max_abs = higher(self.max_abs, other.max_abs);
+        self.abs += other.abs;
+        self.noise += other.noise;
+        self.resolved += other.resolved;
+        self.signal += other.signal;
+        self.power += other.power;
+        self.dot += other.dot;
+        self.outside += other.outside;
+        self.new_non_finite += other.new_non_finite;
+        self.changed_non_finite += other.changed_non_finite;
+    }
+
+    fn add_non_finite(&mut self, r: f64, c: f64) {
+        if r.is_finite() {
+            self.new_non_finite += 1;
+        } else if !(r == c || r.is_nan() && c.is_nan()) {
+            self.changed_non_finite += 1;
         }
-        let mut kept = 0;
-        for i in 0..pairs {
-            let (r, c) = (originals[i], candidates[i]);
-            if r.is_finite() && c.is_finite() {
-                (originals[kept], candidates[kept]) = (r, c);
-                kept += 1;
-            } else if r.is_finite() {
-                self.new_non_finite += 1;
-            } else if !(r == c || r.is_nan() && c.is_nan()) {
-                self.changed_non_finite += 1;
-            }
+    }
+
+    /// The figures of a part; `rows` as [`softmax_rows`] gives them.
+    fn figures(&self, part: Option<&Part>, rows: Option<(f64, f64)>) -> PartFigures {
+        let ratio = |noise: f64| self.ratio(noise, part, rows);
+        let (plain_db, resolved_db) = if self.finite == 0 && self.new_non_finite > 0 {
+            (f64::NAN, Some(f64::NAN))
+        } else if self.noise.is_nan() || self.signal.is_infinite() && self.noise.is_infinite() {
+            (f64::NAN, Some(f64::NAN))
+        } else {
+            (ratio(self.noise), (self.resolved > 0.0).then(|| ratio(self.resolved)))
+        };
+        PartFigures {
+            elements: self.finite + self.new_non_finite,
+            plain_db,
+            resolved_db,
+            max_abs_error: self.max_abs,
         }
-        kept
+    }
+
+    /// Signal to noise, in dB: of a part with few elements, the signal is at least a hundredth of
+    /// what is usual; of probabilities, errors are held against [`PROBABILITY_SCALE`] as well.
+    fn ratio(&self, noise: f64, part: Option<&Part>, rows: Option<(f64, f64)>) -> f64 {
+        let Some(part) = part else { return sqnr_db(self.signal, noise) };
+        let count = self.finite as f64;
+        if part.peak == 0.0 && self.max_abs <= NOTHING {
+            return f64::INFINITY;
+        }
+        let usual = if self.finite < FEW { count * (part.rms * LEAST_OF_FEW).powi(2) } else { 0.0 };
+        let plain = sqnr_db(self.signal.max(usual), noise);
+        if !part.probability || noise == 0.0 {
+            return plain;
+        }
+        // One wrong score among thousands of zeros is not averaged away.
+        let (mean, most) = match rows {
+            Some((rows, most)) => (noise / rows.max(1.0), most),
+            None => (noise / count.max(1.0), self.max_abs.powi(2)),
+        };
+        plain.max(10.0 * (PROBABILITY_SCALE.powi(2) / (mean * most).sqrt()).log10())
     }
 
     fn add(&mut self, originals: &[f64], candidates: &[f64], close: Tolerance) {
-        let mut lanes = Lanes::default();
+        let mut lanes = Lanes { floor: self.floor, ..Lanes::default() };
         let (blocks, rest) = originals.as_chunks::<LANES>();
         let (candidate_blocks, candidate_rest) = candidates.as_chunks::<LANES>();
         for (originals, candidates) in blocks.iter().zip(candidate_blocks) {
@@ -293,12 +500,11 @@ impl Sums {
         for (lane, (&r, &c)) in rest.iter().zip(candidate_rest).enumerate() {
             lanes.add(lane, r, c, close);
         }
-        self.magnitudes.add(originals, candidates);
         self.finite += originals.len() as u64;
         self.max_abs = lanes.max_abs.into_iter().fold(self.max_abs, f64::max);
-        self.peak = lanes.peak.into_iter().fold(self.peak, f64::max);
         self.abs += lanes.abs.iter().sum::<f64>();
         self.noise += lanes.noise.iter().sum::<f64>();
+        self.resolved += lanes.resolved.iter().sum::<f64>();
         self.signal += lanes.signal.iter().sum::<f64>();
         self.power += lanes.power.iter().sum::<f64>();
         self.dot += lanes.dot.iter().sum::<f64>();
@@ -308,8 +514,9 @@ impl Sums {
 
 #[derive(Default)]
 struct Lanes {
+    floor: f64,
     max_abs: [f64; LANES],
-    peak: [f64; LANES],
+    resolved: [f64; LANES],
     abs: [f64; LANES],
     noise: [f64; LANES],
     signal: [f64; LANES],
@@ -325,9 +532,9 @@ impl Lanes {
         let error = (r - c).abs();
         let size = r.abs();
         self.max_abs[lane] = if error > self.max_abs[lane] { error } else { self.max_abs[lane] };
-        self.peak[lane] = if size > self.peak[lane] { size } else { self.peak[lane] };
         self.abs[lane] += error;
         self.noise[lane] += error * error;
+        self.resolved[lane] += if error >= self.floor { error * error } else { 0.0 };
         self.signal[lane] += r * r;
         self.power[lane] += c * c;
         self.dot[lane] += r * c;
@@ -353,13 +560,10 @@ mod tests {
 
     fn compare<A: Element, B: Element>(original: &[A], candidate: &[B]) -> FloatParity {
         let (original, candidate) = (tensor(original), tensor(candidate));
-        FloatParity::of(
-            "sample",
-            &Floats::of(&original).unwrap(),
-            &Floats::of(&candidate).unwrap(),
-            Tolerance::default(),
-        )
-        .0
+        let shape = [original.len()];
+        let pair = (&Floats::of(&original).unwrap(), &Floats::of(&candidate).unwrap());
+        let unknown = OutputProfile::unknown("y");
+        FloatParity::of("sample", &shape, pair, Tolerance::default(), &unknown).whole
     }
 
     #[test]
@@ -489,7 +693,9 @@ mod tests {
             let (original, candidate) = (tensor(&[original]), tensor(&[candidate]));
             let (original, candidate) =
                 (Floats::of(&original).unwrap(), Floats::of(&candidate).unwrap());
-            FloatParity::of("s", &original, &candidate, close).0.outside_tolerance
+            let unknown = OutputProfile::unknown("y");
+            let pair = (&original, &candidate);
+            FloatParity::of("s", &[original.len()], pair, close, &unknown).whole.outside_tolerance
         };
         let half = Tolerance { rtol: 0.5, atol: 0.0 };
         assert_eq!(outside(4.0, 6.0, half), 0.0);

@@ -4,15 +4,17 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::decisions::Decisions;
 use crate::metrics::OutputParity;
 use crate::number::Float;
+use crate::profile::margin;
 use crate::{FloatParity, LatencyComparison, Parity, SizeChange};
 
 /// What a candidate must meet; the `[gate]` table of `modelopt.toml`.
 ///
 /// A figure exactly at its limit passes. `None` means no limit, and is written `"off"`; a key
-/// left out has its default. Types, shapes, the set of outputs and all integer, boolean and
-/// string elements must always be equal.
+/// left out has its default. Types, shapes, the set of outputs, and integer, boolean and string
+/// elements that no float decides must always be equal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Limits {
@@ -33,6 +35,11 @@ pub struct Limits {
     /// default. Fails if there is no such output.
     #[serde(with = "crate::number::limit")]
     pub min_top1: Option<f64>,
+    /// Lowest share of equal elements, from 0 to 1, of integers and booleans that depend on floats
+    /// and are not known to be places of chosen elements; 0.99 by default. Other integers, booleans
+    /// and strings must be equal.
+    #[serde(with = "crate::number::limit")]
+    pub min_agreement: Option<f64>,
     /// Highest absolute error of any float output, in the unit of the output; none by default.
     #[serde(with = "crate::number::limit")]
     pub max_abs_error: Option<f64>,
@@ -49,6 +56,7 @@ impl Default for Limits {
             min_shrink: Some(1.0),
             allow_new_non_finite: false,
             min_top1: None,
+            min_agreement: Some(0.99),
             max_abs_error: None,
             per_output: IndexMap::new(),
         }
@@ -111,7 +119,8 @@ impl Verdict {
 pub struct Check {
     /// What was judged: `samples`, `outputs`, `shrink`, `slowdown`, `known_output`, `top1`,
     /// `present`, `extra_output`, `type`, `shape`, `compared`, `sqnr`, `max_abs_error`,
-    /// `new_non_finite`, `changed_non_finite` or `mismatches`.
+    /// `new_non_finite`, `changed_non_finite`, `sentinels`, `decisions`, `agreement` or
+    /// `mismatches`.
     pub name: String,
     /// Name of an output, or `model`.
     pub subject: String,
@@ -165,7 +174,7 @@ pub enum Unit {
 /// A limit without a figure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Unjudged {
-    /// What would have been judged: `parity` or `slowdown`.
+    /// What would have been judged: `parity`, `slowdown`, `shrink` or the name of an output.
     pub name: String,
     /// Why it was not.
     pub reason: String,
@@ -221,12 +230,13 @@ impl Judge {
         self.at_least(("samples", MODEL), parity.samples as f64, 1.0, Unit::Count);
         self.at_least(("outputs", MODEL), parity.outputs.len() as f64, 1.0, Unit::Count);
         for name in limits.per_output.keys() {
-            if !parity.outputs.iter().any(|output| output.name == *name) {
+            if !parity.outputs.iter().any(|output| is_of(&output.name, name)) {
                 self.flag(("known_output", name), false)
                     .note("limits name an output that the original does not have");
             }
         }
-        let scores = |output: &OutputParity| output.float.as_ref()?.top1;
+        let scores =
+            |output: &OutputParity| output.float.as_ref()?.top1.filter(|_| !output.witness);
         if let Some(limit) = limits.min_top1
             && parity.outputs.iter().all(|output| scores(output).is_none())
         {
@@ -234,7 +244,10 @@ impl Judge {
                 .note("no output looks like scores");
         }
         for output in &parity.outputs {
-            self.output(limits, output);
+            match rechosen(parity, output) {
+                Some(reason) => self.leave_out(&output.name, &reason),
+                None => self.output(limits, output),
+            }
         }
         for name in &parity.extra_outputs {
             self.flag(("extra_output", name), false).note("only the candidate has it");
@@ -244,8 +257,7 @@ impl Judge {
     fn output(&mut self, limits: &Limits, output: &OutputParity) {
         self.form(output);
         let name = output.name.as_str();
-        let unlimited = OutputLimits::default();
-        let own = limits.per_output.get(name).unwrap_or(&unlimited);
+        let own = limits.of(name);
         let float = output.float.as_ref();
 
         let sqnr = float.map(|float| float.sqnr_db);
@@ -254,7 +266,8 @@ impl Judge {
             self.figure(("sqnr", name), sqnr, limit, Bound::AtLeast, Unit::Decibels)
             && let Some(float) = float
         {
-            check.note(format!("worst on sample {}", float.worst_sample));
+            let part = output.worst_part().map_or(String::new(), |part| format!(", {}", part.name));
+            check.note(format!("worst on sample {}{part}", float.worst_sample));
         }
         let limit = Limit { own: own.max_abs_error, common: limits.max_abs_error };
         let error = float.map(|float| float.max_abs_error);
@@ -262,14 +275,55 @@ impl Judge {
         let limit = Limit { own: own.min_top1, common: limits.min_top1 };
         let top1 = float.and_then(|float| float.top1);
         self.figure(("top1", name), top1, limit, Bound::AtLeast, Unit::Share);
-
+        for sentinel in &output.sentinels {
+            let check = self.at_most(("sentinels", name), sentinel.changed as f64, 0.0, Unit::Count);
+            check.note(format!(
+                "of {} elements that are {:.4e}, which stands for something else than a quantity",
+                sentinel.elements, sentinel.value
+            ));
+        }
+        self.decisions(limits, &own, output);
         if let Some(float) = float
             && !own.allow_new_non_finite.unwrap_or(limits.allow_new_non_finite)
         {
             self.non_finite(name, float);
         }
-        if let Some(mismatches) = output.mismatches {
-            self.at_most(("mismatches", name), mismatches as f64, 0.0, Unit::Count);
+        self.integers(limits, output);
+    }
+
+    /// Choices that errors within the limit could not have changed.
+    fn decisions(&mut self, limits: &Limits, own: &OutputLimits, output: &OutputParity) {
+        let common = limits.min_sqnr_db;
+        let limit = own.min_sqnr_db.or(common).filter(|limit| *limit > f64::NEG_INFINITY);
+        if let (Some(decisions), Some(limit)) = (&output.decisions, limit) {
+            let limit = margin(Some(limit));
+            let name = output.name.as_str();
+            let lost = decisions.lost_margin;
+            let check = self.at_most(("decisions", name), lost, limit, Unit::Times);
+            let Decisions { rows, decided, kept, worst_sample, .. } = decisions;
+            let worst = if lost > 0.0 { format!(", worst on sample {worst_sample}") } else { String::new() };
+            check.note(format!(
+                "the margin of the clearest choice that was lost; {kept} of {decided} decided rows kept, {rows} in all{worst}"
+            ));
+        }
+    }
+
+    fn integers(&mut self, limits: &Limits, output: &OutputParity) {
+        let Some(mismatches) = output.mismatches else { return };
+        let name = output.name.as_str();
+        if output.decisions.is_some() {
+            // Judged by what is chosen among.
+            return;
+        }
+        match (output.agreement, limits.min_agreement) {
+            (Some(agreement), Some(limit)) => {
+                let check = self.at_least(("agreement", name), agreement, limit, Unit::Share);
+                check.note(format!("{mismatches} of {} elements differ", output.elements));
+            }
+            (Some(_), None) => {}
+            (None, _) => {
+                self.at_most(("mismatches", name), mismatches as f64, 0.0, Unit::Count);
+            }
         }
     }
 
@@ -284,7 +338,9 @@ impl Judge {
             Some(candidate) => format!("{} became {candidate}", output.original),
             None => format!("{} is missing", output.original),
         };
-        for (check, equal) in [("type", output.type_equal), ("shape", output.shape_equal)] {
+        // What is seen inside of a model may be of another float type.
+        let type_equal = output.type_equal || (output.witness && output.float.is_some());
+        for (check, equal) in [("type", type_equal), ("shape", output.shape_equal)] {
             let check = self.flag((check, name), equal);
             if equal {
                 check.note(output.original.to_string());
@@ -376,6 +432,46 @@ impl Check {
     }
 }
 
+impl Limits {
+    /// The limits of one output; those of a sequence hold for its elements.
+    fn of(&self, output: &str) -> OutputLimits {
+        let own = self.per_output.iter().find(|(name, _)| is_of(output, name));
+        own.map(|(_, own)| own.clone()).unwrap_or_default()
+    }
+}
+
+/// Whether an output is the one of a name, or a part of what that holds: `y[0]` and `y.length` of
+/// `y`.
+fn is_of(output: &str, name: &str) -> bool {
+    output == name
+        || output.strip_prefix(name).is_some_and(|rest| rest.starts_with(['[', '.']))
+}
+
+/// Why an output whose rows are chosen is judged by what they are chosen by: because another choice
+/// changed it.
+fn rechosen(parity: &Parity, output: &OutputParity) -> Option<String> {
+    let selected = output.selected.as_ref()?;
+    let read = |name: &&String| parity.outputs.iter().find(|other| other.name == **name);
+    let reads: Option<Vec<&OutputParity>> = selected.reads.iter().map(|name| read(&name)).collect();
+    let reads = reads?;
+    let changed = |float: &FloatParity| float.sqnr_db < f64::INFINITY;
+    let differs = reads.iter().any(|read| read.float.as_ref().is_some_and(changed));
+    let comparable = output.present && output.type_equal;
+    let same = output.shape_equal
+        && output.float.as_ref().is_none_or(|float| float.sqnr_db >= SAME_DB)
+        && output.mismatches.is_none_or(|count| count == 0);
+    (comparable && differs && !same).then(|| {
+        format!(
+            "{} chooses other rows here; judged is what they are chosen by: {}",
+            selected.by,
+            selected.reads.join(", ")
+        )
+    })
+}
+
+/// From here on two outputs have the same rows.
+const SAME_DB: f64 = 20.0;
+
 /// The limit of one output and the one for all.
 #[derive(Clone, Copy)]
 struct Limit {
@@ -388,9 +484,11 @@ mod tests {
     use modelopt_graph::{Element, Tensor};
     use proptest::prelude::*;
 
+    use std::sync::Arc;
+
     use super::*;
-    use crate::Accumulator;
-    use crate::Distribution;
+    use crate::profile::testing::profile_of;
+    use crate::{Accumulator, Distribution, Tolerance};
 
     const SIZE: SizeChange = SizeChange { original_bytes: 400, candidate_bytes: 100 };
     const NAN: f64 = f64::NAN;
@@ -405,7 +503,8 @@ mod tests {
             original.insert(name.to_owned(), ours);
             candidate.extend(theirs.map(|tensor| (name.to_owned(), tensor)));
         }
-        let mut accumulator = Accumulator::default();
+        let profile = Arc::new(profile_of(std::slice::from_ref(&original)));
+        let mut accumulator = Accumulator::new(profile, Tolerance::default());
         accumulator.add("first", false, &original, &candidate);
         accumulator.finish()
     }
@@ -469,6 +568,7 @@ mod tests {
                 ("scores", "type", 1.0, 1.0),
                 ("scores", "shape", 1.0, 1.0),
                 ("scores", "sqnr", f64::INFINITY, 20.0),
+                ("scores", "decisions", 0.0, 0.4),
                 ("scores", "new_non_finite", 0.0, 0.0),
                 ("scores", "changed_non_finite", 0.0, 0.0),
                 ("label", "present", 1.0, 1.0),

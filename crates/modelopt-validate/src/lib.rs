@@ -1,7 +1,9 @@
 //! Is the candidate still the same model? Plain data and the computation behind it.
 //!
-//! - [`compare`] runs both models on the samples; [`Accumulator`] compares their outputs, sample by
-//!   sample, into a [`Parity`]. [`SizeChange`] and [`LatencyComparison`] hold the other two
+//! - [`References::profile`] looks at what the original makes of all samples: which elements of an
+//!   output belong together, how large those are, and what is chosen among them ([`Profile`]).
+//! - [`compare`] runs the candidate on the samples; [`Accumulator`] compares the outputs, sample by
+//!   sample, part by part, into a [`Parity`]. [`SizeChange`] and [`LatencyComparison`] hold the other two
 //!   measurements.
 //! - [`judge`] holds them against [`Limits`] and gives a [`Verdict`].
 //!
@@ -18,22 +20,29 @@
 
 mod compare;
 mod culprit;
+mod decisions;
 mod exact;
 mod float;
 mod gate;
 mod latency;
 mod metrics;
 pub mod number;
-mod resolution;
+mod origin;
+mod profile;
 mod scores;
 mod size;
 mod timing;
 
-pub use compare::{CompareError, Side, compare, compare_within};
+pub use compare::{CompareError, Kept, References, Side, compare};
 pub use culprit::{Culprit, SlowLayer};
+pub use decisions::Decisions;
 pub use float::{FloatParity, Tolerance};
 pub use gate::{Bound, Check, Limits, Measurements, OutputLimits, Unit, Unjudged, Verdict, judge};
 pub use latency::{Distribution, Footprint, LatencyComparison};
-pub use metrics::{Accumulator, OutputParity, Parity, TensorForm};
+pub use metrics::{
+    Accumulator, OutputParity, Parity, PartParity, Selected, SentinelParity, TensorForm,
+};
+pub use origin::Origins;
+pub use profile::{Profile, margin};
 pub use size::SizeChange;
 pub use timing::{LatencyOptions, compare_latency, measure_latency};

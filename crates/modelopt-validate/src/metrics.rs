@@ -1,16 +1,18 @@
 //! Parity: how close the outputs of a candidate are to the original's.
 
-use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use indexmap::IndexMap;
-use modelopt_graph::{DataType, Tensor};
+use modelopt_graph::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::decisions::Decisions;
 use crate::exact;
-use crate::float::{FloatParity, Floats, Tolerance};
-use crate::resolution::Resolution;
+use crate::float::{FloatParity, Floats, PartFigures, Tolerance};
+use crate::number::Float;
+use crate::profile::{OutputProfile, Profile};
 use crate::scores::Agreement;
 
 /// How close a candidate is to its original on the samples.
@@ -49,10 +51,78 @@ pub struct OutputParity {
     /// floats of the same shape. Different float types are compared all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub float: Option<FloatParity>,
-    /// Elements that differ, summed over the samples, for outputs that must be equal: integers,
+    /// Elements that differ, summed over the samples, for outputs that are no floats: integers,
     /// booleans, strings. `None` for floats, and where in no sample type and shape are the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mismatches: Option<u64>,
+    /// Share of elements, from 0 to 1 and over all samples together, that are equal, for integers
+    /// and booleans that depend on floats; others must all be equal.
+    #[serde(with = "crate::number::optional", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Float>")]
+    pub agreement: Option<f64>,
+    /// The parts of an output that differ by orders of magnitude, each judged for itself; empty if
+    /// it is judged as one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<PartParity>,
+    /// Numbers that stand for something else than a quantity, such as those of masks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sentinels: Vec<SentinelParity>,
+    /// How choices among the elements came out, where the output may be one of scores, or is one
+    /// of places that are chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decisions: Option<Decisions>,
+    /// Whether this is no output, but a value that outputs are chosen by.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub witness: bool,
+    /// Where rows are chosen: the operator, and the values that are judged in this output's place
+    /// where another choice changed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selected: Option<Selected>,
+}
+
+/// How close one part of an output is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PartParity {
+    /// Like `output0[:, 4:24]`, or with the numbers that set it apart.
+    pub name: String,
+    /// Elements compared, over all samples.
+    pub elements: u64,
+    /// Whether they are probabilities, whose errors are held against 0.1 where that is more than
+    /// there is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub probability: bool,
+    /// Like [`FloatParity::sqnr_db`].
+    #[serde(with = "crate::number")]
+    #[schemars(with = "Float")]
+    pub sqnr_db: f64,
+    /// The sample that it comes from.
+    pub worst_sample: String,
+    /// `max |ref − cand|`, in the unit of the output.
+    #[serde(with = "crate::number")]
+    #[schemars(with = "Float")]
+    pub max_abs_error: f64,
+}
+
+/// What became of elements that stand for something else than a quantity.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SentinelParity {
+    /// The number that they are, but for a little that is added.
+    #[serde(with = "crate::number")]
+    #[schemars(with = "Float")]
+    pub value: f64,
+    /// How many there are, over all samples.
+    pub elements: u64,
+    /// How many are something else in the candidate.
+    pub changed: u64,
+}
+
+/// How the rows of an output are chosen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Selected {
+    /// The operator that chooses.
+    pub by: String,
+    /// The values that are judged instead.
+    pub reads: Vec<String>,
 }
 
 /// Type and shape of a tensor.
@@ -78,27 +148,75 @@ impl fmt::Display for TensorForm {
 }
 
 /// Compares outputs sample by sample; holds figures, not tensors.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Accumulator {
+    profile: Arc<Profile>,
     close: Tolerance,
     parity: Parity,
-    agreements: Vec<Agreement>,
-    resolutions: Vec<Resolution>,
-    peaks: HashMap<String, f64>,
+    tallies: Vec<Tally>,
+}
+
+/// What was seen of one output, beside its figures.
+#[derive(Clone, Debug, Default)]
+struct Tally {
+    agreement: Agreement,
+    parts: Vec<PartTally>,
+    sentinels: Vec<(u64, u64)>,
+    decisions: Option<Decisions>,
+    /// Elements of integers compared.
+    compared: u64,
+}
+
+/// The worst of one part.
+#[derive(Clone, Debug)]
+struct PartTally {
+    elements: u64,
+    max_abs_error: f64,
+    resolved: Option<(f64, String)>,
+    plain: Option<(f64, String)>,
+}
+
+impl PartTally {
+    fn new() -> Self {
+        PartTally { elements: 0, max_abs_error: 0.0, resolved: None, plain: None }
+    }
+
+    fn add(&mut self, sample: &str, figures: &PartFigures) {
+        if figures.elements == 0 {
+            return;
+        }
+        self.elements += figures.elements;
+        if !(self.max_abs_error.is_nan() || figures.max_abs_error <= self.max_abs_error) {
+            self.max_abs_error = figures.max_abs_error;
+        }
+        let lower = |worst: &mut Option<(f64, String)>, ratio: f64| {
+            let better = |known: f64| known.is_nan() || known <= ratio;
+            if worst.as_ref().is_none_or(|(known, _)| !better(*known)) {
+                *worst = Some((ratio, sample.to_owned()));
+            }
+        };
+        lower(&mut self.plain, figures.plain_db);
+        if let Some(resolved) = figures.resolved_db {
+            lower(&mut self.resolved, resolved);
+        }
+    }
+
+    /// The lowest ratio of the samples that have errors which the type resolves, with the sample; of
+    /// all samples where none have, unless there are others that were not looked at.
+    fn worst(&self, others: bool) -> Option<(f64, &str)> {
+        let (plain, sample) = self.plain.as_ref()?;
+        match &self.resolved {
+            Some((resolved, sample)) => Some((*resolved, sample)),
+            None if others => Some((f64::INFINITY, sample)),
+            None => Some((*plain, sample)),
+        }
+    }
 }
 
 impl Accumulator {
-    /// No samples yet.
-    pub fn new(close: Tolerance) -> Self {
-        Accumulator { close, ..Accumulator::default() }
-    }
-
-    /// The same for some of many samples, of which the largest magnitudes of the original's outputs
-    /// are known, by name: errors that those do not resolve are none.
-    #[must_use]
-    pub fn beside(mut self, peaks: HashMap<String, f64>) -> Self {
-        self.peaks = peaks;
-        self
+    /// No samples yet, of those that the profile is of.
+    pub fn new(profile: Arc<Profile>, close: Tolerance) -> Self {
+        Accumulator { profile, close, parity: Parity::default(), tallies: Vec::new() }
     }
 
     /// Takes in the outputs of both models for one sample.
@@ -111,8 +229,13 @@ impl Accumulator {
     ) {
         self.parity.samples += 1;
         self.parity.synthetic |= synthetic;
+        let profile = Arc::clone(&self.profile);
         for (name, tensor) in original {
-            self.add_output(sample, name, tensor, candidate.get(name));
+            let theirs = candidate.get(name);
+            // What a candidate does not show cannot be judged beside its outputs.
+            if theirs.is_some() || !profile.origins().is_witness(name) {
+                self.add_output(sample, name, tensor, theirs, original);
+            }
         }
         for name in candidate.keys() {
             if !original.contains_key(name) && !self.parity.extra_outputs.contains(name) {
@@ -123,20 +246,12 @@ impl Accumulator {
 
     /// The figures over all samples taken in.
     pub fn finish(self) -> Parity {
-        let mut parity = self.parity;
-        let gathered = self.agreements.into_iter().zip(&self.resolutions);
-        for (output, (agreement, resolution)) in parity.outputs.iter_mut().zip(gathered) {
-            if let Some(float) = &mut output.float {
-                let dtype = DataType::from_name(&output.original.dtype);
-                if let Some((sqnr_db, sample)) =
-                    resolution.worst(dtype.unwrap_or(DataType::UNDEFINED))
-                {
-                    float.sqnr_db = sqnr_db;
-                    sample.clone_into(&mut float.worst_sample);
-                }
-                float.top1 = agreement.top1();
-                float.top5 = agreement.top5();
-            }
+        let Accumulator { profile, mut parity, tallies, .. } = self;
+        let others = parity.samples < profile.samples();
+        for (output, tally) in parity.outputs.iter_mut().zip(tallies) {
+            let unknown = OutputProfile::unknown(&output.name);
+            let known = profile.output(&output.name).unwrap_or(&unknown);
+            output.settle(tally, known, others);
         }
         parity
     }
@@ -147,31 +262,86 @@ impl Accumulator {
         name: &str,
         original: &Tensor,
         candidate: Option<&Tensor>,
+        all: &IndexMap<String, Tensor>,
     ) {
         let at = self.parity.outputs.iter().position(|output| output.name == name);
         let at = at.unwrap_or_else(|| {
-            self.parity.outputs.push(OutputParity::new(name, original, candidate));
-            self.agreements.push(Agreement::default());
-            self.resolutions.push(Resolution::beside(self.peaks.get(name).copied()));
+            let mut output = OutputParity::new(name, original, candidate);
+            output.witness = self.profile.origins().is_witness(name);
+            let selection = self.profile.origins().selection(name);
+            output.selected = selection.map(|selection| Selected {
+                by: selection.op.clone(),
+                reads: selection.reads.clone(),
+            });
+            self.parity.outputs.push(output);
+            self.tallies.push(Tally::default());
             self.parity.outputs.len() - 1
         });
-        let output = &mut self.parity.outputs[at];
+        let (output, tally) = (&mut self.parity.outputs[at], &mut self.tallies[at]);
         output.elements += original.len() as u64;
         output.compare_forms(original, candidate);
         let Some(candidate) = candidate.filter(|tensor| tensor.shape() == original.shape()) else {
             return;
         };
+        let pair = (original, candidate);
         if let (Some(a), Some(b)) = (Floats::of(original), Floats::of(candidate)) {
-            let (figures, errors) = FloatParity::of(sample, &a, &b, self.close);
-            self.resolutions[at].add(sample, figures.sqnr_db, errors);
-            match &mut output.float {
-                Some(float) => float.worsen(figures),
-                none => *none = Some(figures),
-            }
-            self.agreements[at].add(original.shape(), &a, &b);
+            tally.add_floats(sample, output, original.shape(), (&a, &b), self.close, &self.profile);
         } else if original.dtype() == candidate.dtype() {
             *output.mismatches.get_or_insert(0) += exact::mismatches(original, candidate);
+            if self.profile.origins().from_floats(name) {
+                tally.compared += original.len() as u64;
+            }
+            if let Some(choice) = self.profile.origins().choice(name)
+                && let Some(among) = all.get(&choice.value)
+            {
+                let decisions = tally.decisions.get_or_insert_default();
+                let beyond = self.profile.decided_beyond();
+                if decisions.add_places(sample, choice, among, pair, beyond) {
+                    decisions.among = Some(choice.value.clone());
+                }
+            }
         }
+    }
+}
+
+impl Tally {
+    fn add_floats(
+        &mut self,
+        sample: &str,
+        output: &mut OutputParity,
+        shape: &[usize],
+        (a, b): (&Floats<'_>, &Floats<'_>),
+        close: Tolerance,
+        profile: &Profile,
+    ) {
+        let unknown;
+        let known = match profile.output(&output.name) {
+            Some(known) => known,
+            None => {
+                unknown = OutputProfile::unknown(&output.name);
+                &unknown
+            }
+        };
+        let figures = FloatParity::of(sample, shape, (a, b), close, known);
+        self.parts.resize_with(figures.parts.len(), PartTally::new);
+        for (tally, part) in self.parts.iter_mut().zip(&figures.parts) {
+            tally.add(sample, part);
+        }
+        self.sentinels.resize(figures.sentinels.len(), (0, 0));
+        for (sum, (elements, changed)) in self.sentinels.iter_mut().zip(&figures.sentinels) {
+            sum.0 += elements;
+            sum.1 += changed;
+        }
+        for rows in &known.rows {
+            let mut decisions = Decisions::default();
+            decisions.add_rows(sample, shape, rows, (a, b), profile.decided_beyond());
+            self.decisions.get_or_insert_default().merge(decisions);
+        }
+        match &mut output.float {
+            Some(float) => float.worsen(figures.whole),
+            none => *none = Some(figures.whole),
+        }
+        self.agreement.add(shape, a, b);
     }
 }
 
@@ -187,7 +357,63 @@ impl OutputParity {
             candidate: candidate.map(Into::into),
             float: None,
             mismatches: None,
+            agreement: None,
+            parts: Vec::new(),
+            sentinels: Vec::new(),
+            decisions: None,
+            witness: false,
+            selected: None,
         }
+    }
+
+    /// Takes in what can be said when all samples were seen; `others`: whether there are samples
+    /// that were not looked at.
+    fn settle(&mut self, tally: Tally, profile: &OutputProfile, others: bool) {
+        self.decisions = tally.decisions.filter(|decisions| decisions.rows > 0);
+        if let Some(mismatches) = self.mismatches.filter(|_| tally.compared > 0) {
+            self.agreement = Some(1.0 - mismatches as f64 / tally.compared as f64);
+        }
+        let Some(float) = &mut self.float else { return };
+        float.top1 = tally.agreement.top1();
+        float.top5 = tally.agreement.top5();
+        let worst = tally.parts.iter().filter_map(|part| part.worst(others));
+        let lowest = worst.reduce(|a, b| if a.0.is_nan() || a.0 <= b.0 { a } else { b });
+        if let Some((sqnr_db, sample)) = lowest {
+            float.sqnr_db = sqnr_db;
+            sample.clone_into(&mut float.worst_sample);
+        }
+        let sentinels = profile.bands.iter().zip(&tally.sentinels);
+        let sentinels = sentinels.filter_map(|(band, counts)| Some((band.sentinel?, counts)));
+        self.sentinels = sentinels
+            .map(|(value, &(elements, changed))| SentinelParity { value, elements, changed })
+            .collect();
+        if tally.parts.len() < 2 {
+            return;
+        }
+        let by_value = profile.bands.iter().filter(|band| band.sentinel.is_none());
+        let by_value = by_value.map(|band| (format!("{} from ±{:.3e}", self.name, band.low), false));
+        let by_index = profile.parts.iter().map(|part| (part.name.clone(), part.probability));
+        let names = by_index.chain(by_value);
+        self.parts = names
+            .zip(&tally.parts)
+            .filter_map(|((name, probability), part)| {
+                let (sqnr_db, sample) = part.worst(others)?;
+                Some(PartParity {
+                    name,
+                    elements: part.elements,
+                    probability,
+                    sqnr_db,
+                    worst_sample: sample.to_owned(),
+                    max_abs_error: part.max_abs_error,
+                })
+            })
+            .collect();
+    }
+
+    /// The part that is furthest from the original, if the output has several.
+    pub fn worst_part(&self) -> Option<&PartParity> {
+        let parts = self.parts.iter();
+        parts.reduce(|a, b| if a.sqnr_db.is_nan() || a.sqnr_db <= b.sqnr_db { a } else { b })
     }
 
     fn compare_forms(&mut self, original: &Tensor, candidate: Option<&Tensor>) {
@@ -212,6 +438,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::profile::testing::profile_of;
 
     type Outputs = IndexMap<String, Tensor>;
 
@@ -224,7 +451,10 @@ mod tests {
     }
 
     fn parity_of(samples: &[(&str, Outputs, Outputs)]) -> Parity {
-        let mut accumulator = Accumulator::new(Tolerance::default());
+        let originals: Vec<Outputs> =
+            samples.iter().map(|(_, original, _)| original.clone()).collect();
+        let profile = Arc::new(profile_of(&originals));
+        let mut accumulator = Accumulator::new(profile, Tolerance::default());
         for (name, original, candidate) in samples {
             accumulator.add(name, false, original, candidate);
         }
@@ -303,7 +533,8 @@ mod tests {
 
     #[test]
     fn one_synthetic_sample_marks_them_all() {
-        let mut accumulator = Accumulator::default();
+        let profile = Arc::new(profile_of(&[]));
+        let mut accumulator = Accumulator::new(profile, Tolerance::default());
         for synthetic in [false, true, false] {
             accumulator.add("s", synthetic, &Outputs::new(), &Outputs::new());
         }
@@ -399,8 +630,12 @@ mod tests {
                 let (original, candidate): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
                 (i.to_string(), outputs([("y", row(&original))]), outputs([("y", row(&candidate))]))
             }).collect();
+            let originals: Vec<Outputs> =
+                samples.iter().map(|(_, original, _)| original.clone()).collect();
+            let profile = Arc::new(profile_of(&originals));
             let parity = |order: &mut dyn Iterator<Item = &(String, Outputs, Outputs)>| {
-                let mut accumulator = Accumulator::default();
+                let profile = Arc::clone(&profile);
+                let mut accumulator = Accumulator::new(profile, Tolerance::default());
                 for (name, original, candidate) in order {
                     accumulator.add(name, false, original, candidate);
                 }

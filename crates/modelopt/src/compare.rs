@@ -39,9 +39,8 @@ pub fn compare(
     progress(Progress::Step("loading"));
     let model = onnx::load(original)?;
     let other = onnx::load(candidate)?;
-    for model in [&model, &other] {
-        demand::check_loaded(model)?;
-    }
+    let inferred = demand::check_loaded(&model)?;
+    demand::check_loaded(&other)?;
     let size = SizeChange {
         original_bytes: onnx::stored_size(original, &model)?,
         candidate_bytes: onnx::stored_size(candidate, &other)?,
@@ -49,6 +48,7 @@ pub fn compare(
     let samples = run::samples(&model, config)?;
     progress(Progress::Step("preparing the original"));
     let mut target = run::target(original, &samples, config)?;
+    target.watch(&inferred, &samples)?;
     let judged = judging::Candidate { path: candidate, casting: None, known: false };
     let run = judging::run_both(&mut target, judged, &samples, config, progress)?;
     if let Some(failure) = &run.failure {

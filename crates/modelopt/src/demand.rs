@@ -38,13 +38,14 @@ pub(crate) fn check(model: &Model) -> Result<(), Error> {
     Ok(())
 }
 
-/// The same for a model as it was loaded.
-pub(crate) fn check_loaded(model: &Model) -> Result<(), Error> {
+/// The same for a model as it was loaded; gives it with its types inferred.
+pub(crate) fn check_loaded(model: &Model) -> Result<Model, Error> {
     let mut model = model.clone();
     // The loader refuses cycles, so sorting cannot fail on a loaded model.
     let _ = verify::sort(&mut model);
     infer::infer(&mut model);
-    check(&model)
+    check(&model)?;
+    Ok(model)
 }
 
 /// The type of a value, if that alone says that it is too large.

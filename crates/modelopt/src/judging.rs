@@ -4,9 +4,9 @@ use std::path::Path;
 
 use modelopt_report as report;
 use modelopt_runtime::worker::Cost;
-use modelopt_runtime::{RuntimeError, RuntimeKind, Sample};
+use modelopt_runtime::{RuntimeError, RuntimeKind, Sample, Session};
 use modelopt_validate::{
-    CompareError, Footprint, Measurements, Side, SizeChange, Verdict, compare_latency, judge,
+    CompareError, Footprint, Measurements, Origins, Side, SizeChange, Verdict, compare_latency, judge,
 };
 
 use crate::Progress;
@@ -14,6 +14,7 @@ use crate::casting::Casting;
 use crate::config::{Config, RuntimeChoice};
 use crate::error::Error;
 use crate::run::{self, Bench, Ready};
+use crate::witness;
 
 /// The model that is judged.
 #[derive(Clone, Copy)]
@@ -35,6 +36,21 @@ impl Candidate<'_> {
         let first = casting.samples(samples.get(..1).unwrap_or_default());
         let ready = bench.ready(self.path, &first)?;
         Ok(Ready { session: casting.clone().around(ready.session), ..ready })
+    }
+
+    /// The candidate with the values that are judged beside its outputs, if there are any.
+    fn shown(&self, bench: &Bench<'_>) -> Result<Option<Box<dyn Session>>, RuntimeError> {
+        let names = bench.witnesses();
+        if names.is_empty() {
+            return Ok(None);
+        }
+        // What cannot be written is judged by its outputs alone.
+        let Ok(copy) = witness::copy_of(self.path, names) else { return Ok(None) };
+        let session = bench.prepare(copy.path())?;
+        Ok(Some(match self.casting {
+            Some(casting) => casting.clone().around(session),
+            None => session,
+        }))
     }
 }
 
@@ -63,10 +79,19 @@ pub(crate) fn run_both(
     };
     run.candidate = ready.cost.filter(|_| config.measure_latency).and_then(footprint);
     progress(Progress::Step("comparing"));
+    let mut shown = match candidate.shown(bench) {
+        Ok(shown) => shown,
+        Err(error) => {
+            run.failure = Some(failure(sample, &error));
+            return Ok(run);
+        }
+    };
+    let session = shown.as_mut().unwrap_or(&mut ready.session);
+    let (mut references, profile, _) = bench.judging(samples);
     let compared = modelopt_validate::compare(
-        bench.original.as_mut(),
-        ready.session.as_mut(),
-        samples,
+        &mut references,
+        session.as_mut(),
+        &profile,
         &mut |done, total| progress(Progress::Part { done, total }),
     );
     match compared {
@@ -102,7 +127,10 @@ pub(crate) fn run_others(
 ) -> Result<Vec<report::Run>, Error> {
     let RuntimeChoice::Named(kinds) = &config.runtime else { return Ok(Vec::new()) };
     let run = |&kind: &RuntimeKind| match Bench::new(kind, original, samples, config, "as asked") {
-        Ok(mut bench) => run_both(&mut bench, candidate, samples, config, progress),
+        Ok(mut bench) => {
+            bench.look(Origins::default(), samples)?;
+            run_both(&mut bench, candidate, samples, config, progress)
+        }
         Err(error) => Ok(report::Run {
             runtime: run::unknown(kind, config.threads),
             failure: Some(run::without_path(&error)),

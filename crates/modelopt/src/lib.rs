@@ -35,6 +35,7 @@ mod run;
 mod search;
 mod sensitivity;
 mod transform;
+mod witness;
 mod yardstick;
 
 pub use bench::{BenchOptions, BenchRow, bench};

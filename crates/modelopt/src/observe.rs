@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 
-use modelopt_graph::{Dim, Model, Tensor, Type, Use, ValueId, ValueInfo, infer};
+use modelopt_graph::{Dim, Model, Tensor, Type, ValueId, infer};
 use modelopt_onnx::{SaveOptions, Staged};
 use modelopt_rewrite::{self as rewrite, Precision, Rounding};
 use modelopt_runtime::Sample;
 
 use crate::Progress;
 use crate::run::{self, Place};
+use crate::witness;
 
 /// The most that one group of activations takes, in bytes.
 const GROUP_BYTES: u64 = 256 << 20;
@@ -141,14 +142,7 @@ fn look(
     see: &mut dyn FnMut(usize, ValueId, &Tensor),
 ) -> Result<(), String> {
     let mut model = prepared.clone();
-    let main = model.main();
-    for &value in values {
-        let uses = model.value(value).uses();
-        if !uses.iter().any(|at| matches!(at, Use::Output(graph, _) if *graph == main)) {
-            let ty = model.value(value).ty().cloned().map(Into::into);
-            model.add_output(main, ValueInfo { value, ty, origin: modelopt_graph::Origin::NONE });
-        }
-    }
+    witness::show(&mut model, values);
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let path = folder.path().join("activations.onnx");
     let staged = Staged::write(&model, &path, SaveOptions::default());

@@ -152,5 +152,7 @@ pub(crate) fn survey<'a>(
     demand::check(prepared)?;
     let samples = run::samples(original, config)?;
     progress(Progress::Step("preparing the original"));
-    Ok(Ground { bench: run::target(input, &samples, config)?, samples })
+    let mut bench = run::target(input, &samples, config)?;
+    bench.watch(prepared, &samples)?;
+    Ok(Ground { bench, samples })
 }

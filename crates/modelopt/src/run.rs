@@ -1,6 +1,7 @@
 //! Where and on what the models run.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use modelopt_graph::Model;
 use modelopt_report as report;
@@ -9,13 +10,19 @@ use modelopt_runtime::{
     Runtime, RuntimeError, RuntimeKind, Sample, SampleKind, Session, SessionOptions,
     find_onnxruntime, graph_inputs, load_samples, runtime, synthesize,
 };
+use modelopt_validate::{Kept, Origins, Profile, References};
 
 use crate::config::{Config, RuntimeChoice};
 use crate::error::{Error, ErrorKind};
+use crate::witness;
 
 /// A runtime with the original loaded and seen to run.
 pub(crate) struct Bench<'a> {
     pub(crate) original: Box<dyn Session>,
+    /// The original with values that are judged beside its outputs, if there are any.
+    watched: Option<Box<dyn Session>>,
+    kept: Kept,
+    profile: Arc<Profile>,
     pub(crate) used: report::RuntimeUsed,
     /// What the original costs a process of its own, if a child tried it.
     pub(crate) cost: Option<Cost>,
@@ -122,7 +129,73 @@ impl<'a> Bench<'a> {
         let place = Place::new(kind, config)?;
         let Ready { session, cost } = place.ready(original, samples)?;
         let used = place.used(reason.to_owned());
-        Ok(Bench { original: session, used, cost, place })
+        Ok(Bench {
+            original: session,
+            watched: None,
+            kept: Kept::default(),
+            profile: Arc::default(),
+            used,
+            cost,
+            place,
+        })
+    }
+
+    /// Looks at what the original makes of the samples, so that candidates can be judged; `model` is
+    /// the original with its types inferred. Values that are judged beside outputs are shown by a
+    /// copy of it, if that runs.
+    pub(crate) fn watch(&mut self, model: &Model, samples: &[Sample]) -> Result<(), Error> {
+        let mut origins = Origins::of(model);
+        if !origins.witnesses().is_empty() {
+            match self.show(model, origins.witnesses(), samples) {
+                Ok(session) => self.watched = Some(session),
+                Err(error) => {
+                    tracing::info!(%error, "what outputs are chosen by is not seen");
+                    origins = origins.without_witnesses();
+                }
+            }
+        }
+        self.look(origins, samples)
+    }
+
+    /// The same of an original of which nothing but its file is known.
+    pub(crate) fn look(&mut self, origins: Origins, samples: &[Sample]) -> Result<(), Error> {
+        let limit = self.place.config.gate.min_sqnr_db;
+        self.profile = Arc::new(self.references(samples).profile(origins)?.within(limit));
+        Ok(())
+    }
+
+    fn show(
+        &self,
+        model: &Model,
+        names: &[String],
+        samples: &[Sample],
+    ) -> Result<Box<dyn Session>, Error> {
+        let copy = witness::copy(model, names)?;
+        let mut session = self.place.prepare(copy.path())?;
+        if let Some(sample) = samples.first() {
+            session.run(&sample.inputs)?;
+        }
+        Ok(session)
+    }
+
+    fn references<'s>(&'s mut self, samples: &'s [Sample]) -> References<'s> {
+        let session = self.watched.as_mut().unwrap_or(&mut self.original);
+        References::new(session.as_mut(), samples, &mut self.kept)
+    }
+
+    /// Names of values that are judged beside the outputs.
+    pub(crate) fn witnesses(&self) -> &[String] {
+        self.profile.witnesses()
+    }
+
+    /// What candidates are held against, and where they are loaded.
+    pub(crate) fn judging<'s>(
+        &'s mut self,
+        samples: &'s [Sample],
+    ) -> (References<'s>, Arc<Profile>, &'s Place<'a>) {
+        let session = self.watched.as_mut().unwrap_or(&mut self.original);
+        let references = References::new(session.as_mut(), samples, &mut self.kept);
+        (references, Arc::clone(&self.profile), &self.place)
     }
 
     /// Loads another model into the same runtime, after a child survived it.

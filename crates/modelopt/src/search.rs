@@ -206,7 +206,7 @@ impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
     ) -> Result<report::SearchEnd, Over> {
         let mut ladder = Ladder::new(&self.prover, base, seen, self.config.search.objective);
         let mut probed: Vec<usize> = Vec::new();
-        let mut probe = Probe::new(&mut self.prover, base);
+        let mut probe = Probe::new(&self.prover, base);
         self.probe(&mut ladder, &mut probe, &mut probed, tried.worst);
         self.found.sensitivity = ladder.described(&self.config.gate);
         let mut steps = ladder.steps();

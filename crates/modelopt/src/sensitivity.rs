@@ -15,7 +15,7 @@ use modelopt_rewrite::{
     self as rewrite, LayerNoise, Plan, Scheme, Seen, Statistics, Switch, Switchboard,
 };
 use modelopt_runtime::Outputs;
-use modelopt_validate::{Accumulator, Parity, Tolerance};
+use modelopt_validate::Parity;
 
 use crate::Progress;
 use crate::blame;
@@ -23,6 +23,7 @@ use crate::budget::Budget;
 use crate::lanes::Lanes;
 use crate::observe;
 use crate::prover::{Prover, worst_sqnr};
+use crate::witness;
 use crate::yardstick::Yardstick;
 
 /// How many layers that seem to gain most are looked at on all samples, at most.
@@ -41,8 +42,6 @@ const MOST_BYTES: u64 = 4 << 30;
 pub(crate) struct Probe {
     board: Switchboard,
     lanes: Lanes,
-    /// The largest magnitudes of the original's outputs on all samples.
-    peaks: HashMap<String, f64>,
     /// Outputs with all switches off, by place of the sample.
     off: HashMap<usize, Outputs>,
     /// Where its file is.
@@ -61,17 +60,19 @@ pub(crate) struct Setting {
 }
 
 impl Probe {
-    pub(crate) fn new(prover: &mut Prover<'_, '_>, plan: &Plan) -> Result<Self, String> {
+    pub(crate) fn new(prover: &Prover<'_, '_>, plan: &Plan) -> Result<Self, String> {
         if plan.layers.iter().map(|layer| layer.bytes).sum::<u64>() > MOST_BYTES {
             return Err("the model is too large to be run under switches".to_owned());
         }
-        let board = rewrite::switchboard(prover.prepared, plan).map_err(|e| e.to_string())?;
+        let board = rewrite::switchboard(prover.prepared, plan);
+        let mut board = board.map_err(|error| error.to_string())?;
+        witness::show_named(&mut board.model, prover.witnesses());
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         let path = folder.path().join("switches.onnx");
         let staged = Staged::write(&board.model, &path, SaveOptions::default());
         staged.and_then(Staged::commit).map_err(|error| error.to_string())?;
         let lanes = Lanes::new(prover.place, path, None)?;
-        Ok(Probe { board, lanes, peaks: prover.peaks()?, off: HashMap::new(), _folder: folder })
+        Ok(Probe { board, lanes, off: HashMap::new(), _folder: folder })
     }
 
     pub(crate) fn switches(&self) -> &[Switch] {
@@ -112,14 +113,14 @@ impl Probe {
             let setting = &settings[index];
             inputs(setting.sample, &setting.on, setting.strength)
         };
-        let (off, peaks, total) = (&self.off, &self.peaks, settings.len());
+        let (off, total) = (&self.off, settings.len());
         let mut parities = Vec::with_capacity(total);
         self.lanes.run(place, total, of, &mut |index, outputs| {
             if !budget.allows(Duration::ZERO) {
                 return Err("there is no time left to measure layers".to_owned());
             }
             let sample = settings[index].sample;
-            let mut parity = Accumulator::new(Tolerance::default()).beside(peaks.clone());
+            let mut parity = prover.accumulator();
             if let (Some(off), Some(given)) = (off.get(&sample), prover.samples.get(sample)) {
                 parity.add(&given.name, false, off, outputs);
             }

@@ -1,6 +1,6 @@
 //! How far a candidate is from its limits, as one number to go down: what a search steers by.
 
-use modelopt_validate::{Limits, Parity};
+use modelopt_validate::{Limits, OutputParity, Parity, margin};
 
 use crate::prover::noise;
 
@@ -23,23 +23,43 @@ impl<'a> Yardstick<'a> {
     pub(crate) fn excess(&self, parity: &Parity) -> f64 {
         let mut worst = 0f64;
         for output in &parity.outputs {
-            let own = self.limits.per_output.get(&output.name);
-            if output.mismatches.is_some_and(|count| count > 0) || !output.present {
-                worst = worst.max(MISSED);
-            }
-            let Some(float) = &output.float else { continue };
-            let limit = own.and_then(|own| own.min_sqnr_db).or(self.limits.min_sqnr_db);
-            let mut excess = noise(float.sqnr_db - limit.unwrap_or(0.0));
-            let limit = own.and_then(|own| own.max_abs_error).or(self.limits.max_abs_error);
-            if let Some(limit) = limit {
-                excess = excess.max((float.max_abs_error / limit).powi(2));
-            }
-            let limit = own.and_then(|own| own.min_top1).or(self.limits.min_top1);
-            if float.top1.zip(limit).is_some_and(|(top1, limit)| top1 < limit) {
-                excess = excess.max(MISSED);
-            }
-            worst = worst.max(excess);
+            worst = worst.max(self.of_output(output));
         }
         worst
+    }
+
+    fn of_output(&self, output: &OutputParity) -> f64 {
+        let own = self.limits.per_output.get(&output.name);
+        let limit = own.and_then(|own| own.min_sqnr_db).or(self.limits.min_sqnr_db);
+        let mut excess = self.of_choices(output, limit);
+        if !output.present || output.sentinels.iter().any(|sentinel| sentinel.changed > 0) {
+            excess = excess.max(MISSED);
+        }
+        let Some(float) = &output.float else { return excess };
+        excess = excess.max(noise(float.sqnr_db - limit.unwrap_or(0.0)));
+        let limit = own.and_then(|own| own.max_abs_error).or(self.limits.max_abs_error);
+        if let Some(limit) = limit {
+            excess = excess.max((float.max_abs_error / limit).powi(2));
+        }
+        let limit = own.and_then(|own| own.min_top1).or(self.limits.min_top1);
+        if float.top1.zip(limit).is_some_and(|(top1, limit)| top1 < limit) {
+            excess = excess.max(MISSED);
+        }
+        excess
+    }
+
+    /// By how much choices are off: margins that were lost, and integers that differ.
+    fn of_choices(&self, output: &OutputParity, limit: Option<f64>) -> f64 {
+        if let (Some(decisions), Some(limit)) = (&output.decisions, limit) {
+            let lost = decisions.lost_margin / margin(Some(limit));
+            // As much as is allowed is nothing.
+            return if lost > 1.0 { lost.powi(2) } else { 0.0 };
+        }
+        match (output.mismatches, output.agreement, self.limits.min_agreement) {
+            (Some(0) | None, ..) | (_, Some(_), None) => 0.0,
+            (_, Some(agreement), Some(least)) if agreement >= least => 0.0,
+            (_, Some(agreement), Some(least)) => (1.0 - agreement) / (1.0 - least).max(1e-6),
+            (Some(_), None, _) => MISSED,
+        }
     }
 }

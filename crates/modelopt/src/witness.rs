@@ -1,0 +1,65 @@
+//! Values inside of a model that have to be seen to judge its outputs: what is chosen among on the
+//! way to them. They are outputs of the copies that are compared, and of nothing else.
+
+use std::path::{Path, PathBuf};
+
+use modelopt_graph::{Model, Origin, Producer, Use, ValueId, ValueInfo};
+use modelopt_onnx::{self as onnx, SaveOptions, Staged};
+
+use crate::error::Error;
+
+/// A copy of a model in a folder that goes with it.
+#[derive(Debug)]
+pub(crate) struct Copy {
+    path: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Copy {
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Makes values of the main graph outputs of it, after those it has.
+pub(crate) fn show(model: &mut Model, values: &[ValueId]) {
+    let main = model.main();
+    for &value in values {
+        let uses = model.value(value).uses();
+        if !uses.iter().any(|at| matches!(at, Use::Output(graph, _) if *graph == main)) {
+            let ty = model.value(value).ty().cloned().map(Into::into);
+            model.add_output(main, ValueInfo { value, ty, origin: Origin::NONE });
+        }
+    }
+}
+
+/// Shows the values of these names that the main graph has.
+pub(crate) fn show_named(model: &mut Model, names: &[String]) {
+    if names.is_empty() {
+        return;
+    }
+    let main = model.main();
+    let inside = |value: &ValueId| {
+        let value = model.value(*value);
+        let made = matches!(value.producer(), Producer::Node(id, _) if model.node(id).graph() == main);
+        made && names.iter().any(|name| name == value.name())
+    };
+    let values: Vec<ValueId> = model.values().filter(inside).collect();
+    show(model, &values);
+}
+
+/// Writes a copy of a model that shows these values.
+pub(crate) fn copy(model: &Model, names: &[String]) -> Result<Copy, Error> {
+    let mut model = model.clone();
+    show_named(&mut model, names);
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("judged.onnx");
+    Staged::write(&model, &path, SaveOptions::default())?.commit()?;
+    Ok(Copy { path, _folder: folder })
+}
+
+/// The same of a model in a file.
+pub(crate) fn copy_of(path: &Path, names: &[String]) -> Result<Copy, Error> {
+    copy(&onnx::load(path)?, names)
+}
