@@ -22,10 +22,12 @@ pub struct Limits {
     #[serde(with = "crate::number::limit")]
     pub min_sqnr_db: Option<f64>,
     /// Highest ratio of latencies, candidate to original; 1.05 by default. Judged only if
-    /// latency was measured, and broken only if the whole confidence interval is above it.
+    /// latency was measured, and broken only if the whole confidence interval is above it and the
+    /// time lost is one that can be told: see [`LatencyComparison::is_told`].
     #[serde(with = "crate::number::limit")]
     pub max_slowdown: Option<f64>,
-    /// Lowest ratio of sizes, original to candidate; 1 (not larger) by default.
+    /// Lowest ratio of sizes, original to candidate; 1 (not larger) by default. A limit of at most
+    /// 1 is not judged where it is missed by no more than [`SizeChange::SLACK`].
     #[serde(with = "crate::number::limit")]
     pub min_shrink: Option<f64>,
     /// Whether NaN and infinities may appear where the original has none, and may change where
@@ -119,10 +121,10 @@ impl Verdict {
 pub struct Check {
     /// What was judged: `samples`, `outputs`, `shrink`, `slowdown`, `known_output`, `top1`,
     /// `present`, `extra_output`, `type`, `shape`, `compared`, `sqnr`, `max_abs_error`,
-    /// `new_non_finite`, `changed_non_finite`, `sentinels`, `decisions`, `agreement` or
-    /// `mismatches`.
+    /// `new_non_finite`, `changed_non_finite`, `sentinels`, `decisions`, `agreement`, `mismatches` or
+    /// `metric`.
     pub name: String,
-    /// Name of an output, or `model`.
+    /// Name of an output or of the user's metric, or `model`.
     pub subject: String,
     /// The figure; NaN if there is none, which fails.
     #[serde(with = "crate::number")]
@@ -169,6 +171,8 @@ pub enum Unit {
     Output,
     /// 1 for yes, 0 for no.
     Flag,
+    /// The unit of the user's own metric.
+    Metric,
 }
 
 /// A limit without a figure.
@@ -207,15 +211,32 @@ struct Judge {
 
 impl Judge {
     fn size(&mut self, limits: &Limits, size: SizeChange) {
-        if let Some(limit) = limits.min_shrink {
-            self.at_least(("shrink", MODEL), size.ratio(), limit, Unit::Times);
+        let Some(limit) = limits.min_shrink else { return };
+        // Whoever asks for a smaller model gets one.
+        if limit <= 1.0 && size.ratio() < limit && size.is_slight(limit) {
+            let allowed = (size.original_bytes as f64 / limit) as u64;
+            let more = size.candidate_bytes.saturating_sub(allowed);
+            let reason = format!("{more} bytes too many, which casts and metadata may take");
+            return self.leave_out("shrink", &reason);
         }
+        self.at_least(("shrink", MODEL), size.ratio(), limit, Unit::Times);
     }
 
     fn latency(&mut self, limits: &Limits, latency: Option<&LatencyComparison>) {
         match (limits.max_slowdown, latency) {
             (None, _) => {}
             (Some(_), None) => self.leave_out("slowdown", "latency was not measured"),
+            (Some(limit), Some(latency)) if latency.ratio_low > limit && !latency.is_told() => {
+                self.leave_out(
+                    "slowdown",
+                    &format!(
+                        "{:.2}x, but {:.1} µs are less than clock and call can tell ({:.1} µs)",
+                        latency.ratio_median,
+                        latency.lost_ms() * 1e3,
+                        latency.floor_ms() * 1e3
+                    ),
+                );
+            }
             (Some(limit), Some(latency)) => {
                 let note = format!(
                     "the lower end of the interval {:.3} to {:.3}; median {:.3} of {} pairs",
@@ -547,7 +568,16 @@ mod tests {
             original: times(),
             candidate: times(),
             threads: 1,
+            call_ms: None,
         }
+    }
+
+    /// A model that takes so long and becomes so much slower.
+    fn slower(original_ms: f64, ratio: f64) -> LatencyComparison {
+        let mut latency = latency(ratio, ratio);
+        latency.original.p50_ms = original_ms;
+        latency.candidate.p50_ms = original_ms * ratio;
+        latency
     }
 
     #[test]
@@ -658,7 +688,7 @@ mod tests {
 
     #[test]
     fn a_larger_model_fails() {
-        let size = SizeChange { original_bytes: 100, candidate_bytes: 101 };
+        let size = SizeChange { original_bytes: 100_000, candidate_bytes: 105_000 };
         let measured = Measurements { parity: Some(&good()), size, latency: None };
         assert_eq!(failures(&judge(&Limits::default(), &measured)), [("shrink", "model")]);
         let limits = Limits { min_shrink: None, ..Limits::default() };
@@ -668,7 +698,11 @@ mod tests {
     #[test]
     fn latency_fails_only_beyond_its_noise() {
         for (low, high, pass) in [(1.06, 1.2, false), (1.04, 1.5, true), (1.05, 1.1, true)] {
-            let latency = latency(low, high);
+            let latency = LatencyComparison {
+                ratio_low: low,
+                ratio_high: high,
+                ..slower(1.0, f64::midpoint(low, high))
+            };
             let measured =
                 Measurements { parity: Some(&good()), size: SIZE, latency: Some(&latency) };
             let verdict = judge(&Limits::default(), &measured);
@@ -678,6 +712,49 @@ mod tests {
         let broken = latency(NAN, NAN);
         let measured = Measurements { parity: None, size: SIZE, latency: Some(&broken) };
         assert_eq!(failures(&judge(&Limits::default(), &measured)), [("slowdown", "model")]);
+    }
+
+    #[test]
+    fn a_loss_of_microseconds_is_not_judged() {
+        let judged = |latency: &LatencyComparison| {
+            let measured =
+                Measurements { parity: Some(&good()), size: SIZE, latency: Some(latency) };
+            judge(&Limits::default(), &measured)
+        };
+        let left_out = |verdict: &Verdict| {
+            verdict.pass && verdict.unjudged.iter().any(|left| left.name == "slowdown")
+        };
+        // 4 µs more are nothing, 6 µs are something.
+        let verdict = judged(&slower(0.010, 1.4));
+        assert!(left_out(&verdict), "{verdict:?}");
+        let reason = &verdict.unjudged[0].reason;
+        assert_eq!(reason, "1.40x, but 4.0 µs are less than clock and call can tell (5.0 µs)");
+        assert_eq!(failures(&judged(&slower(0.010, 1.6))), [("slowdown", "model")]);
+        // Unless the call itself takes longer.
+        let dear = |call_ms| LatencyComparison { call_ms: Some(call_ms), ..slower(0.040, 1.4) };
+        assert!(left_out(&judged(&dear(0.020))));
+        assert_eq!(failures(&judged(&dear(0.010))), [("slowdown", "model")]);
+        // What meets the limit is listed as such.
+        assert!(judged(&slower(0.010, 1.0)).unjudged.is_empty());
+        // A figure that is none does not pass for a small one.
+        let broken = LatencyComparison { ratio_low: f64::INFINITY, ..slower(NAN, 1.0) };
+        assert_eq!(failures(&judged(&broken)), [("slowdown", "model")]);
+    }
+
+    #[test]
+    fn growth_of_casts_and_metadata_is_not_judged() {
+        let judged = |original_bytes, candidate_bytes, limit| {
+            let size = SizeChange { original_bytes, candidate_bytes };
+            let limits = Limits { min_shrink: Some(limit), ..Limits::default() };
+            judge(&limits, &Measurements { parity: Some(&good()), size, latency: None })
+        };
+        let slight = judged(200, 200 + SizeChange::SLACK, 1.0);
+        assert!(slight.pass && slight.unjudged.iter().any(|left| left.name == "shrink"));
+        assert!(!judged(200, 201 + SizeChange::SLACK, 1.0).pass);
+        assert!(!judged(200, 199, 1.01).pass, "whoever asks for a smaller model gets one");
+        // A limit that allows growth has the same slack.
+        assert!(judged(8000, 16_000 + SizeChange::SLACK, 0.5).pass);
+        assert!(!judged(8000, 16_001 + SizeChange::SLACK, 0.5).pass);
     }
 
     #[test]

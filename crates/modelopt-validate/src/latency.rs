@@ -40,6 +40,37 @@ pub struct LatencyComparison {
     pub candidate: Distribution,
     /// Threads each session computed with; 0 for all of the machine.
     pub threads: usize,
+    /// What a call of the runtime costs that computes nothing, in milliseconds, if it was measured.
+    #[serde(default, with = "crate::number::optional", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Float>")]
+    pub call_ms: Option<f64>,
+}
+
+/// Clocks, caches and the scheduler make runs differ by this much, in milliseconds.
+const CLOCK_MS: f64 = 0.005;
+
+/// No call costs more than this, in milliseconds: one that seems to was interrupted.
+const MOST_CALL_MS: f64 = 0.1;
+
+impl LatencyComparison {
+    /// By how much the candidate's median is above the original's, in milliseconds; below 0 it is
+    /// faster.
+    pub fn lost_ms(&self) -> f64 {
+        self.candidate.p50_ms - self.original.p50_ms
+    }
+
+    /// The least difference that says anything of the models, in milliseconds: 5 µs, or what an
+    /// empty call costs if that is more, but at most 100 µs.
+    pub fn floor_ms(&self) -> f64 {
+        self.call_ms.map_or(CLOCK_MS, |call| call.clamp(CLOCK_MS, MOST_CALL_MS))
+    }
+
+    /// Whether the medians differ by more than [`LatencyComparison::floor_ms`].
+    pub fn is_told(&self) -> bool {
+        // What is no number does not pass for a small one.
+        let slight = self.lost_ms().abs() <= self.floor_ms();
+        !slight
+    }
 }
 
 /// Times of one model, one run each, in milliseconds.

@@ -25,6 +25,7 @@ mod exact;
 mod float;
 mod gate;
 mod latency;
+mod metric;
 mod metrics;
 pub mod number;
 mod origin;
@@ -39,6 +40,7 @@ pub use decisions::Decisions;
 pub use float::{FloatParity, Tolerance};
 pub use gate::{Bound, Check, Limits, Measurements, OutputLimits, Unit, Unjudged, Verdict, judge};
 pub use latency::{Distribution, Footprint, LatencyComparison};
+pub use metric::{Direction, FurtherFigure, MaxDrop, MetricChange};
 pub use metrics::{
     Accumulator, OutputParity, Parity, PartParity, Selected, SentinelParity, TensorForm,
 };

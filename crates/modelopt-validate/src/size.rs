@@ -13,6 +13,17 @@ pub struct SizeChange {
 }
 
 impl SizeChange {
+    /// Growth below this is none, in bytes: what casts around a model, their names, and metadata
+    /// that says where it comes from take, however small the model is.
+    pub const SLACK: u64 = 4096;
+
+    /// Whether the candidate exceeds what a limit of the ratio allows by no more than
+    /// [`SizeChange::SLACK`].
+    pub fn is_slight(&self, min_ratio: f64) -> bool {
+        let allowed = self.original_bytes as f64 / min_ratio;
+        self.candidate_bytes as f64 <= allowed + Self::SLACK as f64
+    }
+
     /// `original / candidate`: 4 means a quarter of the size, below 1 means grown.
     ///
     /// Two empty models give 1; an empty candidate of a non-empty original gives +∞.

@@ -90,6 +90,7 @@ pub fn compare_latency(
         original,
         candidate,
         threads,
+        call_ms: None,
     })
 }
 

@@ -113,6 +113,7 @@ pub(crate) fn latency(original: f64, candidate: f64) -> LatencyComparison {
         original: times(original, 40),
         candidate: times(candidate, 40),
         threads: 1,
+        call_ms: None,
     }
 }
 
