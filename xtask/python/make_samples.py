@@ -1,9 +1,9 @@
-"""Make real input samples for the seven models that `xtask` sets up.
+"""Make real input samples for the eight models that `xtask` sets up.
 
     python make_samples.py MODELS_DIR OUT_DIR [MODEL ...]
 
 MODELS_DIR holds det.onnx, rec.onnx, cls.onnx, silero_vad.onnx, silero_vad_16k_op15.onnx,
-magika.onnx and rxnmap.onnx. For each model this writes
+magika.onnx, nudenet.onnx and rxnmap.onnx. For each model this writes
 
     OUT_DIR/<model>/real/NNN.npz       what a user would hand to `--samples`
     OUT_DIR/<model>/heldout/NNN.npz    other sources, to check what was tuned on `real`
@@ -220,6 +220,46 @@ def cls_samples():
         ]
         for lines in text_lines()
     )
+
+
+def nudenet_input(image, side=320):
+    """NudeNet's detector: padded with black to a square at the top left, resized, RGB, x/255."""
+    image = as_bgr(image)
+    longest = max(image.shape[:2])
+    square = np.zeros((longest, longest, 3), np.uint8)
+    square[: image.shape[0], : image.shape[1]] = image
+    pixels = resize_bilinear(square, side, side)[:, :, ::-1].astype(np.float32) / 255
+    return {"images": np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])}
+
+
+def faces(first, across):
+    """A square of faces from skimage's sample of Labeled Faces in the Wild, as on a wall of portraits."""
+    from skimage import data
+
+    portraits = (data.lfw_subset()[first : first + across * across] * 255).astype(np.uint8)
+    grey = [resize_bilinear(portrait[:, :, None], 100, 100)[:, :, 0] for portrait in portraits]
+    rows = [np.concatenate(grey[k : k + across], axis=1) for k in range(0, len(grey), across)]
+    return np.concatenate(rows)
+
+
+def nudenet_samples():
+    from skimage import data
+    from sklearn.datasets import load_sample_images
+
+    astronaut = data.astronaut()
+    grey = astronaut.mean(axis=2).astype(np.uint8)
+    real = [
+        astronaut,
+        astronaut[0:250, 120:330],
+        with_shading(grey[:, ::-1], seed=3),
+        faces(0, 2),
+        faces(10, 3),
+        (astronaut[:400, 60:420] * 0.5).astype(np.uint8),
+        data.coffee(),
+        data.chelsea(),
+    ]
+    heldout = [data.camera(), faces(60, 3), faces(80, 2), load_sample_images().images[1]]
+    return [nudenet_input(image) for image in real], [nudenet_input(image) for image in heldout]
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -724,6 +764,7 @@ MAKERS = {
     "silero_vad": silero_vad_samples,
     "silero_vad_16k_op15": silero_vad_16k_samples,
     "magika": lambda _: magika_samples(),
+    "nudenet": lambda _: nudenet_samples(),
     "rxnmap": lambda _: rxnmap_samples(),
 }
 

@@ -58,14 +58,37 @@ fn run(task: Task) -> Result<()> {
         }
         Task::Test { arguments } => {
             setup::run()?;
-            check_schema()?;
-            run_tests(&arguments)?;
-            // The tests ran the program, so it is built.
-            conformance::run()?;
-            println!("xtask test: set-up, generated files, all tests and conformance passed");
-            Ok(())
+            run_all(&[
+                ("generated files", &check_schema),
+                ("tests", &|| run_tests(&arguments)),
+                ("conformance", &|| {
+                    conformance::build()?;
+                    conformance::run()
+                }),
+            ])
         }
     }
+}
+
+type Step<'a> = (&'static str, &'a dyn Fn() -> Result<()>);
+
+/// Takes every step, whatever became of those before, so that one run tells all; sums up at the end.
+fn run_all(steps: &[Step<'_>]) -> Result<()> {
+    let mut outcomes = Vec::new();
+    for (name, step) in steps {
+        let outcome = step();
+        if let Err(error) = &outcome {
+            eprintln!("{name}: {error:#}");
+        }
+        outcomes.push((name, outcome.is_ok()));
+    }
+    println!("\nxtask test:");
+    for (name, passed) in &outcomes {
+        println!("  {name}: {}", if *passed { "passed" } else { "FAILED" });
+    }
+    let failed: Vec<&str> = outcomes.iter().filter(|(_, ok)| !ok).map(|(name, _)| **name).collect();
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    Ok(())
 }
 
 fn write_schema() -> Result<()> {
@@ -80,15 +103,40 @@ fn check_schema() -> Result<()> {
     Ok(())
 }
 
-/// All tests of the workspace, documentation examples included.
+/// All tests of the workspace, documentation examples included, the rest too where one fails.
 fn run_tests(arguments: &[String]) -> Result<()> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["test", "--release", "--workspace"])
+        .args(["test", "--release", "--workspace", "--no-fail-fast"])
         .args(arguments)
         .current_dir(testdata::workspace_root())
         .status()
         .context("cannot start cargo")?;
     ensure!(status.success(), "cargo test failed, {status}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use anyhow::bail;
+
+    use super::run_all;
+
+    #[test]
+    fn every_step_is_taken_and_the_failed_ones_are_named() {
+        let taken = Cell::new(0);
+        let count = || {
+            taken.set(taken.get() + 1);
+            Ok(())
+        };
+        let fails = || {
+            count()?;
+            bail!("no")
+        };
+        let error = run_all(&[("one", &fails), ("two", &count), ("three", &fails)]).unwrap_err();
+        assert_eq!((taken.get(), error.to_string().as_str()), (3, "failed: one, three"));
+        run_all(&[("two", &count)]).unwrap();
+    }
 }

@@ -26,7 +26,7 @@ pub fn run() -> Result<()> {
     let models = Step {
         name: "models",
         what: "downloading the test models",
-        script: "fetch_models.py",
+        script: oracle::script("fetch_models.py"),
         inputs: inputs("", &["fetch_models.py", "models.txt", "model_files.txt"])?,
         arguments: Vec::new(),
     };
@@ -34,7 +34,7 @@ pub fn run() -> Result<()> {
     let nodes = Step {
         name: "nodes",
         what: "writing the ONNX node tests",
-        script: "make_nodes.py",
+        script: oracle::script("make_nodes.py"),
         inputs: inputs(&python, &["make_nodes.py"])?,
         arguments: Vec::new(),
     };
@@ -42,18 +42,37 @@ pub fn run() -> Result<()> {
     let samples = Step {
         name: "samples",
         what: "making samples",
-        script: "make_samples.py",
+        script: oracle::script("make_samples.py"),
         inputs: inputs(&python, &["make_samples.py", "models.txt", "model_files.txt"])?,
         arguments: vec![folder.join("models")],
     };
-    samples.run(&folder)
+    samples.run(&folder)?;
+    let cases = Step {
+        name: "cases",
+        what: "making the models that went wrong",
+        script: testdata::fixture("cases/make.py"),
+        inputs: case_inputs(&python)?,
+        arguments: Vec::new(),
+    };
+    cases.run(&folder)
+}
+
+/// All that makes the cases: their scripts, and the builder that they share with other fixtures.
+fn case_inputs(python: &str) -> Result<String> {
+    let mut scripts = vec![testdata::fixture("graphs/builder.py")];
+    for entry in fs::read_dir(testdata::fixture("cases"))? {
+        scripts.push(entry?.path());
+    }
+    scripts.retain(|path| path.extension().is_some_and(|extension| extension == "py"));
+    scripts.sort();
+    inputs_of(python, &scripts)
 }
 
 /// One script that makes one folder; the folder is its last argument.
 struct Step {
     name: &'static str,
     what: &'static str,
-    script: &'static str,
+    script: PathBuf,
     inputs: String,
     arguments: Vec<PathBuf>,
 }
@@ -71,7 +90,7 @@ impl Step {
             remove(&scratch)?;
             fs::create_dir_all(&scratch)?;
             let mut command = Command::new(testdata::python_unchecked());
-            command.arg(oracle::script(self.script)).args(&self.arguments).arg(&scratch);
+            command.arg(&self.script).args(&self.arguments).arg(&scratch);
             execute(command.env("PYTHONDONTWRITEBYTECODE", "1"))?;
             remove(&result)?;
             fs::rename(&scratch, &result)?;
@@ -106,12 +125,18 @@ fn python_step() -> Result<String> {
     })
 }
 
-/// The text of the files that a step depends on, after that of an earlier step.
+/// The text of the files in `xtask/python` that a step depends on, after that of an earlier step.
 fn inputs(earlier: &str, files: &[&str]) -> Result<String> {
+    let paths: Vec<PathBuf> = files.iter().map(|file| oracle::script(file)).collect();
+    inputs_of(earlier, &paths)
+}
+
+/// The text of files, after that of an earlier step.
+fn inputs_of(earlier: &str, files: &[PathBuf]) -> Result<String> {
     let mut all = vec![earlier.to_owned()];
     for file in files {
-        all.push(format!("--- {file}"));
-        all.push(fs::read_to_string(oracle::script(file))?);
+        all.push(format!("--- {}", file.file_name().unwrap_or_default().display()));
+        all.push(fs::read_to_string(file)?);
     }
     Ok(all.join("\n"))
 }

@@ -3,12 +3,14 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use anyhow::{Result, ensure};
 use fs_err as fs;
 
 /// The test models by name, from small to large.
-pub const MODELS: [&str; 7] =
-    ["cls", "silero_vad_16k_op15", "silero_vad", "magika", "det", "rec", "rxnmap"];
+pub const MODELS: [&str; 8] =
+    ["cls", "silero_vad_16k_op15", "silero_vad", "magika", "det", "rec", "nudenet", "rxnmap"];
 
 const MISSING: &str = "run `cargo xtask setup` first";
 
@@ -75,6 +77,32 @@ pub fn node_tests() -> Vec<PathBuf> {
     cases
 }
 
+/// The folder of the test models that the installed onnx package ships.
+///
+/// # Errors
+/// If the interpreter cannot be asked.
+///
+/// # Panics
+/// If set-up was not run.
+pub fn backend_data() -> Result<PathBuf> {
+    let script = "import onnx, os; print(os.path.dirname(onnx.__file__))";
+    let output = Command::new(python()).args(["-c", script]).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let package = String::from_utf8(output.stdout)?;
+    Ok(existing(Path::new(package.trim()).join("backend/test/data")))
+}
+
+/// What is in a folder, sorted by name.
+///
+/// # Panics
+/// If it cannot be read.
+pub fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{error}"));
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
 /// The folder of a model's realistic samples, `NNN.npz`; for tuning and measuring.
 ///
 /// # Panics
@@ -89,6 +117,15 @@ pub fn samples(name: &str) -> PathBuf {
 /// If there are none for this model or set-up was not run.
 pub fn heldout(name: &str) -> PathBuf {
     existing(generated().join("samples").join(stem(name)).join("heldout"))
+}
+
+/// The folder of a small model that tools are known to go wrong on: `model.onnx`, its `samples`,
+/// and other folders of samples where the case has some. `testdata/cases` says what is in each.
+///
+/// # Panics
+/// If there is no such case or set-up was not run.
+pub fn case(name: &str) -> PathBuf {
+    existing(generated().join("cases").join(name))
 }
 
 /// The `.npz` files of a folder of samples, sorted by name.

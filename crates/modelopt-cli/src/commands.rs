@@ -20,7 +20,7 @@ use crate::settings::{
     apply_running, apply_sampling, apply_searching, apply_selection, default_cache, settings,
     settings_over,
 };
-use crate::{Done, Usage, show};
+use crate::{Done, Usage, files, show};
 
 pub(crate) fn run(arguments: Arguments) -> Result<Done> {
     let common = &arguments.common;
@@ -123,7 +123,7 @@ fn make(command: &str, args: &args::Making, config: Config, common: &Common) -> 
         output.finish()?;
     }
     for warning in &outcome.warnings {
-        eprintln!("warning: {}", show::plain(warning));
+        eprintln!("warning: {}", show::plain(&files::named(warning)));
     }
     if common.json {
         print(&document.to_json())?;

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
@@ -20,6 +21,7 @@ impl Input {
         }
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         let path = folder.path().join("stdin.onnx");
+        stands_for(&path, "stdin");
         let mut file = std::fs::File::create(&path)?;
         io::copy(&mut io::stdin().lock(), &mut file).context("cannot read stdin")?;
         Ok(Input { path, _folder: Some(folder) })
@@ -43,7 +45,9 @@ impl Output {
             return Ok(Output { path: path.to_owned(), folder: None });
         }
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-        Ok(Output { path: folder.path().join("stdout.onnx"), folder: Some(folder) })
+        let path = folder.path().join("stdout.onnx");
+        stands_for(&path, "stdout");
+        Ok(Output { path, folder: Some(folder) })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -60,6 +64,20 @@ impl Output {
         }
         Ok(())
     }
+}
+
+/// Files that stand for something, with its name.
+static STAND_INS: Mutex<Vec<(String, &str)>> = Mutex::new(Vec::new());
+
+fn stands_for(path: &Path, name: &'static str) {
+    let mut known = STAND_INS.lock().unwrap_or_else(PoisonError::into_inner);
+    known.push((path.display().to_string(), name));
+}
+
+/// The text with pipes by their names, not by those of the files that stand for them.
+pub(crate) fn named(text: &str) -> String {
+    let known = STAND_INS.lock().unwrap_or_else(PoisonError::into_inner);
+    known.iter().fold(text.to_owned(), |text, (path, name)| text.replace(path, name))
 }
 
 /// A text file, whole.

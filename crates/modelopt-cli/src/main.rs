@@ -50,8 +50,9 @@ fn main() -> ExitCode {
 }
 
 fn report(error: &anyhow::Error, json: bool) {
-    let message = show::plain(&message(error));
+    let message = show::plain(&files::named(&message(error)));
     let hint = error.downcast_ref::<modelopt::Error>().and_then(modelopt::Error::hint);
+    let hint = hint.map(|hint| show::hint(&hint, &settings::environment()));
     if json {
         let document = serde_json::json!({
             "schema": "modelopt.error/1",
@@ -63,7 +64,7 @@ fn report(error: &anyhow::Error, json: bool) {
     }
     eprintln!("error: {message}");
     if let Some(hint) = hint {
-        eprintln!("hint: {hint}");
+        eprintln!("hint: {}", show::plain(&hint));
     }
 }
 

@@ -34,14 +34,7 @@ pub(crate) fn settings_over(defaults: &Config, common: &Common) -> Result<Config
         }
         None => defaults.clone(),
     };
-    let library_path =
-        if cfg!(target_os = "macos") { "DYLD_LIBRARY_PATH" } else { "LD_LIBRARY_PATH" };
-    let environment = LibrarySearch {
-        explicit: None,
-        variable: std::env::var_os("ORT_DYLIB_PATH"),
-        library_path: std::env::var_os(library_path),
-        path: std::env::var_os("PATH"),
-    };
+    let environment = environment();
     // Where the program itself cannot be found, models are tried in this process alone.
     let worker = std::env::current_exe().ok().map(|program| Worker {
         program,
@@ -49,6 +42,18 @@ pub(crate) fn settings_over(defaults: &Config, common: &Common) -> Result<Config
         patience: PATIENCE,
     });
     Ok(Config { environment, worker, ..config })
+}
+
+/// Where the environment of this process says that a library of ONNX Runtime may be.
+pub(crate) fn environment() -> LibrarySearch {
+    let library_path =
+        if cfg!(target_os = "macos") { "DYLD_LIBRARY_PATH" } else { "LD_LIBRARY_PATH" };
+    LibrarySearch {
+        explicit: None,
+        variable: std::env::var_os("ORT_DYLIB_PATH"),
+        library_path: std::env::var_os(library_path),
+        path: std::env::var_os("PATH"),
+    }
 }
 
 /// The file that measurements of layers are kept in, unless the user names one.

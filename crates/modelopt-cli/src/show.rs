@@ -1,7 +1,10 @@
 //! What a person reads.
 
+mod advice;
 mod bench;
+mod hint;
 mod inspection;
+mod notes;
 mod outcome;
 mod runs;
 mod search;
@@ -12,7 +15,10 @@ use comfy_table::{CellAlignment, Table, presets};
 use modelopt::report::RuntimeUsed;
 use modelopt::rewrite::Plan;
 
+use notes::Notes;
+
 pub(crate) use bench::bench;
+pub(crate) use hint::hint;
 pub(crate) use inspection::inspection;
 pub(crate) use outcome::{compared, outcome};
 pub(crate) use search::{saved_plan, sensitivity};
@@ -91,13 +97,44 @@ fn name(runtime: &RuntimeUsed) -> String {
     format!("{} {}", runtime.name, runtime.version).trim_end().to_owned()
 }
 
+/// A time given in milliseconds: three digits, in the unit that shows them.
 fn milliseconds(time: f64) -> String {
-    let decimals = match time {
-        time if time < 10.0 => 2,
-        time if time < 100.0 => 1,
+    let (value, unit) = match time {
+        time if time < 0.9995 => (time * 1e3, "µs"),
+        time if time < 9_995.0 => (time, "ms"),
+        _ => (time / 1e3, "s"),
+    };
+    let decimals = match value {
+        value if value < 9.995 => 2,
+        value if value < 99.95 => 1,
         _ => 0,
     };
-    format!("{time:.decimals$} ms")
+    format!("{value:.decimals$} {unit}")
+}
+
+/// How long lines of prose get, in characters.
+const LINE: usize = 96;
+
+/// Prose behind a mark, on lines of bearable length; the text starts at one column.
+fn wrapped(mark: &str, text: &str) -> String {
+    let indent = 2 + mark.chars().count();
+    let mut lines = vec![format!("  {mark}")];
+    let mut length = indent;
+    for word in text.split_whitespace() {
+        let more = word.chars().count() + 1;
+        if length + more > LINE + 1 && length > indent {
+            lines.push(" ".repeat(indent));
+            length = indent;
+        }
+        if let Some(line) = lines.last_mut() {
+            if length > indent {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        length += more;
+    }
+    lines.iter().fold(String::new(), |text, line| text + line.trim_end() + "\n")
 }
 
 fn plural(count: usize) -> &'static str {
@@ -106,6 +143,7 @@ fn plural(count: usize) -> &'static str {
 
 /// What `modelopt plan` and `--explain` print.
 pub(crate) fn plan(plan: &Plan) -> String {
+    let mut notes = Notes::default();
     let mut rows = table(&["layer", "operator", "weights", "scheme", "because"]);
     for layer in &plan.layers {
         rows.add_row([
@@ -113,10 +151,10 @@ pub(crate) fn plan(plan: &Plan) -> String {
             cell(&layer.op),
             bytes(layer.bytes),
             layer.scheme.to_string(),
-            cell(&layer.reason),
+            notes.short("see", &layer.reason),
         ]);
     }
-    let mut text = indented(rows, &[2]);
+    let mut text = indented(rows, &[2]) + &notes.below();
     let _ = writeln!(text, "\n  {} of {} layers are changed", plan.changed(), plan.layers.len());
     text
 }
@@ -129,5 +167,25 @@ mod tests {
     fn sizes_read_like_sizes() {
         let shown = [0, 999, 1000, 9_994, 12_345, 999_600, 85_000_000].map(bytes);
         assert_eq!(shown, ["0 B", "999 B", "1.00 kB", "9.99 kB", "12.3 kB", "1.00 MB", "85.0 MB"]);
+    }
+
+    #[test]
+    fn times_have_three_digits() {
+        let shown = [0.001_23, 0.0123, 0.999, 1.0, 42.16, 421.6, 12_345.0].map(milliseconds);
+        let wanted = ["1.23 µs", "12.3 µs", "999 µs", "1.00 ms", "42.2 ms", "422 ms", "12.3 s"];
+        assert_eq!(shown, wanted);
+    }
+
+    #[test]
+    fn prose_stays_within_its_lines() {
+        let text = wrapped("[1] ", &"some words ".repeat(30));
+        assert!(text.lines().all(|line| line.chars().count() <= LINE), "{text}");
+        assert!(
+            text.lines()
+                .skip(1)
+                .all(|line| line.starts_with("      some") || line.starts_with("      words")),
+            "{text}"
+        );
+        assert_eq!(wrapped("- ", "a  b\nc"), "  - a b c\n");
     }
 }

@@ -96,7 +96,9 @@ fn the_full_gate_on_onnxruntime() {
     let stamp = &inspected["metadata"];
     assert_eq!(stamp["modelopt.input_blake3"], report["original"]["blake3"]);
     assert_eq!(stamp["modelopt.plan_blake3"], report["plan_digest"]);
-    assert!(stamp["modelopt.runtime"].as_str().unwrap().starts_with("onnxruntime 1."));
+    // What is true of the place stands in the report.
+    assert!(stamp.get("modelopt.runtime").is_none() && stamp.get("modelopt.cpu").is_none());
+    assert!(report["machine"]["cpu"].is_string(), "{report}");
 }
 
 /// Convolutions of int8 weights are several times slower in ONNX Runtime.

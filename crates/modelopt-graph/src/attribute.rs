@@ -54,6 +54,13 @@ pub struct SparseTensor {
     pub origin: Origin,
 }
 
+impl SparseTensor {
+    /// Size of what is stored, values and places, in bytes.
+    pub fn byte_len(&self) -> u64 {
+        (self.values.byte_len() + self.indices.byte_len()) as u64
+    }
+}
+
 impl Attribute {
     /// A new attribute.
     pub fn new(name: impl Into<String>, value: impl Into<AttributeValue>) -> Self {

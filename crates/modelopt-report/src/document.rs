@@ -227,9 +227,13 @@ pub enum SearchEnd {
 }
 
 impl SearchEnd {
-    /// In a sentence.
-    pub fn sentence(self) -> &'static str {
+    /// In a sentence; `passed` says whether the verdict on what was found is good, which holds it
+    /// against more than a search does.
+    pub fn sentence(self, passed: bool) -> &'static str {
         match self {
+            SearchEnd::Found if !passed => {
+                "What the search found is as close as demanded, but fails the verdict all the same."
+            }
             SearchEnd::Found => "A plan passes, and nothing that was tried gives up less.",
             SearchEnd::Impossible => {
                 "No plan passes that keeps enough in int8 to be worth it: looser limits or `modelopt convert` may help."

@@ -95,7 +95,7 @@ impl<'a> Page<'a> {
             slow_layers: table::slow_layers(&document.slow_layers),
             runs: table::runs(&document.runs),
             sections: sections(document),
-            search: document.search_end.map(crate::SearchEnd::sentence),
+            search: wording::search_end(document),
             trials: table::trials(&document.trials),
             sensitivity: table::sensitivity(&document.sensitivity),
             sensitivity_plot: plot::sensitivity(&document.sensitivity),

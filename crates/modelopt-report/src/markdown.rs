@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::table::{Cell, Kind, Table};
+use crate::table::{Cell, Column, Kind, Table};
 use crate::{Document, table, wording};
 
 /// Tables beyond this many rows are folded away.
@@ -11,6 +11,8 @@ const LONG: usize = 12;
 const TABLE_BYTES: usize = 90_000;
 /// Longest text of one cell, in characters.
 const CELL_CHARS: usize = 300;
+/// Longest prose in a cell of a table with several columns, in characters; longer goes below.
+const LONGEST_PROSE: usize = 60;
 /// Most warnings, and most limits that were not judged.
 const MOST_LINES: usize = 20;
 
@@ -90,9 +92,9 @@ impl Markdown {
 
     fn search(&mut self, document: &Document) {
         let trials = table::trials(&document.trials);
-        if let Some(end) = document.search_end {
+        if let Some(sentence) = wording::search_end(document) {
             self.line("### Search\n");
-            self.line(&format!("{}\n", end.sentence()));
+            self.line(&format!("{sentence}\n"));
             self.table(&trials);
         }
         let sensitivity = table::sensitivity(&document.sensitivity);
@@ -133,21 +135,39 @@ impl Markdown {
         });
         self.line(&format!("|{}", rules.collect::<String>()));
         let end = self.0.len() + TABLE_BYTES;
+        let mut notes: Vec<&str> = Vec::new();
         for (at, row) in table.rows.iter().enumerate() {
-            if self.0.len() > end {
+            if self.0.len() + notes.iter().map(|note| note.len()).sum::<usize>() > end {
                 let left_out = table.rows.len() - at;
                 self.line(&format!("\n{left_out} more rows are in the JSON report."));
                 break;
             }
-            self.row(row);
+            self.row(row, &table.columns, &mut notes);
         }
         self.line("");
+        if !notes.is_empty() {
+            for (at, note) in notes.iter().enumerate() {
+                self.line(&format!("{}. {}", at + 1, text(note)));
+            }
+            self.line("");
+        }
     }
 
-    fn row(&mut self, row: &[Cell]) {
+    /// Long prose goes to the notes below the table, and its number to the cell.
+    fn row<'a>(&mut self, row: &'a [Cell], columns: &[Column], notes: &mut Vec<&'a str>) {
         self.0.push('|');
-        for cell in row {
-            let text = text(&cell.text);
+        for (cell, column) in row.iter().zip(columns) {
+            let prose = matches!(column.kind, Kind::Prose | Kind::Mark) && columns.len() > 2;
+            let text = if prose && cell.text.chars().count() > LONGEST_PROSE {
+                let known = notes.iter().position(|note| *note == cell.text);
+                let at = known.unwrap_or_else(|| {
+                    notes.push(&cell.text);
+                    notes.len() - 1
+                });
+                format!("see {} below", at + 1)
+            } else {
+                text(&cell.text)
+            };
             let marked = if cell.good == Some(false) { format!("**{text}**") } else { text };
             // Writing to a string cannot fail.
             let _ = write!(self.0, " {marked} |");

@@ -259,7 +259,7 @@ pub(crate) fn parity(parity: &Parity) -> Table {
 }
 
 pub(crate) fn trials(trials: &[Trial]) -> Table {
-    let columns = [
+    let mut columns = vec![
         ("#", Kind::Figure),
         ("Tried", Kind::Prose),
         ("Layers", Kind::Prose),
@@ -268,15 +268,17 @@ pub(crate) fn trials(trials: &[Trial]) -> Table {
         ("Latency ratio", Kind::Figure),
         ("Result", Kind::Mark),
     ];
+    let failures = trials.iter().any(|trial| trial.failure.is_some());
+    columns.extend(failures.then_some(("Note", Kind::Prose)));
     let row = |(at, trial): (usize, &Trial)| {
         let schemes = trial.schemes.iter().map(|(scheme, count)| format!("{count} {scheme}"));
         let or_none = |text: Option<String>| text.unwrap_or_else(|| NONE.to_owned());
         let result = match &trial.failure {
-            Some(failure) => failure.as_str(),
+            Some(_) => "does not run",
             None if trial.pass => "pass",
             None => "fail",
         };
-        vec![
+        let mut cells = vec![
             Cell::from((at + 1).to_string()).key((at + 1) as f64),
             (&trial.what).into(),
             schemes.collect::<Vec<_>>().join(", ").into(),
@@ -286,7 +288,9 @@ pub(crate) fn trials(trials: &[Trial]) -> Table {
             Cell::from(or_none(trial.slowdown.map(wording::times)))
                 .key(trial.slowdown.unwrap_or(f64::NAN)),
             Cell { good: Some(trial.pass), ..Cell::from(result) },
-        ]
+        ];
+        cells.extend(failures.then(|| trial.failure.as_deref().unwrap_or_default().into()));
+        cells
     };
     table(&columns, trials.iter().enumerate().map(row))
 }

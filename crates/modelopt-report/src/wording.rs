@@ -58,7 +58,7 @@ pub(crate) fn milliseconds(time: f64) -> String {
 pub(crate) fn time_unit(longest: f64) -> (f64, &'static str) {
     match longest.abs() {
         size if size >= 1e4 => (1e-3, "s"),
-        size if size < 0.1 && size > 0.0 => (1e3, "µs"),
+        size if size < 0.9995 && size > 0.0 => (1e3, "µs"),
         _ => (1.0, "ms"),
     }
 }
@@ -117,6 +117,12 @@ pub(crate) fn outcome_sentence(verdict: Option<&Verdict>) -> String {
         0 => "Refused, although no check failed.".to_owned(),
         failed => format!("{failed} of {count} failed."),
     }
+}
+
+/// Why a search ended, and what came of it.
+pub(crate) fn search_end(document: &Document) -> Option<&'static str> {
+    let passed = document.verdict.as_ref().is_none_or(|verdict| verdict.pass);
+    document.search_end.map(|end| end.sentence(passed))
 }
 
 pub(crate) fn counted(count: usize, noun: &str) -> String {
@@ -258,8 +264,10 @@ mod tests {
     #[test]
     fn times_have_the_unit_that_reads_best() {
         assert_eq!(
-            [0.0, 0.012_34, 0.5, 4.216, 42.16, 421.6, 12_345.0].map(milliseconds).join(", "),
-            "0.00 ms, 12.3 µs, 0.50 ms, 4.22 ms, 42.2 ms, 422 ms, 12.3 s"
+            [0.0, 0.012_34, 0.5, 0.9996, 4.216, 42.16, 421.6, 12_345.0]
+                .map(milliseconds)
+                .join(", "),
+            "0.00 ms, 12.3 µs, 500 µs, 1.00 ms, 4.22 ms, 42.2 ms, 422 ms, 12.3 s"
         );
         assert_eq!(
             [1e-300, 1e300, f64::INFINITY, f64::NAN].map(milliseconds).join(", "),

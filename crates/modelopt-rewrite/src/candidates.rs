@@ -14,6 +14,10 @@ const PATTERN_BYTES: usize = 300;
 /// The longest dot product whose sum of u8 x s8 products always fits 32 bits.
 const LONGEST_DOT: usize = i32::MAX as usize / (255 * 127);
 
+/// The first version of `ai.onnx` whose `Mul` broadcasts as NumPy does. Before, it does so by
+/// attributes, and not along two axes at once; onnxruntime has no kernel for those versions.
+const BROADCASTS_SINCE: i64 = 7;
+
 /// The first version of `ai.onnx` that has `DynamicQuantizeLinear`.
 const DYNAMIC_SINCE: i64 = 11;
 
@@ -143,7 +147,10 @@ fn storable(
     }
     places.sort_unstable();
     if places.is_empty() {
-        Err(first_reason.unwrap_or_else(|| "already quantized".to_owned()))
+        let sparse = !layers::sparse_weights(model, layer.node).is_empty();
+        let otherwise =
+            if sparse { "sparse: it is stored small already" } else { "already quantized" };
+        Err(first_reason.unwrap_or_else(|| otherwise.to_owned()))
     } else {
         Ok(places)
     }
@@ -168,6 +175,15 @@ fn replaceable(model: &Model, layer: &Layer, weight: &WeightUse, min: usize) -> 
 }
 
 fn as_int8(model: &Model, layer: &Layer, weight: &WeightUse) -> Result<(), String> {
+    match model.opset(model.main(), "") {
+        None => return Err("the model imports no operators of ai.onnx, and so no Mul".to_owned()),
+        Some(version) if version < BROADCASTS_SINCE => {
+            return Err(format!(
+                "opset {version} has no Mul that broadcasts (it came with {BROADCASTS_SINCE})"
+            ));
+        }
+        Some(_) => {}
+    }
     let tensor = &weight.tensor;
     // Biases and peepholes; directions and gates make them look like matrices.
     let recurrent = matches!(model.node(layer.node).op.name.as_str(), "LSTM" | "GRU" | "RNN");

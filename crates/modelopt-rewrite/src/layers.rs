@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use modelopt_graph::{DataType, Model, NodeId, Producer, Tensor, Type, ValueId, schema};
+use modelopt_graph::{Constant, DataType, Model, NodeId, Producer, Tensor, Type, ValueId, schema};
 
 use crate::quantize::Channels;
 
@@ -171,7 +171,8 @@ pub(crate) fn comes_quantized(model: &Model, value: ValueId) -> bool {
 /// All layers of the main graph and the graphs nested in it, in order.
 ///
 /// A node is a layer if it reads a float constant of at least `min_bytes`, or if it is one of the
-/// operators that exist for their weight and has one of any size or an already quantized one.
+/// operators that exist for their weight and has one of any size or an already quantized one, or
+/// if it reads a sparse one.
 pub(crate) fn find(model: &Model, min_bytes: usize) -> Vec<Layer> {
     let mut layers = Vec::new();
     let mut names: HashMap<String, usize> = HashMap::new();
@@ -184,7 +185,8 @@ pub(crate) fn find(model: &Model, min_bytes: usize) -> Vec<Layer> {
         let quantized = is_quantized_operator(model, id)
             || (is_layer
                 && node.inputs().iter().skip(1).flatten().any(|&v| comes_quantized(model, v)));
-        if large || quantized || (is_layer && !weights.is_empty()) {
+        let sparse = !sparse_weights(model, id).is_empty();
+        if large || quantized || sparse || (is_layer && !weights.is_empty()) {
             layers.push(Layer { node: id, name, weights });
         }
     }
@@ -242,11 +244,24 @@ fn weights_of(model: &Model, id: NodeId) -> Vec<WeightUse> {
     weights
 }
 
+/// The sparse float initializers that a node reads, with their size in bytes. They are listed in
+/// order to say why they are left alone.
+pub(crate) fn sparse_weights(model: &Model, id: NodeId) -> Vec<(ValueId, u64)> {
+    let values = model.node(id).inputs().iter().flatten().map(|&value| model.resolve(value));
+    let sparse = |value: ValueId| match model.value(value).constant() {
+        Some(Constant::Sparse(tensor)) if tensor.values.dtype().is_float() => {
+            Some((value, tensor.byte_len()))
+        }
+        _ => None,
+    };
+    values.filter_map(sparse).collect()
+}
+
 /// The constant of a value, or the default of an input that callers may override; the plan
 /// mentions the latter in order to say why it is left alone.
 fn constant_or_default(model: &Model, value: ValueId) -> Option<Arc<Tensor>> {
     model.constant(value).or_else(|| match model.value(value).constant() {
-        Some(modelopt_graph::Constant::Dense(tensor)) => Some(tensor.clone()),
+        Some(Constant::Dense(tensor)) => Some(tensor.clone()),
         _ => None,
     })
 }

@@ -9,7 +9,7 @@ use modelopt_graph::{Model, ValueId};
 
 use crate::candidates::{Candidate, Look, candidates};
 use crate::improve;
-use crate::layers::{Layer, Role, WeightUse};
+use crate::layers::{self, Layer, Role, WeightUse};
 use crate::plan::{Numerics, Plan, PlanError, PlannedLayer, Scheme};
 use crate::precision::{self, PrecisionOptions};
 use crate::select::{self, Pattern};
@@ -364,12 +364,15 @@ fn assemble(
     let mut plan = Plan::new(numerics);
     for (candidate, decision) in candidates.iter().zip(decisions) {
         let layer = &candidate.layer;
-        let names = layer.weights.iter().map(|weight| model.value(weight.value).name().to_owned());
+        let dense = layer.weights.iter();
+        let dense = dense.map(|weight| (weight.value, weight.tensor.byte_len() as u64));
+        let weights: Vec<(ValueId, u64)> =
+            dense.chain(layers::sparse_weights(model, layer.node)).collect();
         plan.layers.push(PlannedLayer {
             op: model.node(layer.node).op.to_string(),
             reason: decision.reason,
-            weights: names.collect(),
-            bytes: layer.weights.iter().map(|weight| weight.tensor.byte_len() as u64).sum(),
+            weights: weights.iter().map(|&(v, _)| model.value(v).name().to_owned()).collect(),
+            bytes: weights.iter().map(|(_, bytes)| bytes).sum(),
             ..PlannedLayer::new(layer.name.clone(), decision.scheme)
         });
     }
@@ -378,6 +381,10 @@ fn assemble(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use modelopt_graph::{Constant, Origin, SparseTensor, Tensor};
+
     use super::*;
     use crate::testing::{Build, float, noise, options};
 
@@ -415,6 +422,42 @@ mod tests {
         let options = PlanOptions { include, ..options(Scheme::Int8Weights) };
         let error = plan(&shared().model, &options).unwrap_err().to_string();
         assert!(error.contains("'Conv*' fits no weight layer"), "{error}");
+    }
+
+    #[test]
+    fn below_opset_7_there_is_no_int8() {
+        let weights = |opset| {
+            let mut b = Build::new(opset);
+            let x = b.input("x", float(&[2, 64]));
+            let w = b.weight("W", &[64, 64], &noise(4096, 1));
+            let y = b.node("MatMul", &[x, w], &[]);
+            b.output(y, float(&[2, 64]));
+            plan(&b.model, &options(Scheme::Int8Dynamic)).unwrap().layers.remove(0)
+        };
+        assert_eq!(weights(7).scheme, Scheme::Int8Weights);
+        let old = weights(6);
+        assert_eq!(old.scheme, Scheme::Keep);
+        assert!(old.reason.contains("opset 6 has no Mul that broadcasts"), "{}", old.reason);
+    }
+
+    #[test]
+    fn sparse_weights_are_listed_and_kept() {
+        let mut b = Build::new(13);
+        let x = b.input("x", float(&[2, 4]));
+        let w = b.model.add_value("W");
+        let sparse = SparseTensor {
+            values: Tensor::of(vec![2], &[1.0f32, 2.0]).unwrap(),
+            indices: Tensor::of(vec![2], &[0i64, 5]).unwrap(),
+            shape: vec![4, 4],
+            origin: Origin::NONE,
+        };
+        b.model.set_constant(b.model.main(), w, Constant::Sparse(Arc::new(sparse)));
+        let y = b.node("MatMul", &[x, w], &[]);
+        b.output(y, float(&[2, 4]));
+        let plan = plan(&b.model, &options(Scheme::Int8Dynamic)).unwrap();
+        assert_eq!((plan.layers[0].weights[0].as_str(), plan.layers[0].bytes), ("W", 24));
+        assert_eq!(plan.layers[0].scheme, Scheme::Keep);
+        assert!(plan.layers[0].reason.contains("sparse"), "{}", plan.layers[0].reason);
     }
 
     #[test]

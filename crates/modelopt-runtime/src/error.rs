@@ -157,13 +157,28 @@ impl RuntimeError {
         RuntimeError::Library { path: path.to_owned(), message: one_line(&cause.to_string()) }
     }
 
+    /// The runtime that failed, where it is one.
+    pub fn runtime(&self) -> Option<&'static str> {
+        match self {
+            RuntimeError::NotBuilt { runtime }
+            | RuntimeError::Provider { runtime, .. }
+            | RuntimeError::Died { runtime, .. }
+            | RuntimeError::Load { runtime, .. }
+            | RuntimeError::Run { runtime, .. }
+            | RuntimeError::Panicked { runtime, .. }
+            | RuntimeError::Range { runtime, .. }
+            | RuntimeError::Unsupported { runtime, .. } => Some(runtime),
+            _ => None,
+        }
+    }
+
     pub(crate) fn load(runtime: &'static str, path: &Path, cause: impl fmt::Display) -> Self {
-        let message = one_line(&cause.to_string());
+        let message = of_model(path, &cause);
         RuntimeError::Load { runtime, path: path.to_owned(), message }
     }
 
     pub(crate) fn run(runtime: &'static str, path: &Path, cause: impl fmt::Display) -> Self {
-        let message = one_line(&cause.to_string());
+        let message = of_model(path, &cause);
         RuntimeError::Run { runtime, path: path.to_owned(), message }
     }
 }
@@ -243,6 +258,12 @@ impl SampleError {
     }
 }
 
+/// What a runtime said of a model, on one line. Some say where it lies, which may be a temporary
+/// place; the error says it where it matters.
+fn of_model(path: &Path, cause: &impl fmt::Display) -> String {
+    one_line(&cause.to_string().replace(&path.display().to_string(), "the file"))
+}
+
 /// Any message on one line of bearable length.
 pub(crate) fn one_line(message: &str) -> String {
     let mut line = message.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -279,6 +300,16 @@ mod tests {
         let long = one_line(&"ä".repeat(1000));
         assert!(long.len() <= LONGEST + 4);
         assert!(long.ends_with('…'));
+    }
+
+    #[test]
+    fn what_runtimes_say_does_not_repeat_the_place() {
+        let path = Path::new("/somewhere/.m.onnx.tmp");
+        let error =
+            RuntimeError::load("ort", path, "Load model from /somewhere/.m.onnx.tmp failed");
+        let RuntimeError::Load { message, .. } = &error else { panic!("{error}") };
+        assert_eq!(message, "Load model from the file failed");
+        assert_eq!(error.runtime(), Some("ort"));
     }
 
     #[test]

@@ -6,6 +6,8 @@ use modelopt_rewrite::engine::BrokenRewrite;
 use modelopt_runtime::{RuntimeError, SampleError};
 use modelopt_validate::CompareError;
 
+use crate::hint::Hint;
+
 /// Why nothing came of it.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
@@ -28,7 +30,7 @@ pub enum ErrorKind {
     #[error(transparent)]
     Samples(#[from] SampleError),
     /// No runtime can run the original.
-    #[error("no embedded runtime can run the original model, so nothing can be proven:{}", list(.0))]
+    #[error("no runtime at hand runs the model, so nothing can be proven:{}", list(.0))]
     NoRuntime(Vec<RuntimeError>),
     /// The runtime that was asked for cannot be used.
     #[error(transparent)]
@@ -50,8 +52,10 @@ pub enum ErrorKind {
     Io(#[from] std::io::Error),
 }
 
+/// What each said, a line each; the model is the one that is spoken of.
 fn list(errors: &[RuntimeError]) -> String {
-    errors.iter().fold(String::new(), |text, error| text + "\n  " + &error.to_string())
+    let lines = errors.iter().map(|error| format!("\n  {}", crate::run::without_path(error)));
+    lines.collect()
 }
 
 impl Error {
@@ -72,25 +76,22 @@ impl Error {
     }
 
     /// What to try next, where there is something to try.
-    pub fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<Hint> {
         match self.kind() {
-            ErrorKind::Onnx(error) => error.hint(),
-            ErrorKind::NoRuntime(_) => Some(
-                "--samples gives real inputs, --input NAME=VALUE and --dim NAME=SIZE fix invented ones; --no-validate emits without proof",
-            ),
+            ErrorKind::Onnx(error) => error.hint().map(Hint::File),
+            ErrorKind::NoRuntime(failures) => Some(Hint::after(failures)),
             // These say what to try themselves.
             ErrorKind::Runtime(
                 RuntimeError::NoLibrary
                 | RuntimeError::Library { .. }
-                | RuntimeError::Provider { .. },
+                | RuntimeError::Provider { .. }
+                | RuntimeError::MissingInput { .. }
+                | RuntimeError::Mismatch { .. },
             ) => None,
-            ErrorKind::Runtime(_) | ErrorKind::Run(_) | ErrorKind::Candidate(_) => {
-                Some("try another --runtime, or give real inputs with --samples")
-            }
-            ErrorKind::Unreasonable(_) => Some("--no-validate emits without running it"),
-            ErrorKind::Rewrite(_) => Some(
-                "this is a defect of modelopt; --skip-rewrite NAME leaves the step out, --exclude a layer",
-            ),
+            ErrorKind::Runtime(failure) => Some(Hint::after(std::slice::from_ref(failure))),
+            ErrorKind::Run(_) | ErrorKind::Candidate(_) => Some(Hint::RealInputs),
+            ErrorKind::Unreasonable(_) => Some(Hint::WithoutProof),
+            ErrorKind::Rewrite(_) => Some(Hint::Defect),
             _ => None,
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use modelopt_graph::{AttributeValue, Constant, Model, Tensor, ValueInfo};
+use modelopt_graph::{AttributeValue, Constant, Model, SparseTensor, Tensor, ValueInfo};
 use modelopt_onnx as onnx;
 use modelopt_rewrite::Plan;
 use serde::Serialize;
@@ -117,24 +117,32 @@ fn operators(model: &Model) -> Vec<OperatorCount> {
 
 fn weights(model: &Model) -> Vec<WeightBytes> {
     let mut by_type: BTreeMap<String, WeightBytes> = BTreeMap::new();
-    let mut add = |tensor: &Tensor| {
-        let ty = tensor.dtype().to_string();
+    let mut add = |ty: String, bytes: u64| {
         let entry = by_type.entry(ty.clone()).or_insert(WeightBytes { ty, tensors: 0, bytes: 0 });
         entry.tensors += 1;
-        entry.bytes += tensor.byte_len() as u64;
+        entry.bytes += bytes;
     };
+    let dense = |tensor: &Tensor| (tensor.dtype().to_string(), tensor.byte_len() as u64);
+    let sparse =
+        |tensor: &SparseTensor| (format!("{}, sparse", tensor.values.dtype()), tensor.byte_len());
     for graph in model.live_graphs() {
         for &value in model.initializers_of(graph) {
-            if let Some(Constant::Dense(tensor)) = model.value(value).constant() {
-                add(tensor);
-            }
+            let (ty, bytes) = match model.value(value).constant() {
+                Some(Constant::Dense(tensor)) => dense(tensor),
+                Some(Constant::Sparse(tensor)) => sparse(tensor),
+                None => continue,
+            };
+            add(ty, bytes);
         }
     }
     for node in model.walk() {
         for attribute in &model.node(node).attributes {
-            if let AttributeValue::Tensor(tensor) = &attribute.value {
-                add(tensor);
-            }
+            let (ty, bytes) = match &attribute.value {
+                AttributeValue::Tensor(tensor) => dense(tensor),
+                AttributeValue::SparseTensor(tensor) => sparse(tensor),
+                _ => continue,
+            };
+            add(ty, bytes);
         }
     }
     let mut weights: Vec<WeightBytes> = by_type.into_values().collect();

@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 
 use modelopt_graph::{Dim, Model, Tensor, Type, ValueId, infer};
-use modelopt_onnx::{SaveOptions, Staged};
 use modelopt_rewrite::{self as rewrite, Precision, Rounding};
 use modelopt_runtime::Sample;
 
 use crate::Progress;
 use crate::run::{self, Place};
+use crate::scratch::Scratch;
 use crate::witness;
 
 /// The most that one group of activations takes, in bytes.
@@ -143,10 +143,8 @@ fn look(
 ) -> Result<(), String> {
     let mut model = prepared.clone();
     witness::show(&mut model, values);
-    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let path = folder.path().join("activations.onnx");
-    let staged = Staged::write(&model, &path, SaveOptions::default());
-    let staged = staged.map_err(|error| error.to_string())?;
+    let scratch = Scratch::new()?;
+    let staged = scratch.write(&model, "activations.onnx")?;
     let session = place.prepare(staged.path());
     let mut session = session.map_err(|error| run::without_path(&error))?;
     for (index, sample) in samples.iter().enumerate() {

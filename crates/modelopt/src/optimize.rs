@@ -117,7 +117,8 @@ impl<'a> Search<'a> {
         let prepared = transform::prepared(&original, config)?;
         let mut warnings = Vec::new();
         let mut cache = Cache::open(config.measure_cache.as_deref());
-        let runs = config.enforcement != Enforcement::None;
+        let runs = config.enforcement != Enforcement::None
+            && !(planning::runs_the_model(config) && transform::leaves_alone(&prepared, config)?);
         let mut ground = None;
         if runs && planning::runs_the_model(config) {
             match planning::survey(input, &original, &prepared, config, progress) {
@@ -157,8 +158,7 @@ impl<'a> Search<'a> {
         let mut rounds = 0;
         let (mut outcome, staged) = loop {
             rounds += 1;
-            let (mut outcome, staged) =
-                job.staged(made, &original_file, ground.as_ref(), progress)?;
+            let (mut outcome, staged) = job.staged(made, &original_file, progress)?;
             outcome.warnings.clone_from(&warnings);
             searched.tell(&mut outcome);
             if let (false, Some(ground), false) = (skip, &mut ground, budget.is_stopped()) {
@@ -276,6 +276,7 @@ impl Job<'_> {
     ) -> Result<(Transformed, Option<Casting>), Error> {
         let made = transform::rewritten(self.original, self.prepared, plan, self.config)?;
         warnings.extend(unchanged_warning(&made));
+        warnings.extend(transform::format_warning(self.original, &made));
         let computes_in = self.config.computes_in().filter(|_| !made.unchanged);
         warnings.extend(computes_in.map(cpu_warning));
         let casting = made.plan.io.precision().map(|to| Casting::of(self.original, to));
@@ -287,12 +288,10 @@ impl Job<'_> {
         &self,
         mut made: Transformed,
         original: &report::ModelFile,
-        ground: Option<&Ground<'_>>,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(Outcome, Staged), Error> {
         if !made.unchanged {
-            let target = ground.map(|ground| &ground.bench.used);
-            provenance::stamp(&mut made.model, original.blake3.clone(), &made.plan, target);
+            provenance::stamp(&mut made.model, original.blake3.clone(), &made.plan);
         }
         progress(Progress::Step("writing the candidate"));
         let save = SaveOptions { external_data: self.config.external_data };

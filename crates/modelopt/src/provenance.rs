@@ -1,5 +1,7 @@
-//! Where an artifact comes from: digests, versions, and the machine; never names of hosts, users
-//! or folders.
+//! Where an artifact comes from: digests and versions; never names of hosts, users or folders.
+//!
+//! What is true of the place (the machine, the runtime that proved it) stands in the report, so that
+//! the same plan gives the same bytes anywhere.
 
 use std::path::Path;
 
@@ -33,23 +35,20 @@ fn cpu() -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-/// Writes into the model's metadata what it was made from, by what, and where that was proven.
+/// Entries of earlier versions, which said where an artifact was proven.
+const FORMER_KEYS: [&str; 2] = ["modelopt.runtime", "modelopt.cpu"];
+
+/// Writes into the model's metadata what it was made from and by what version of modelopt.
 /// Its own digest cannot stand in it; the report has that.
-pub(crate) fn stamp(
-    model: &mut Model,
-    input: Option<String>,
-    plan: &Plan,
-    target: Option<&report::RuntimeUsed>,
-) {
-    let proven = target.map(|used| format!("{} {}", used.name, used.version));
+pub(crate) fn stamp(model: &mut Model, input: Option<String>, plan: &Plan) {
     let entries = [
         ("modelopt.version", Some(crate::VERSION.to_owned())),
         ("modelopt.input_blake3", input),
         ("modelopt.plan_blake3", Some(plan_digest(plan))),
-        ("modelopt.runtime", proven),
-        ("modelopt.cpu", target.map(|_| machine().cpu)),
     ];
-    model.info.metadata.retain(|entry| !entries.iter().any(|(key, _)| *key == entry.key));
+    let is_own =
+        |key: &str| FORMER_KEYS.contains(&key) || entries.iter().any(|(own, _)| *own == key);
+    model.info.metadata.retain(|entry| !is_own(&entry.key));
     model.info.metadata.extend(entries.into_iter().filter_map(|(key, value)| {
         Some(Metadata { key: key.to_owned(), value: value?, origin: Origin::NONE })
     }));
@@ -64,17 +63,16 @@ mod tests {
 
     #[test]
     fn a_stamp_replaces_an_earlier_one_and_nothing_else() {
-        let mut model = Model::new(ModelInfo::default());
-        let other = Metadata { key: "author".into(), value: "x".into(), origin: Origin::NONE };
-        model.info.metadata.push(other);
-        let plan = Plan::new(Numerics::default());
-        let used = report::RuntimeUsed {
-            name: "rten".into(),
-            version: "0.27.0".into(),
-            ..Default::default()
+        let entry = |key: &str, value: &str| Metadata {
+            key: key.into(),
+            value: value.into(),
+            origin: Origin::NONE,
         };
-        stamp(&mut model, Some("aa".into()), &plan, Some(&used));
-        stamp(&mut model, Some("bb".into()), &plan, None);
+        let mut model = Model::new(ModelInfo::default());
+        model.info.metadata = vec![entry("author", "x"), entry("modelopt.cpu", "some processor")];
+        let plan = Plan::new(Numerics::default());
+        stamp(&mut model, Some("aa".into()), &plan);
+        stamp(&mut model, Some("bb".into()), &plan);
         let entries: Vec<_> =
             model.info.metadata.iter().map(|m| (m.key.as_str(), m.value.as_str())).collect();
         let digest = plan_digest(&plan);

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use modelopt_graph::Model;
-use modelopt_onnx::{SaveOptions, Staged};
 use modelopt_rewrite::{self as rewrite, Plan};
 use modelopt_runtime::{Outputs, Sample, SampleKind};
 use modelopt_validate::{Accumulator, CompareError, Parity, Profile, References, Tolerance};
@@ -13,6 +12,7 @@ use modelopt_validate::{Accumulator, CompareError, Parity, Profile, References, 
 use crate::casting::Casting;
 use crate::lanes::Lanes;
 use crate::run::{self, Bench, Place};
+use crate::scratch::Scratch;
 use crate::witness;
 
 /// A model, where it runs, and what the original makes of the samples.
@@ -69,10 +69,8 @@ impl<'a, 'b> Prover<'a, 'b> {
         let mut model = self.prepared.clone();
         rewrite::apply(&mut model, plan).map_err(|error| error.to_string())?;
         witness::show_named(&mut model, self.witnesses());
-        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let path = folder.path().join("trial.onnx");
-        let staged = Staged::write(&model, &path, SaveOptions::default());
-        let staged = staged.map_err(|error| error.to_string())?;
+        let scratch = Scratch::new()?;
+        let staged = scratch.write(&model, "trial.onnx")?;
         let (all, place) = (self.samples, self.place);
         let mut lanes = Lanes::new(place, staged.path().to_owned(), self.casting.cloned())?;
         let mut parity = self.accumulator();

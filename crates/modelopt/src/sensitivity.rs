@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 use modelopt_graph::ValueId;
-use modelopt_onnx::{SaveOptions, Staged};
 use modelopt_report as report;
 use modelopt_rewrite::{
     self as rewrite, LayerNoise, Plan, Scheme, Seen, Statistics, Switch, Switchboard,
@@ -23,6 +22,7 @@ use crate::budget::Budget;
 use crate::lanes::Lanes;
 use crate::observe;
 use crate::prover::{Prover, worst_sqnr};
+use crate::scratch::Scratch;
 use crate::witness;
 use crate::yardstick::Yardstick;
 
@@ -45,7 +45,7 @@ pub(crate) struct Probe {
     /// Outputs with all switches off, by place of the sample.
     off: HashMap<usize, Outputs>,
     /// Where its file is.
-    _folder: tempfile::TempDir,
+    _scratch: Scratch,
 }
 
 /// One run under switches.
@@ -67,12 +67,10 @@ impl Probe {
         let board = rewrite::switchboard(prover.prepared, plan);
         let mut board = board.map_err(|error| error.to_string())?;
         witness::show_named(&mut board.model, prover.witnesses());
-        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let path = folder.path().join("switches.onnx");
-        let staged = Staged::write(&board.model, &path, SaveOptions::default());
-        staged.and_then(Staged::commit).map_err(|error| error.to_string())?;
+        let scratch = Scratch::new()?;
+        let path = scratch.keep(&board.model, "switches.onnx")?;
         let lanes = Lanes::new(prover.place, path, None)?;
-        Ok(Probe { board, lanes, off: HashMap::new(), _folder: folder })
+        Ok(Probe { board, lanes, off: HashMap::new(), _scratch: scratch })
     }
 
     pub(crate) fn switches(&self) -> &[Switch] {

@@ -62,6 +62,28 @@ pub(crate) fn planned(prepared: &Model, config: &Config, hints: &Hints) -> Resul
     Ok(rewrite::plan(prepared, &options)?)
 }
 
+/// Whether the default rules, or the given plan, leave the model as it is, whatever running it would
+/// tell: then nothing need be run.
+pub(crate) fn leaves_alone(prepared: &Model, config: &Config) -> Result<bool, Error> {
+    // Measured layers may get what the rules would not give them; frozen inputs are a change.
+    if config.measure || config.freeze_inputs {
+        return Ok(false);
+    }
+    let plan = planned(prepared, config, &Hints::default())?;
+    Ok(plan.changed() == 0 && plan.io == Interface::Float32)
+}
+
+/// What whoever reads the candidate should know of its format.
+pub(crate) fn format_warning(original: &Model, made: &Transformed) -> Option<String> {
+    let [before, after] = [original, &made.model].map(|model| model.info.ir_version);
+    (before != after).then(|| {
+        format!(
+            "the IR version is {after}, not {before} as before: weights are no longer listed among \
+             the inputs, and need not be there only since version 4"
+        )
+    })
+}
+
 /// Plans and rewrites a model. The same model and settings give the same candidate.
 pub fn transform(model: &Model, config: &Config) -> Result<Transformed, Error> {
     let prepared = prepared(model, config)?;
@@ -85,4 +107,32 @@ pub(crate) fn rewritten(
     let mut candidate = prepared.clone();
     let weights = rewrite::apply(&mut candidate, &plan)?;
     Ok(Transformed { model: candidate, plan, weights, unchanged })
+}
+
+#[cfg(test)]
+mod tests {
+    use modelopt_graph::ModelInfo;
+    use modelopt_rewrite::Numerics;
+
+    use super::*;
+
+    fn model(ir_version: i64) -> Model {
+        Model::new(ModelInfo { ir_version, ..ModelInfo::default() })
+    }
+
+    #[test]
+    fn a_format_that_had_to_change_is_told() {
+        let plan = Plan::new(Numerics::default());
+        let made = Transformed { model: model(4), plan, weights: Vec::new(), unchanged: false };
+        assert_eq!(format_warning(&model(4), &made), None);
+        let warning = format_warning(&model(3), &made).unwrap();
+        assert!(warning.starts_with("the IR version is 4, not 3 as before"), "{warning}");
+    }
+
+    #[test]
+    fn a_model_without_weights_is_left_alone() {
+        assert!(leaves_alone(&model(8), &Config::default()).unwrap());
+        let measured = Config { measure: true, ..Config::default() };
+        assert!(!leaves_alone(&model(8), &measured).unwrap());
+    }
 }

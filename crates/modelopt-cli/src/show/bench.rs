@@ -2,6 +2,7 @@
 
 use modelopt::BenchRow;
 
+use super::notes::Notes;
 use super::{bytes, cell, indented, milliseconds, name, table};
 
 /// What `modelopt bench` prints.
@@ -11,6 +12,7 @@ pub(crate) fn bench(rows: &[BenchRow]) -> String {
     header.extend(sizes.then_some("sizes"));
     header.extend(["p50", "p90", "p99", "per second", "load", "peak memory"]);
     let mut shown = table(&header);
+    let mut notes = Notes::default();
     for row in rows {
         let threads = match row.runtime.threads {
             0 => "all".to_owned(),
@@ -31,10 +33,10 @@ pub(crate) fn bench(rows: &[BenchRow]) -> String {
                 row.load_ms.map_or_else(dash, milliseconds),
                 row.peak_bytes.map_or_else(dash, bytes),
             ]),
-            None => cells.push(cell(row.failure.as_deref().unwrap_or("-"))),
+            None => cells.push(notes.short("failed", row.failure.as_deref().unwrap_or("-"))),
         }
         shown.add_row(cells);
     }
     let first = header.len() - 6;
-    indented(shown, &(first..header.len()).collect::<Vec<_>>())
+    indented(shown, &(first..header.len()).collect::<Vec<_>>()) + &notes.below()
 }

@@ -4,13 +4,14 @@ use std::cmp::Ordering;
 use std::fmt::Write;
 use std::path::Path;
 
-use modelopt::rewrite::{Precision, Scheme};
+use modelopt::rewrite::Scheme;
 use modelopt::validate::{Bound, Check, OutputParity, Parity, SizeChange, Unit, Verdict};
 use modelopt::{Compared, Outcome};
 
+use super::advice;
 use super::runs::{latency, ran, unjudged};
 use super::search::trials;
-use super::{bytes, cell, decibels, indented, milliseconds, sharing, table};
+use super::{bytes, cell, decibels, indented, milliseconds, sharing, table, wrapped};
 
 /// How many of the worst layers are named.
 const NAMED: usize = 8;
@@ -134,28 +135,11 @@ fn failures(outcome: &Outcome) -> String {
             ]);
         }
         text += &indented(rows, &[0]);
-        if let Some(culprit) = outcome.culprits.first()
-            && let Some(first) = culprit.layers.first()
-        {
-            let gentler = match culprit.scheme.parse() {
-                Ok(Scheme::Int8Dynamic) => ", or --scheme int8-weights",
-                Ok(Scheme::Fp16) => ", or --to fp16-weights",
-                Ok(Scheme::Bf16) => ", or --to bf16-weights",
-                _ => "",
-            };
-            // The verdict is the last trial of a search.
-            let best = outcome.trials.last().and_then(|trial| trial.sqnr_db);
-            let _ = match best {
-                Some(best) if best.is_finite() => {
-                    writeln!(
-                        text,
-                        "  try: --min-sqnr {:.1}, which the best plan meets",
-                        best - 0.05
-                    )
-                }
-                _ => writeln!(text, "  try: --exclude '{first}'{gentler}"),
-            };
-        }
+    }
+    if verdict.failures().any(|check| check.name == "sqnr")
+        && let Some(advice) = advice::for_parity(outcome)
+    {
+        text += &wrapped("try: ", &advice);
     }
     text + &slow_layers(outcome)
 }
@@ -179,13 +163,9 @@ fn slow_layers(outcome: &Outcome) -> String {
     if more > 0 {
         let _ = writeln!(text, "  and {more} more");
     }
-    let computes = outcome.plan.layers.iter().find_map(|layer| layer.scheme.computes_in());
-    let advice = match computes {
-        Some(Precision::Fp16) => "--to fp16-weights, which costs no time",
-        Some(Precision::Bf16) => "--to bf16-weights, which costs no time",
-        None => "--measure, which leaves out what does not pay, or --scheme int8-weights",
-    };
-    let _ = writeln!(text, "  try: {advice}");
+    if let Some(advice) = advice::for_latency(outcome) {
+        text += &wrapped("try: ", advice);
+    }
     text
 }
 

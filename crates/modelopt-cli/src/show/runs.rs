@@ -3,7 +3,8 @@
 use modelopt::report::{Run, RuntimeUsed, SampleKind, Samples};
 use modelopt::validate::Verdict;
 
-use super::{bytes, cell, decibels, indented, milliseconds, name, plural, table};
+use super::notes::Notes;
+use super::{bytes, cell, decibels, indented, milliseconds, name, plural, table, wrapped};
 
 /// Times in each runtime, where they were measured.
 pub(super) fn latency(runs: &[Run]) -> String {
@@ -12,10 +13,11 @@ pub(super) fn latency(runs: &[Run]) -> String {
     }
     let mut rows =
         table(&["runtime", "time", "", "", "ratio", "interval", "load", "peak memory", "SQNR"]);
+    let mut notes = Notes::default();
     for run in runs {
         let mut cells = vec![name(&run.runtime)];
         if let Some(failure) = &run.failure {
-            cells.push(cell(failure));
+            cells.push(notes.short("failed", failure));
             rows.add_row(cells);
             continue;
         }
@@ -45,7 +47,7 @@ pub(super) fn latency(runs: &[Run]) -> String {
         cells.push(worst.min_by(f64::total_cmp).map_or_else(|| "-".to_owned(), decibels));
         rows.add_row(cells);
     }
-    format!("\n{}", indented(rows, &[1, 3, 4, 5, 6, 7, 8]))
+    format!("\n{}{}", indented(rows, &[1, 3, 4, 5, 6, 7, 8]), notes.below())
 }
 
 /// Where and on what models ran.
@@ -61,18 +63,18 @@ pub(super) fn ran(runtime: &RuntimeUsed, samples: Samples) -> String {
     };
     let library = runtime.library.as_ref();
     let library = library.map_or(String::new(), |file| format!(" ({})", cell(file.as_str())));
-    format!(
-        "\n  ran in {}{library} with {threads} on {} {kind} sample{}\n  ({})\n",
+    let line = format!(
+        "\n  ran in {}{library} with {threads} on {} {kind} sample{}\n",
         name(runtime),
         samples.count,
         plural(samples.count),
-        cell(&runtime.reason),
-    )
+    );
+    line + &wrapped("", &format!("({})", cell(&runtime.reason)))
 }
 
 pub(super) fn unjudged(verdict: Option<&Verdict>) -> String {
     let left = verdict.iter().flat_map(|verdict| &verdict.unjudged);
     left.fold(String::new(), |text, left| {
-        text + &format!("  not judged: {} ({})\n", left.name, left.reason)
+        text + &wrapped("not judged: ", &format!("{} ({})", left.name, left.reason))
     })
 }

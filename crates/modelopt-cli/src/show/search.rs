@@ -6,8 +6,9 @@ use std::path::Path;
 use modelopt::report::{SearchEnd, Trial};
 use modelopt::{Outcome, Ranked};
 
+use super::notes::Notes;
 use super::runs::ran;
-use super::{bytes, cell, decibels, indented, sharing, table};
+use super::{bytes, cell, decibels, indented, sharing, table, wrapped};
 
 /// The trials of a search, where it took more than running the default plan and judging it.
 pub(super) fn trials(outcome: &Outcome) -> String {
@@ -15,22 +16,24 @@ pub(super) fn trials(outcome: &Outcome) -> String {
     if outcome.trials.len() <= 2 && end == SearchEnd::Found {
         return String::new();
     }
+    let mut notes = Notes::default();
     let mut rows = table(&["trial", "SQNR", "size", "result", "what was tried"]);
     for (at, trial) in outcome.trials.iter().enumerate() {
         rows.add_row([
             (at + 1).to_string(),
             trial.sqnr_db.map_or_else(|| "-".to_owned(), decibels),
             bytes(trial.bytes),
-            result(trial),
+            result(trial, &mut notes),
             cell(&trial.what),
         ]);
     }
-    format!("\n{}  {}\n", indented(rows, &[0, 1, 2]), end.sentence())
+    let said = end.sentence(outcome.verdict.as_ref().is_none_or(|verdict| verdict.pass));
+    format!("\n{}{}{}", indented(rows, &[0, 1, 2]), notes.below(), wrapped("", said))
 }
 
-fn result(trial: &Trial) -> String {
+fn result(trial: &Trial, notes: &mut Notes) -> String {
     match &trial.failure {
-        Some(failure) => cell(failure),
+        Some(failure) => notes.short("failed", failure),
         None if trial.pass => "pass".to_owned(),
         None => "fail".to_owned(),
     }

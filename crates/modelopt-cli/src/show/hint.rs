@@ -1,0 +1,74 @@
+//! What to try after an error, in flags.
+
+use modelopt::Hint;
+use modelopt::runtime::{LibrarySearch, find_onnxruntime};
+
+/// The flag that takes any model, for the end of a sentence.
+const WITHOUT_PROOF: &str = "--no-validate emits without proof";
+
+/// A hint in words. The way that works comes first.
+pub(crate) fn hint(hint: &Hint, search: &LibrarySearch) -> String {
+    match hint {
+        Hint::AnotherRuntime { tried, inputs } => {
+            let mut ways = Vec::new();
+            ways.extend(onnxruntime(tried, search));
+            if *inputs {
+                ways.push("real inputs with --samples, or sizes with --dim and --input".to_owned());
+            }
+            ways.push(WITHOUT_PROOF.to_owned());
+            ways.join("; ")
+        }
+        Hint::RealInputs => "give real inputs with --samples".to_owned(),
+        Hint::WithoutProof => "--no-validate emits without running it".to_owned(),
+        Hint::Defect => "this is a defect of modelopt; --skip-rewrite NAME leaves the step out, \
+                         --exclude a layer"
+            .to_owned(),
+        Hint::File(what) => (*what).to_owned(),
+        _ => WITHOUT_PROOF.to_owned(),
+    }
+}
+
+/// The runtime that runs most, where it was not tried yet.
+fn onnxruntime(tried: &[String], search: &LibrarySearch) -> Option<String> {
+    if tried.iter().any(|name| name == "onnxruntime") {
+        return None;
+    }
+    Some(match find_onnxruntime(search) {
+        Ok(_) => "--runtime onnxruntime runs more models, and is installed here".to_owned(),
+        Err(_) => {
+            "--runtime onnxruntime runs more models: `pip install onnxruntime` first".to_owned()
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_that_works_comes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = if cfg!(windows) {
+            "onnxruntime.dll"
+        } else if cfg!(target_os = "macos") {
+            "libonnxruntime.1.dylib"
+        } else {
+            "libonnxruntime.so.1"
+        };
+        let library = folder.path().join(name);
+        std::fs::write(&library, "").unwrap();
+        let search = LibrarySearch { explicit: Some(library), ..LibrarySearch::default() };
+        let after = |tried: &[&str], inputs| Hint::AnotherRuntime {
+            tried: tried.iter().map(|&name| name.to_owned()).collect(),
+            inputs,
+        };
+        let text = hint(&after(&["tract", "rten"], false), &search);
+        assert!(text.starts_with("--runtime onnxruntime") && text.contains("installed"), "{text}");
+        assert!(text.ends_with(WITHOUT_PROOF) && !text.contains("--samples"), "{text}");
+        let nowhere = LibrarySearch { explicit: Some("nowhere".into()), ..search.clone() };
+        let text = hint(&after(&["tract"], true), &nowhere);
+        assert!(text.contains("`pip install onnxruntime`") && text.contains("--samples"), "{text}");
+        let text = hint(&after(&["onnxruntime"], false), &search);
+        assert_eq!(text, WITHOUT_PROOF);
+    }
+}

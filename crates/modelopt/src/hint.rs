@@ -1,0 +1,33 @@
+//! What to try next after an error, as data: only the command line knows its flags.
+
+use modelopt_runtime::RuntimeError;
+
+/// Something that may help.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Hint {
+    /// Another runtime, or inputs that are like the real ones.
+    AnotherRuntime {
+        /// Runtimes that were tried, and did not do.
+        tried: Vec<String>,
+        /// Whether one of them loaded the model and only failed on the inputs.
+        inputs: bool,
+    },
+    /// Real inputs.
+    RealInputs,
+    /// The output can be had without proof.
+    WithoutProof,
+    /// A defect of this library: a step or a layer can be left out.
+    Defect,
+    /// What to do about a file, in a sentence.
+    File(&'static str),
+}
+
+impl Hint {
+    /// After runtimes that were tried one after the other.
+    pub(crate) fn after(failures: &[RuntimeError]) -> Self {
+        let tried = failures.iter().filter_map(RuntimeError::runtime).map(str::to_owned).collect();
+        let inputs = failures.iter().any(|error| matches!(error, RuntimeError::Run { .. }));
+        Hint::AnotherRuntime { tried, inputs }
+    }
+}
