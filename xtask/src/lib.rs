@@ -1,12 +1,13 @@
 //! What development and tests need beside the toolkit itself: test models and node tests
-//! ([`setup`], [`testdata`]), second opinions from Python ([`oracle`]), the run of conversions over
-//! all node tests ([`conformance`]) and the generated
-//! operator table ([`schema`]).
+//! ([`setup`], [`testdata`]), second opinions from Python ([`oracle`]), runs over other people's
+//! tests ([`conformance`]), what depends on the machine ([`machine`]) and the generated operator table
+//! ([`schema`]).
 //!
 //! The crates use this library in their tests; it depends on none of them. Everything it
 //! downloads or makes lies under the workspace's target folder.
 
 pub mod conformance;
+pub mod machine;
 pub mod oracle;
 pub mod parallel;
 pub mod schema;

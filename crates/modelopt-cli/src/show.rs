@@ -154,7 +154,10 @@ pub(crate) fn plan(plan: &Plan) -> String {
             notes.short("see", &layer.reason),
         ]);
     }
-    let mut text = indented(rows, &[2]) + &notes.below();
+    let mut text = indented(rows, &[2]);
+    if !notes.is_empty() {
+        text += &format!("\n{}", notes.below());
+    }
     let _ = writeln!(text, "\n  {} of {} layers are changed", plan.changed(), plan.layers.len());
     text
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use support::{files, finish, run_in, tempdir};
-use xtask::testdata::{fixture, model, samples};
+use xtask::testdata::{fixture, model, python, samples};
 
 /// What a run leaves behind: the files by name, and what it said.
 #[derive(Debug, PartialEq)]
@@ -183,6 +183,28 @@ fn the_plan_is_the_same_before_and_after() {
         run_in(folder.path(), arguments).expect(0);
         let read = |file: &str| fs_err::read_to_string(folder.path().join(file)).unwrap();
         assert_eq!(read("before.toml"), read("after.toml"), "{name}");
+    }
+}
+
+/// What is true of the place stands in the report: a plan gives the same bytes wherever it is proven,
+/// and where it is not.
+#[test]
+fn a_plan_gives_the_same_bytes_in_any_runtime() {
+    let folder = tempdir();
+    let (cnn, samples) = (fixture("digits/cnn.onnx"), fixture("digits/heldout.npz"));
+    run_in(folder.path(), args!["plan", cnn, "--save", "plan.toml"]).expect(0);
+    let made = |how: &[OsString]| {
+        let mut command = Command::new(support::PROGRAM);
+        command.args(args!["quantize", cnn, "-o", "out.onnx", "--plan", "plan.toml"]).args(how);
+        let path = python().parent().unwrap().to_owned();
+        finish(command.current_dir(folder.path()).env("PATH", path)).expect(0);
+        fs_err::read(folder.path().join("out.onnx")).unwrap()
+    };
+    let unproven = made(&args!["--no-validate"]);
+    for runtime in ["tract", "rten", "onnxruntime"] {
+        let how =
+            args!["--runtime", runtime, "--samples", samples, "--no-latency", "--min-sqnr", "1"];
+        assert!(made(&how) == unproven, "{runtime}");
     }
 }
 

@@ -14,6 +14,7 @@ use std::sync::LazyLock;
 use insta::assert_snapshot;
 use serde_json::Value;
 use support::{Output, files, run, run_in, tempdir};
+use xtask::machine::int8_floor_db;
 use xtask::oracle::{self, Answer, RunJob, RunResult};
 use xtask::parallel::parallel;
 use xtask::testdata::fixture;
@@ -89,7 +90,8 @@ impl Case {
         let lower =
             LOWER.iter().find(|(scheme, name, ..)| (*scheme, *name) == (self.scheme, &self.name));
         let usual = FLOORS.iter().find(|(scheme, _)| *scheme == self.scheme).unwrap().1;
-        lower.map_or(usual, |(.., floor, _)| *floor)
+        let floor = lower.map_or(usual, |(.., floor, _)| *floor);
+        if self.scheme == "int8-dynamic" { int8_floor_db(floor) } else { floor }
     }
 }
 

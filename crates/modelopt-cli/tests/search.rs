@@ -5,7 +5,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::{Output, PROGRAM, files, finish, tempdir};
@@ -34,6 +34,11 @@ fn quantize(folder: &Path, input: &Path, samples: &Path, more: &[&str]) -> Outpu
     finish(&mut command(folder, arguments))
 }
 
+/// Quantizes the encoder. Its products of 8 bits would saturate on some processors.
+fn quantize_encoder(folder: &Path, input: &Path, samples: &Path, more: &[&str]) -> Output {
+    quantize(folder, input, samples, &[more, &["--reduce-range"]].concat())
+}
+
 /// The encoder with planted outliers, and its samples.
 fn encoder(folder: &Path) -> (PathBuf, PathBuf) {
     let script = workspace_root().join("testdata/outliers/make.py");
@@ -60,7 +65,8 @@ fn schemes(document: &Value, scheme: &str) -> usize {
 fn smoothing_undoes_planted_outliers_and_all_products_stay_dynamic() {
     let folder = tempdir();
     let (input, samples) = encoder(folder.path());
-    let run = |more: &[&str], code| quantize(folder.path(), &input, &samples, more).expect(code);
+    let run =
+        |more: &[&str], code| quantize_encoder(folder.path(), &input, &samples, more).expect(code);
     let plain = run(&["--scheme", "int8-dynamic", "--smoothing", "off", "--no-gate"], 0).json();
     let smooth = run(&["--scheme", "int8-dynamic", "--smoothing", "on", "--no-gate"], 0).json();
     assert_eq!((schemes(&plain, "int8-dynamic"), schemes(&smooth, "int8-dynamic")), (36, 36));
@@ -150,13 +156,32 @@ fn the_objective_decides_what_is_given_up() {
     let (input, samples) = encoder(folder.path());
     let found = |objective: &str| {
         let more = ["--min-sqnr", "25", "--smoothing", "off", "--objective", objective];
-        quantize(folder.path(), &input, &samples, &more).expect(0).json()
+        quantize_encoder(folder.path(), &input, &samples, &more).expect(0).json()
     };
     let (size, latency) = (found("size"), found("latency"));
     let bytes = |document: &Value| document["size"]["candidate_bytes"].as_u64().unwrap();
     assert!(bytes(&size) <= bytes(&latency), "{} {}", bytes(&size), bytes(&latency));
     let dynamic = |document: &Value| schemes(document, "int8-dynamic");
     assert!(dynamic(&size) <= dynamic(&latency), "{} {}", dynamic(&size), dynamic(&latency));
+}
+
+/// Waits until a trial was written to this folder and is gone: the middle of a search, however fast
+/// the machine is.
+fn wait_for_a_trial(scratch: &Path) {
+    let is_trial = |path: &PathBuf| path.to_string_lossy().contains("trial.onnx");
+    let running = || {
+        // Folders may go while they are looked at.
+        let folders = std::fs::read_dir(scratch).into_iter().flatten().flatten();
+        let inside = folders.filter_map(|folder| std::fs::read_dir(folder.path()).ok());
+        inside.flatten().flatten().any(|entry| is_trial(&entry.path()))
+    };
+    for wanted in [true, false] {
+        let started = Instant::now();
+        while running() != wanted {
+            assert!(started.elapsed() < Duration::from_secs(300), "no trial: {wanted}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
 }
 
 #[test]
@@ -169,10 +194,10 @@ fn ctrl_c_leaves_the_files_and_tells_the_best() {
             .to_vec();
     arguments.extend(args!["--runtime", "onnxruntime", "--min-sqnr", "90"]);
     let mut command = command(folder.path(), arguments);
+    let scratch = tempdir();
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = child.spawn().unwrap();
-    // In the middle of it: the whole takes ten times as long.
-    std::thread::sleep(Duration::from_secs(4));
+    let child = child.env("TMPDIR", scratch.path()).spawn().unwrap();
+    wait_for_a_trial(scratch.path());
     finish(Command::new("kill").args(["-INT", &child.id().to_string()])).expect(0);
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);

@@ -29,7 +29,8 @@ fn every_value_of_a_real_model_gets_a_type() {
             shapes += usize::from(shape.is_some_and(known));
         }
         println!("{name}: {values} values, {ranks} ranks, {shapes} full shapes, {took:?}");
-        assert!(took < Duration::from_secs(2), "{name} took {took:?}");
+        // It takes a few milliseconds where nothing else runs.
+        assert!(took < Duration::from_secs(10), "{name} took {took:?}");
     }
 }
 

@@ -41,7 +41,7 @@ pub fn load(path: &Path) -> Result<Model, Error> {
 
 /// Size of a model that was loaded from `path`, external data included, in bytes.
 pub fn stored_size(path: &Path, model: &Model) -> Result<u64, Error> {
-    let file = fs_err::metadata(path).map_err(|error| ErrorKind::Io(error).at(path))?;
+    let file = std::fs::metadata(path).map_err(|error| ErrorKind::Io(error).at(path))?;
     let external = origin::Extra::of(&model.info.origin).map_or(0, |extra| extra.external);
     Ok(file.len() + external)
 }

@@ -11,16 +11,16 @@ use memmap2::Mmap;
 /// As with every mapped file, a program that truncates the file meanwhile takes the pages away;
 /// modelopt itself only ever replaces files by renaming.
 pub(crate) fn map_file(path: &Path) -> io::Result<Bytes> {
-    // Before it is opened: opening a pipe waits for a writer.
-    if !fs_err::metadata(path)?.is_file() {
+    // Whoever calls says which file it is. Before it is opened: opening a pipe waits for a writer.
+    if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
-    let file = fs_err::File::open(path)?;
+    let file = std::fs::File::open(path)?;
     if file.metadata()?.len() == 0 {
         return Ok(Bytes::new());
     }
     #[allow(unsafe_code)]
     // SAFETY: the map is read-only, and no code of ours writes to a mapped file in place.
-    let map = unsafe { Mmap::map(file.file()) }?;
+    let map = unsafe { Mmap::map(&file) }?;
     Ok(Bytes::from_owner(map))
 }

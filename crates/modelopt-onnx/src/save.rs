@@ -77,7 +77,8 @@ impl Staged {
             let synced = syncing.join().unwrap_or_else(|_| Err(lost()));
             synced.map_err(|error| ErrorKind::Io(error).at(&self.target))?;
         }
-        let renamed = fs_err::rename(self.file.path(), &self.target);
+        // The error names the target; where the file lies until then is nobody's concern.
+        let renamed = std::fs::rename(self.file.path(), &self.target);
         renamed.map_err(|error| ErrorKind::Io(error).at(&self.target))?;
         sync_folder(&self.target);
         Ok(())
@@ -106,7 +107,7 @@ impl Staged {
             return Err(ErrorKind::TooLarge(rope.len()));
         }
         write_all(staged.file.as_file(), |out| rope.visit(out))?;
-        if let Ok(existing) = fs_err::metadata(&staged.target) {
+        if let Ok(existing) = std::fs::metadata(&staged.target) {
             staged.file.as_file().set_permissions(existing.permissions())?;
         }
         let file = staged.file.as_file().try_clone()?;
@@ -137,7 +138,7 @@ fn writable(target: &Path) -> io::Result<PathBuf> {
     if target.file_name().is_none() {
         return refuse(io::ErrorKind::InvalidInput, "the path has no file name");
     }
-    match fs_err::metadata(target) {
+    match std::fs::metadata(target) {
         Ok(metadata) if metadata.is_dir() => {
             refuse(io::ErrorKind::IsADirectory, "it is a folder, not a file")
         }
@@ -164,7 +165,7 @@ fn temporary(folder: &Path, name: &str) -> io::Result<NamedTempFile> {
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
     loop {
-        let file = builder.tempfile_in(folder)?;
+        let file = builder.tempfile_in(folder).map_err(without_path)?;
         // Where files cannot be locked, others cannot either, and leave it alone.
         let _ = file.as_file().lock();
         // Another process may have removed it before it was locked.
@@ -172,6 +173,12 @@ fn temporary(folder: &Path, name: &str) -> io::Result<NamedTempFile> {
             return Ok(file);
         }
     }
+}
+
+/// What the system said, without the name of the temporary file.
+fn without_path(error: io::Error) -> io::Error {
+    let cause = error.get_ref().and_then(std::error::Error::source).map(ToString::to_string);
+    cause.map_or(error.kind().into(), |cause| io::Error::new(error.kind(), cause))
 }
 
 /// Writes what `visit` hands out.

@@ -233,8 +233,11 @@ mod unix {
         let target = unwritable(folder.path()).join("m.onnx");
         let before = names(target.parent().unwrap());
         let error = Staged::write(&model(1), &target, EXTERNAL).unwrap_err().to_string();
-        assert!(error.contains("denied") || error.contains("not permitted"), "{error}");
+        // The last two: of a superuser's /sys in a container.
+        let says = ["denied", "not permitted", "Read-only file system", "No such file"];
+        assert!(says.iter().any(|why| error.contains(why)), "{error}");
         assert!(error.contains(&target.display().to_string()), "{error}");
+        assert!(!error.contains("modelopt-tmp"), "{error}");
         assert_eq!(names(target.parent().unwrap()), before);
     }
 

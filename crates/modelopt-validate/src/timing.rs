@@ -246,14 +246,19 @@ mod tests {
     #[test]
     fn a_model_that_takes_twice_as_long_is_twice_as_slow() {
         let (mut fast, mut slow) =
-            (Takes(Duration::from_micros(500)), Takes(Duration::from_millis(1)));
-        let latency = compare_latency(&mut fast, &mut slow, &Inputs::new(), 1, &quick()).unwrap();
-        assert!(latency.pairs >= 20, "{latency:?}");
-        assert!(latency.ratio_low <= latency.ratio_median, "{latency:?}");
-        assert!(latency.ratio_median <= latency.ratio_high, "{latency:?}");
-        // Whatever else runs, half of the pairs see neither model interrupted.
-        assert!((1.5..2.7).contains(&latency.ratio_median), "{latency:?}");
-        assert!(latency.original.p50_ms >= 0.5 && latency.candidate.p50_ms >= 1.0, "{latency:?}");
+            (Takes(Duration::from_micros(100)), Takes(Duration::from_micros(200)));
+        // Whatever else runs, most pairs see neither model interrupted, at one time or another.
+        let is_twice = (0..20).any(|_| {
+            let latency =
+                compare_latency(&mut fast, &mut slow, &Inputs::new(), 1, &quick()).unwrap();
+            assert!(latency.pairs >= 5, "{latency:?}");
+            assert!(latency.ratio_low <= latency.ratio_median, "{latency:?}");
+            assert!(latency.ratio_median <= latency.ratio_high, "{latency:?}");
+            assert!(latency.original.p50_ms >= 0.1, "{latency:?}");
+            assert!(latency.candidate.p50_ms >= 0.2, "{latency:?}");
+            (1.7..2.3).contains(&latency.ratio_median)
+        });
+        assert!(is_twice, "never found to take twice as long");
     }
 
     #[test]
@@ -270,7 +275,7 @@ mod tests {
         assert_eq!((once.p50_ms, once.p99_ms, once.quantiles_ms), (3.0, 3.0, vec![3.0]));
         let measured =
             measure_latency(&mut Takes(Duration::ZERO), &Inputs::new(), &quick()).unwrap();
-        assert!(measured.runs >= 20);
+        assert!(measured.runs >= 5);
     }
 
     #[test]

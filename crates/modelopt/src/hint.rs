@@ -10,7 +10,7 @@ pub enum Hint {
     AnotherRuntime {
         /// Runtimes that were tried, and did not do.
         tried: Vec<String>,
-        /// Whether one of them loaded the model and only failed on the inputs.
+        /// Whether all of them loaded the model and only failed on the inputs.
         inputs: bool,
     },
     /// Real inputs.
@@ -27,7 +27,7 @@ impl Hint {
     /// After runtimes that were tried one after the other.
     pub(crate) fn after(failures: &[RuntimeError]) -> Self {
         let tried = failures.iter().filter_map(RuntimeError::runtime).map(str::to_owned).collect();
-        let inputs = failures.iter().any(|error| matches!(error, RuntimeError::Run { .. }));
+        let inputs = failures.iter().all(|error| matches!(error, RuntimeError::Run { .. }));
         Hint::AnotherRuntime { tried, inputs }
     }
 }

@@ -379,6 +379,7 @@ fn unchanged_warning(transformed: &Transformed) -> Option<String> {
     let layers = transformed.plan.layers.len();
     transformed.unchanged.then(|| match layers {
         0 => "nothing to do: the model has no float weights; it is emitted as it is".to_owned(),
+        1 => "nothing to do: the only layer is kept; the model is emitted as it is".to_owned(),
         _ => format!("nothing to do: all {layers} layers are kept; the model is emitted as it is"),
     })
 }

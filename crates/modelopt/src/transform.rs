@@ -78,8 +78,8 @@ pub(crate) fn format_warning(original: &Model, made: &Transformed) -> Option<Str
     let [before, after] = [original, &made.model].map(|model| model.info.ir_version);
     (before != after).then(|| {
         format!(
-            "the IR version is {after}, not {before} as before: weights are no longer listed among \
-             the inputs, and need not be there only since version 4"
+            "the IR version changes from {before} to {after}: weights that change are no longer \
+             among the inputs, where version {before} wants all of them"
         )
     })
 }
@@ -126,7 +126,7 @@ mod tests {
         let made = Transformed { model: model(4), plan, weights: Vec::new(), unchanged: false };
         assert_eq!(format_warning(&model(4), &made), None);
         let warning = format_warning(&model(3), &made).unwrap();
-        assert!(warning.starts_with("the IR version is 4, not 3 as before"), "{warning}");
+        assert!(warning.starts_with("the IR version changes from 3 to 4"), "{warning}");
     }
 
     #[test]

@@ -138,9 +138,11 @@ fn make(arguments: &[&str], program: &Path, case: &Case, folder: &Path) -> Resul
     let mut command = Command::new(program);
     command.args(arguments).arg(&case.model).arg("-o").arg(&output).arg("--json");
     command.args(["--runtime", "onnxruntime", "--latency-seconds", "0.2"]);
-    if let Some(data) = &case.data {
-        command.arg("--samples").arg(data);
-    }
+    match &case.data {
+        Some(data) => command.arg("--samples").arg(data),
+        // These are whole networks, and take a second a run.
+        None => command.args(["--sample-count", "1"]),
+    };
     command.current_dir(folder).stdin(Stdio::null());
     command.env("PATH", path_with_python()?).env_remove("ORT_DYLIB_PATH");
     let ran = command.output().context("cannot start the program")?;

@@ -3,7 +3,7 @@
 use super::{cell, wrapped};
 
 /// The longest text that stands in a cell, in characters.
-const LONGEST: usize = 48;
+const LONGEST: usize = 64;
 
 /// Texts that a table refers to by number.
 #[derive(Default)]
@@ -24,6 +24,10 @@ impl Notes {
             self.texts.len() - 1
         });
         format!("{word} [{}]", place + 1)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.texts.is_empty()
     }
 
     /// The notes, to stand below the table; nothing where there are none.

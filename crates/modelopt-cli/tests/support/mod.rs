@@ -67,11 +67,19 @@ pub(crate) fn run_in<S: AsRef<OsStr>>(
     finish(&mut command)
 }
 
+/// Takes away what the terminal and the user's habits would change in what the program says.
+pub(crate) fn quiet(command: &mut Command) {
+    for name in ["COLUMNS", "LINES", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "RUST_BACKTRACE"] {
+        command.env_remove(name);
+    }
+}
+
 /// Runs a command to its end, without stdin.
 ///
 /// # Panics
 /// If it cannot be started.
 pub(crate) fn finish(command: &mut Command) -> Output {
+    quiet(command);
     let start = Instant::now();
     let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| {
         panic!("cannot start {}: {error}", command.get_program().display())
