@@ -4,15 +4,16 @@
 use std::path::{Path, PathBuf};
 
 use modelopt_graph::{Model, Origin, Producer, Use, ValueId, ValueInfo};
-use modelopt_onnx::{self as onnx, SaveOptions, Staged};
+use modelopt_onnx as onnx;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
+use crate::scratch::Scratch;
 
 /// A copy of a model in a folder that goes with it.
 #[derive(Debug)]
 pub(crate) struct Copy {
     path: PathBuf,
-    _folder: tempfile::TempDir,
+    _scratch: Scratch,
 }
 
 impl Copy {
@@ -53,10 +54,10 @@ pub(crate) fn show_named(model: &mut Model, names: &[String]) {
 pub(crate) fn copy(model: &Model, names: &[String]) -> Result<Copy, Error> {
     let mut model = model.clone();
     show_named(&mut model, names);
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("judged.onnx");
-    Staged::write(&model, &path, SaveOptions::default())?.commit()?;
-    Ok(Copy { path, _folder: folder })
+    let unwritten = |why: String| Error::from(ErrorKind::Candidate(why));
+    let scratch = Scratch::new().map_err(unwritten)?;
+    let path = scratch.keep(&model, "judged.onnx").map_err(unwritten)?;
+    Ok(Copy { path, _scratch: scratch })
 }
 
 /// The same of a model in a file.
