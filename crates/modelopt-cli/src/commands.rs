@@ -207,6 +207,9 @@ fn sensitivity(input: &Input, args: &args::Plan, config: &Config, common: &Commo
     let mut bar = Bar::new(common.quiet);
     let ranked = modelopt::rank(input.path(), config, &mut |event| bar.show(&event))?;
     bar.finish();
+    for warning in &ranked.warnings {
+        eprintln!("warning: {}", show::plain(warning));
+    }
     if let Some(path) = &args.save {
         write(path, &ranked.plan.to_toml())?;
     }
@@ -234,6 +237,9 @@ fn compare(args: &args::Compare, common: &Common) -> Result<Done> {
         bar.show(&event);
     })?;
     bar.finish();
+    for warning in &compared.warnings {
+        eprintln!("warning: {}", show::plain(warning));
+    }
     let document = compared.document();
     write_report(args.report.as_deref(), &document)?;
     if common.json {

@@ -104,6 +104,15 @@ pub fn infer_node_if(
     engine.node(node, 0)
 }
 
+/// What is known of the elements of a small integer tensor of rank 0 or 1, from the types that the
+/// model says its values have: constants, sizes of shapes that are fixed, and arithmetic on them.
+/// `None` if not even the number of elements is known.
+pub fn known_integers(model: &Model, value: ValueId) -> Option<Vec<Option<i64>>> {
+    let engine = Engine::new(model);
+    let elements = contents::of(&engine.env, value)?;
+    Some(elements.iter().map(contents::Int::known).collect())
+}
+
 /// The type that a constant has.
 fn constant_type(constant: &Constant) -> Type {
     match constant {

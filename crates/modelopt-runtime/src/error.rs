@@ -222,6 +222,37 @@ pub enum SampleError {
         /// Inputs of the model.
         inputs: Vec<String>,
     },
+    /// A file holds nothing.
+    #[error("{} holds no arrays", path.display())]
+    NoArrays {
+        /// File or folder.
+        path: PathBuf,
+    },
+    /// An input of the model has no array.
+    #[error(
+        "{}: no array for input {}; there are {}{advice}",
+        path.display(), list(missing), list(found)
+    )]
+    Missing {
+        /// File or folder.
+        path: PathBuf,
+        /// Inputs without an array.
+        missing: Vec<String>,
+        /// Arrays there are.
+        found: Vec<String>,
+        /// What was probably meant, behind a semicolon, or nothing.
+        advice: String,
+    },
+    /// An array is not what the model takes.
+    #[error("{}: '{input}' {message}", path.display())]
+    Unfit {
+        /// File or folder.
+        path: PathBuf,
+        /// Input of the model.
+        input: String,
+        /// What it is, what the model wants, and how to make it that.
+        message: String,
+    },
     /// Nothing sensible can be invented for an input.
     #[error("cannot invent values for input '{input}' ({reason}); give real ones with --samples")]
     NeedsSample {

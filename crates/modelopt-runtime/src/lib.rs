@@ -38,5 +38,7 @@ pub use error::{RuntimeError, SampleError, Stage};
 pub use guard::silence_runtime_panics;
 pub use interface::{InputSpec, graph_inputs};
 pub use runtime::{Optimization, Outputs, Runtime, RuntimeKind, Session, SessionOptions, runtime};
-pub use samples::{Sample, SampleKind, load_samples};
-pub use synthesis::{InputValue, SynthesisOptions, parse_dim, parse_value, synthesize};
+pub use samples::{FittingSamples, Sample, SampleKind, fitting_samples, load_samples};
+pub use synthesis::{
+    InputValue, Proposal, Proposals, SynthesisOptions, parse_dim, parse_value, synthesize,
+};

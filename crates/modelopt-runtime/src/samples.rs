@@ -1,5 +1,6 @@
 //! Inputs to run models on, read from files.
 
+mod fit;
 mod npy;
 mod npz;
 mod pb;
@@ -10,7 +11,7 @@ use indexmap::IndexMap;
 use modelopt_graph::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::SampleError;
+use crate::{InputSpec, SampleError};
 
 /// One set of named inputs.
 #[derive(Clone, Debug)]
@@ -44,64 +45,113 @@ pub enum SampleKind {
 /// - a folder of `NAME.npy`: one sample.
 ///
 /// Arrays that are not named like an input, such as labels, are left out. An input without an array
-/// is no error here: the runtime names it when it misses it.
+/// is no error here: see [`fitting_samples`].
 pub fn load_samples(path: &Path, inputs: &[String]) -> Result<Vec<Sample>, SampleError> {
+    Ok(read(path, inputs)?.into_iter().map(|found| found.sample).collect())
+}
+
+/// Samples that are what a model takes.
+#[derive(Clone, Debug)]
+pub struct FittingSamples {
+    /// All of them.
+    pub samples: Vec<Sample>,
+    /// What is odd about them, such as elements that are NaN; a sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the samples at a path, as [`load_samples`] does, and checks them against the inputs of a
+/// model: every input has an array, of the type and the fixed sizes that the model declares.
+pub fn fitting_samples(path: &Path, inputs: &[InputSpec]) -> Result<FittingSamples, SampleError> {
+    const MOST_WARNINGS: usize = 3;
+    let names: Vec<String> = inputs.iter().map(|input| input.name.clone()).collect();
+    let found = read(path, &names)?;
+    for Found { path, sample, others } in &found {
+        fit::check(path, sample, others, inputs)?;
+    }
+    let samples: Vec<Sample> = found.into_iter().map(|found| found.sample).collect();
+    let mut warnings: Vec<String> = samples.iter().flat_map(fit::oddities).collect();
+    if warnings.len() > MOST_WARNINGS {
+        let more = warnings.len() - MOST_WARNINGS;
+        warnings.truncate(MOST_WARNINGS);
+        warnings.push(format!("{more} more inputs of samples have elements that are not finite"));
+    }
+    Ok(FittingSamples { samples, warnings })
+}
+
+/// A sample and where it was found.
+struct Found {
+    /// File or folder.
+    path: PathBuf,
+    sample: Sample,
+    /// Arrays there that are no inputs.
+    others: Vec<String>,
+}
+
+fn read(path: &Path, inputs: &[String]) -> Result<Vec<Found>, SampleError> {
     if !fs_err::metadata(path)?.is_dir() {
         if !has_extension(path, "npz") {
             return Err(SampleError::NoSamples { path: path.to_owned() });
         }
-        return Ok(vec![sample(path, npz::read(path, inputs)?, inputs)]);
+        return Ok(vec![found(path, npz::read(path, inputs)?, inputs)?]);
     }
     let entries = entries(path)?;
     let sets: Vec<_> = entries.iter().filter(|entry| is_data_set(entry)).collect();
     if !sets.is_empty() {
-        return sets
-            .into_iter()
-            .map(|set| Ok(sample(set, pb::read(set, inputs)?, inputs)))
-            .collect();
+        return sets.into_iter().map(|set| found(set, pb::read(set, inputs)?, inputs)).collect();
     }
     if entries.iter().any(|entry| pb::input_number(entry).is_some()) {
-        return Ok(vec![sample(path, pb::read(path, inputs)?, inputs)]);
+        return Ok(vec![found(path, pb::read(path, inputs)?, inputs)?]);
     }
     let with = |extension| entries.iter().filter(move |entry| has_extension(entry, extension));
     if with("npz").next().is_some() {
-        return with("npz").map(|npz| Ok(sample(npz, npz::read(npz, inputs)?, inputs))).collect();
+        return with("npz").map(|npz| found(npz, npz::read(npz, inputs)?, inputs)).collect();
     }
     if with("npy").next().is_some() {
         let arrays = with("npy").map(PathBuf::as_path).collect::<Vec<_>>();
-        return Ok(vec![sample(path, read_npys(path, &arrays, inputs)?, inputs)]);
+        return Ok(vec![found(path, read_npys(&arrays, inputs)?, inputs)?]);
     }
     Err(SampleError::NoSamples { path: path.to_owned() })
 }
 
 type Arrays = IndexMap<String, Tensor>;
 
-fn sample(path: &Path, mut arrays: Arrays, inputs: &[String]) -> Sample {
+/// The sample that arrays are, and the names of arrays that are not named like an input.
+fn found(
+    path: &Path,
+    (mut arrays, others): (Arrays, Vec<String>),
+    inputs: &[String],
+) -> Result<Found, SampleError> {
+    let path = path.to_owned();
+    if arrays.is_empty() && !inputs.is_empty() {
+        if others.is_empty() {
+            return Err(SampleError::NoArrays { path });
+        }
+        return Err(SampleError::NoMatch { path, found: others, inputs: inputs.to_vec() });
+    }
     let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
     let name = name.map_or_else(|| "sample".into(), |name| name.to_string_lossy().into_owned());
     let ordered = inputs.iter().filter_map(|input| arrays.swap_remove_entry(input)).collect();
-    Sample { name, inputs: ordered, kind: SampleKind::Real }
+    Ok(Found { path, sample: Sample { name, inputs: ordered, kind: SampleKind::Real }, others })
 }
 
-fn read_npys(folder: &Path, files: &[&Path], inputs: &[String]) -> Result<Arrays, SampleError> {
-    let stem = |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+fn read_npys(files: &[&Path], inputs: &[String]) -> Result<(Arrays, Vec<String>), SampleError> {
     let mut arrays = Arrays::new();
+    let mut others = Vec::new();
     for &file in files {
-        let Some(name) = stem(file).filter(|name| inputs.contains(name)) else { continue };
+        let Some(name) = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()) else {
+            continue;
+        };
+        if !inputs.contains(&name) {
+            others.push(name);
+            continue;
+        }
         let available = fs_err::metadata(file)?.len();
         let reader = std::io::BufReader::new(fs_err::File::open(file)?);
         let tensor = npy::read(reader, available)
             .map_err(|error| SampleError::invalid(file, None, error))?;
         arrays.insert(name, tensor);
     }
-    if arrays.is_empty() {
-        return Err(SampleError::NoMatch {
-            path: folder.to_owned(),
-            found: files.iter().filter_map(|file| stem(file)).collect(),
-            inputs: inputs.to_vec(),
-        });
-    }
-    Ok(arrays)
+    Ok((arrays, others))
 }
 
 /// What is in a folder, numbers within names in their numeric order, so that `set_10` is after
@@ -167,6 +217,15 @@ mod tests {
         assert_eq!(sample.inputs["b"], Tensor::scalar(7i64));
         let error = load_samples(&path, &names(&["x"])).unwrap_err().to_string();
         assert!(error.contains("it has 'b', 'a', 'label', the model wants 'x'"), "{error}");
+    }
+
+    #[test]
+    fn an_npz_without_arrays_is_said_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("empty.npz");
+        NpzWriter::new(std::fs::File::create(&path).unwrap()).finish().unwrap();
+        let error = load_samples(&path, &names(&["x"])).unwrap_err().to_string();
+        assert!(error.ends_with("empty.npz holds no arrays"), "{error}");
     }
 
     #[test]

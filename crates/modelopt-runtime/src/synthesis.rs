@@ -5,11 +5,19 @@
 //! stream, so that another input, or another count, does not change it.
 
 mod bounds;
+mod cache;
+mod check;
+mod constraints;
+mod controls;
 mod dims;
 mod fill;
+mod hints;
 mod image;
+mod likely;
 mod options;
+mod proposals;
 mod random;
+mod solve;
 
 use indexmap::IndexMap;
 use modelopt_graph::{DataType, Model, Tensor, Type, ValueId, element_count};
@@ -19,6 +27,7 @@ use self::random::Random;
 use crate::interface::graph_inputs;
 use crate::{InputSpec, Sample, SampleError, SampleKind};
 
+pub use self::proposals::{Proposal, Proposals};
 pub use self::options::{InputValue, SynthesisOptions, parse_dim, parse_value};
 
 /// Most elements that one invented input has.
@@ -32,7 +41,8 @@ const MOST_ELEMENTS: usize = 1 << 28;
 /// - inputs called `mask` are ones, booleans are true;
 /// - integers that index a constant table (`Gather`, `OneHot`) stay inside it, also when they reach
 ///   it through ops that only move them, or inside a nested graph;
-/// - other integers are 1 where there is only one, else 0 or 1;
+/// - a few integers that say how to compute are what they are compared with, a sampling rate, or 1;
+/// - other integers are 0 or 1;
 /// - pictures (rank 4 with 1, 3 or 4 channels) are smooth fields with a little noise, standardised;
 ///   8-bit ones span 0 to 255;
 /// - other floats are normally distributed.
@@ -63,6 +73,8 @@ struct InputPlan<'a> {
     shape: Vec<usize>,
     /// Integers must be below this.
     bound: Option<u64>,
+    /// The value of an input that says how to compute.
+    control: Option<Vec<i64>>,
 }
 
 fn plan<'a>(
@@ -85,9 +97,11 @@ fn plan<'a>(
                 let reason = format!("its shape {shape:?} is too large");
                 return Err(SampleError::needs_sample(&spec.name, reason));
             }
-            let bound =
-                value_named(model, &spec.name).and_then(|value| bounds::index_bound(model, value));
-            Ok(InputPlan { name: &spec.name, dtype: *elem, shape, bound })
+            let value = value_named(model, &spec.name);
+            let bound = value.and_then(|value| bounds::index_bound(model, value));
+            let values = value.map(|value| controls::values(model, value, *elem, &shape));
+            let control = values.and_then(|values| values.into_iter().next());
+            Ok(InputPlan { name: &spec.name, dtype: *elem, shape, bound, control })
         })
         .collect()
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use indexmap::IndexMap;
+use modelopt_graph::Model;
 use modelopt_onnx as onnx;
 use modelopt_report as report;
 use modelopt_runtime::RuntimeKind;
@@ -13,7 +14,8 @@ use crate::Progress;
 use crate::config::{Config, RuntimeChoice};
 use crate::demand;
 use crate::error::Error;
-use crate::run;
+use crate::ground::{FoundInputs, ground};
+use crate::run::{self, Ground};
 
 /// What to vary.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,10 +77,11 @@ pub fn bench(
         let mut config = config.clone();
         config.dims.extend(dims.clone());
         config.sample_count = 1;
-        let samples = run::samples(&loaded, &config)?;
+        // What was asked for wrongly is an error once, not a failure in every row.
+        run::samples(&loaded, &config)?;
         for &kind in &kinds {
             for &threads in &threads {
-                let config =
+                let named =
                     Config { runtime: RuntimeChoice::Named(vec![kind]), threads, ..config.clone() };
                 let mut row = BenchRow {
                     model: report::FileName::from(model),
@@ -90,8 +93,11 @@ pub fn bench(
                     load_ms: None,
                     peak_bytes: None,
                 };
-                if let Err(error) = row.measure(model, &samples, &config) {
-                    row.failure = Some(error);
+                match row.measure(model, &loaded, &named) {
+                    // The next runtime is measured on the same.
+                    Ok(Some(found)) => config = found.settings(&config),
+                    Ok(None) => {}
+                    Err(error) => row.failure = Some(error),
                 }
                 rows.push(row);
                 progress(Progress::Part { done: rows.len(), total });
@@ -105,20 +111,20 @@ impl BenchRow {
     fn measure(
         &mut self,
         model: &Path,
-        samples: &[modelopt_runtime::Sample],
+        loaded: &Model,
         config: &Config,
-    ) -> Result<(), String> {
-        let mut bench =
-            run::target(model, samples, config).map_err(|error| error.without_path())?;
+    ) -> Result<Option<FoundInputs>, String> {
+        let (Ground { mut bench, samples }, told) =
+            ground(model, loaded, config).map_err(|error| error.without_path())?;
         self.runtime = bench.used.clone();
         self.load_ms = bench.cost.map(|cost| cost.load_ms);
         self.peak_bytes = bench.cost.and_then(|cost| cost.peak_bytes);
-        let Some(sample) = samples.first() else { return Ok(()) };
+        let Some(sample) = samples.first() else { return Ok(told.found) };
         self.inputs = run::shapes(sample).collect();
         let latency = measure_latency(bench.original.as_mut(), &sample.inputs, &config.latency)
             .map_err(|error| run::without_path(&error))?;
         self.latency = Some(latency);
-        Ok(())
+        Ok(told.found)
     }
 }
 

@@ -10,9 +10,10 @@ use crate::Progress;
 use crate::config::Config;
 use crate::demand;
 use crate::error::{Error, ErrorKind};
+use crate::ground::{FoundInputs, ground};
 use crate::judging;
 use crate::provenance;
-use crate::run;
+use crate::run::{self, Ground};
 
 /// How two models compare.
 #[derive(Clone, Debug)]
@@ -21,6 +22,10 @@ pub struct Compared {
     pub size: SizeChange,
     /// How many samples they ran on, and whether those were real.
     pub samples: report::Samples,
+    /// What invented inputs had to be for the original to run, where the first guess was refused.
+    pub found_inputs: Option<FoundInputs>,
+    /// What the user should know of the samples.
+    pub warnings: Vec<String>,
     /// What each runtime said; the target first.
     pub runs: Vec<report::Run>,
     /// The figures against the limits.
@@ -45,9 +50,8 @@ pub fn compare(
         original_bytes: onnx::stored_size(original, &model)?,
         candidate_bytes: onnx::stored_size(candidate, &other)?,
     };
-    let samples = run::samples(&model, config)?;
     progress(Progress::Step("preparing the original"));
-    let mut target = run::target(original, &samples, config)?;
+    let (Ground { bench: mut target, samples }, told) = ground(original, &model, config)?;
     target.watch(&inferred, &samples)?;
     let judged = judging::Candidate { path: candidate, casting: None, known: false };
     let run = judging::run_both(&mut target, judged, &samples, config, progress)?;
@@ -60,6 +64,8 @@ pub fn compare(
     Ok(Compared {
         size,
         samples: run::summary(&samples),
+        found_inputs: told.found,
+        warnings: told.warnings,
         runs,
         verdict,
         original: provenance::model_file(original, original),
@@ -85,6 +91,7 @@ impl Compared {
             runs: self.runs.clone(),
             verdict: Some(self.verdict.clone()),
             machine: Some(provenance::machine()),
+            warnings: self.warnings.clone(),
             ..report::Document::default()
         }
     }

@@ -15,6 +15,7 @@ use crate::budget::{Budget, Stop};
 use crate::casting::Casting;
 use crate::config::{Config, Enforcement};
 use crate::error::Error;
+use crate::ground::FoundInputs;
 use crate::judging::{self, Candidate};
 use crate::measure::{self, Cache};
 use crate::planning::{self, Notes};
@@ -39,6 +40,8 @@ pub struct Outcome {
     pub size: SizeChange,
     /// How many samples the models ran on, and whether those were real.
     pub samples: Option<report::Samples>,
+    /// What invented inputs had to be for the original to run, where the first guess was refused.
+    pub found_inputs: Option<FoundInputs>,
     /// What each runtime said; the target first. Empty if nothing was run.
     pub runs: Vec<report::Run>,
     /// The figures against the limits.
@@ -119,10 +122,13 @@ impl<'a> Search<'a> {
         let mut cache = Cache::open(config.measure_cache.as_deref());
         let runs = config.enforcement != Enforcement::None
             && !(planning::runs_the_model(config) && transform::leaves_alone(&prepared, config)?);
-        let mut ground = None;
+        let (mut ground, mut found_inputs) = (None, None);
         if runs && planning::runs_the_model(config) {
             match planning::survey(input, &original, &prepared, config, progress) {
-                Ok(surveyed) => ground = Some(surveyed),
+                Ok((surveyed, told)) => {
+                    warnings.extend(told.warnings);
+                    (ground, found_inputs) = (Some(surveyed), told.found);
+                }
                 Err(error) if config.measure => return Err(error),
                 Err(error) => tolerate(error, config, &mut warnings)?,
             }
@@ -149,7 +155,10 @@ impl<'a> Search<'a> {
         let skip = made.unchanged || !runs;
         if !skip && ground.is_none() && !planning::runs_the_model(config) {
             match planning::survey(input, &original, &prepared, config, progress) {
-                Ok(surveyed) => ground = Some(surveyed),
+                Ok((surveyed, told)) => {
+                    warnings.extend(told.warnings);
+                    (ground, found_inputs) = (Some(surveyed), told.found);
+                }
                 Err(error) => tolerate(error, config, &mut warnings)?,
             }
         }
@@ -181,6 +190,7 @@ impl<'a> Search<'a> {
             (made, casting) = job.made(plan, &mut Vec::new())?;
         };
         outcome.warnings.extend(cache.close());
+        outcome.found_inputs = found_inputs;
         if !skip && outcome.verdict.is_none() && !budget.is_stopped() {
             outcome.verdict = Some(judging::verdict(None, outcome.size, config));
         }
@@ -306,6 +316,7 @@ impl Job<'_> {
             weights: made.weights,
             size,
             samples: None,
+            found_inputs: None,
             runs: Vec::new(),
             verdict: None,
             culprits: Vec::new(),

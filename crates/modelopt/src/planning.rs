@@ -15,6 +15,7 @@ use crate::casting::Casting;
 use crate::config::{Config, Smoothing};
 use crate::demand;
 use crate::error::{Error, ErrorKind};
+use crate::ground::{Told, ground};
 use crate::measure::{self, Cache};
 use crate::observe;
 use crate::prover::Prover;
@@ -117,6 +118,8 @@ pub struct Ranked {
     pub runtime: report::RuntimeUsed,
     /// On what.
     pub samples: report::Samples,
+    /// What the user should know of the samples.
+    pub warnings: Vec<String>,
 }
 
 /// Measures what each int8 layer of a plan costs at the outputs: alone, and by what the whole gains
@@ -131,28 +134,29 @@ pub fn rank(
     let original = onnx::load(input)?;
     let prepared = transform::prepared(&original, config)?;
     let plan = transform::planned(&prepared, config, &Hints::default())?;
-    let Ground { mut bench, samples } = survey(input, &original, &prepared, config, progress)?;
+    let (Ground { mut bench, samples }, told) =
+        survey(input, &original, &prepared, config, progress)?;
     let runtime = bench.used.clone();
     let mut prover = Prover::new(&prepared, &samples, &mut bench, None);
     let unknown = |why: String| Error::from(ErrorKind::Candidate(why));
     let seen = sensitivity::statistics(&prover, &plan, progress).map_err(unknown)?;
     let layers =
         sensitivity::ranked(&mut prover, &plan, &seen, &budget, progress).map_err(unknown)?;
-    Ok(Ranked { plan, layers, runtime, samples: run::summary(&samples) })
+    Ok(Ranked { plan, layers, runtime, samples: run::summary(&samples), warnings: told.warnings })
 }
 
-/// The original, running in the target, if it is one that can be run.
+/// The original, running in the target, if it is one that can be run, and what is to be told of its
+/// samples.
 pub(crate) fn survey<'a>(
     input: &Path,
     original: &Model,
     prepared: &Model,
     config: &'a Config,
     progress: &mut dyn FnMut(Progress),
-) -> Result<Ground<'a>, Error> {
+) -> Result<(Ground<'a>, Told), Error> {
     demand::check(prepared)?;
-    let samples = run::samples(original, config)?;
     progress(Progress::Step("preparing the original"));
-    let mut bench = run::target(input, &samples, config)?;
-    bench.watch(prepared, &samples)?;
-    Ok(Ground { bench, samples })
+    let (mut ground, told) = ground(input, original, config)?;
+    ground.bench.watch(prepared, &ground.samples)?;
+    Ok((ground, told))
 }

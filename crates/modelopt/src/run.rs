@@ -7,8 +7,8 @@ use modelopt_graph::Model;
 use modelopt_report as report;
 use modelopt_runtime::worker::{Cost, Trial};
 use modelopt_runtime::{
-    Runtime, RuntimeError, RuntimeKind, Sample, SampleKind, Session, SessionOptions,
-    find_onnxruntime, graph_inputs, load_samples, runtime, synthesize,
+    FittingSamples, Runtime, RuntimeError, RuntimeKind, Sample, SampleKind, Session,
+    SessionOptions, find_onnxruntime, fitting_samples, graph_inputs, runtime, synthesize,
 };
 use modelopt_validate::{Kept, Origins, Profile, References};
 
@@ -221,24 +221,25 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// The samples to run: the user's, or invented ones.
-pub(crate) fn samples(model: &Model, config: &Config) -> Result<Vec<Sample>, Error> {
+/// The samples to run, and what is odd about them: the user's, which must be what the model takes,
+/// or invented ones.
+pub(crate) fn samples(model: &Model, config: &Config) -> Result<FittingSamples, Error> {
     match &config.samples {
-        Some(path) => {
-            let names: Vec<String> =
-                graph_inputs(model).into_iter().map(|input| input.name).collect();
-            Ok(load_samples(path, &names)?)
+        Some(path) => Ok(fitting_samples(path, &graph_inputs(model))?),
+        None => {
+            let samples = synthesize(model, &config.synthesis()?)?;
+            Ok(FittingSamples { samples, warnings: Vec::new() })
         }
-        None => Ok(synthesize(model, &config.synthesis()?)?),
     }
 }
 
 /// The target with the original running in it: the first runtime that was named, or of the
-/// embedded ones the first that runs it.
+/// embedded ones the first that runs it, but for those that are left out.
 pub(crate) fn target<'a>(
     original: &Path,
     samples: &[Sample],
     config: &'a Config,
+    left_out: &[&str],
 ) -> Result<Bench<'a>, Error> {
     if let RuntimeChoice::Named(kinds) = &config.runtime {
         let reason = if kinds.len() > 1 { "the target, named first" } else { "as asked" };
@@ -246,7 +247,8 @@ pub(crate) fn target<'a>(
         return Ok(Bench::new(kind, original, samples, config, reason)?);
     }
     let mut failures: Vec<RuntimeError> = Vec::new();
-    for kind in [RuntimeKind::Tract, RuntimeKind::Rten] {
+    let kinds = [RuntimeKind::Tract, RuntimeKind::Rten];
+    for kind in kinds.into_iter().filter(|kind| !left_out.contains(&kind.name())) {
         let reason = match failures.first() {
             Some(failure) => without_path(failure),
             None => "the default, and it runs the original".to_owned(),

@@ -8,13 +8,16 @@ use zip::ZipArchive;
 use super::{Arrays, npy};
 use crate::SampleError;
 
-/// The arrays of an `.npz` that are named like inputs.
-pub(super) fn read(path: &Path, inputs: &[String]) -> Result<Arrays, SampleError> {
+/// The arrays of an `.npz` that are named like inputs, and the names of the others.
+pub(super) fn read(
+    path: &Path,
+    inputs: &[String],
+) -> Result<(Arrays, Vec<String>), SampleError> {
     let reader = BufReader::new(fs_err::File::open(path)?);
     let mut archive =
         ZipArchive::new(reader).map_err(|error| SampleError::invalid(path, None, error))?;
     let mut arrays = Arrays::new();
-    let mut found = Vec::new();
+    let mut others = Vec::new();
     for index in 0..archive.len() {
         let entry =
             archive.by_index(index).map_err(|error| SampleError::invalid(path, None, error))?;
@@ -25,13 +28,10 @@ pub(super) fn read(path: &Path, inputs: &[String]) -> Result<Arrays, SampleError
                 .map_err(|error| SampleError::invalid(path, Some(&name), error))?;
             arrays.insert(name, tensor);
         } else {
-            found.push(name);
+            others.push(name);
         }
     }
-    if arrays.is_empty() && !inputs.is_empty() {
-        return Err(SampleError::NoMatch { path: path.to_owned(), found, inputs: inputs.to_vec() });
-    }
-    Ok(arrays)
+    Ok((arrays, others))
 }
 
 #[cfg(test)]

@@ -8,10 +8,13 @@ use super::{Arrays, entries, trailing_number};
 use crate::SampleError;
 
 /// The inputs in one `test_data_set_*` folder: each `input_N.pb` is for the input of its name, or
-/// else for the `N`-th.
-pub(super) fn read(folder: &Path, inputs: &[String]) -> Result<Arrays, SampleError> {
+/// else for the `N`-th. And the names of those that are for none.
+pub(super) fn read(
+    folder: &Path,
+    inputs: &[String],
+) -> Result<(Arrays, Vec<String>), SampleError> {
     let mut arrays = Arrays::new();
-    let mut found = Vec::new();
+    let mut others = Vec::new();
     for file in entries(folder)? {
         let Some(number) = input_number(&file) else { continue };
         let (name, tensor) = read_tensor(&file)?;
@@ -20,17 +23,10 @@ pub(super) fn read(folder: &Path, inputs: &[String]) -> Result<Arrays, SampleErr
             Some(input) => {
                 arrays.insert(input.clone(), tensor);
             }
-            None => found.push(name),
+            None => others.push(name),
         }
     }
-    if arrays.is_empty() && !inputs.is_empty() {
-        return Err(SampleError::NoMatch {
-            path: folder.to_owned(),
-            found,
-            inputs: inputs.to_vec(),
-        });
-    }
-    Ok(arrays)
+    Ok((arrays, others))
 }
 
 /// `N` of a file called `input_N.pb`.
@@ -65,7 +61,7 @@ mod tests {
         std::fs::write(folder.path().join("input_2.pb"), proto("", 6)).unwrap();
         std::fs::write(folder.path().join("output_0.pb"), "not read").unwrap();
         let inputs = ["a", "b", "c"].map(str::to_owned);
-        let arrays = read(folder.path(), &inputs).unwrap();
+        let (arrays, _) = read(folder.path(), &inputs).unwrap();
         let values = |name: &str| arrays[name].to_i64().unwrap();
         assert_eq!((values("b"), values("c")), (vec![5], vec![6]));
         assert!(!arrays.contains_key("a"));

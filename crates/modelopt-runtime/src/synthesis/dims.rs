@@ -5,11 +5,16 @@ use std::collections::HashMap;
 use indexmap::IndexMap;
 use modelopt_graph::{DataType, Dim};
 
+use super::cache;
 use crate::InputSpec;
 
 const SEQUENCE: usize = 32;
 const PICTURE: usize = 224;
 const OTHER: usize = 16;
+
+/// Names that exporters give to any size they do not know, so that equal names do not mean equal
+/// sizes.
+const NO_NAMES: [&str; 4] = ["", "?", "-1", "None"];
 
 /// The sizes chosen for a model: a symbol has the same size wherever it occurs.
 pub(super) struct Sizes {
@@ -18,8 +23,8 @@ pub(super) struct Sizes {
 }
 
 /// What a dimension looks like, most telling first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Guess {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Guess {
     Given(usize),
     Batch,
     Sequence,
@@ -42,9 +47,78 @@ impl Guess {
     }
 }
 
+/// A size that nobody gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Open {
+    /// How `--dim` names it.
+    pub(super) name: String,
+    pub(super) guess: Guess,
+}
+
+/// The sizes that a model leaves open and that are not given, in the order of the inputs. Sums of
+/// others are none.
+pub(super) fn open(specs: &[InputSpec], given: &IndexMap<String, usize>) -> Vec<Open> {
+    let guesses = guesses(specs, given);
+    let mut found: Vec<Open> = Vec::new();
+    for spec in specs {
+        let dims = spec.ty.shape().map_or(&[][..], Vec::as_slice);
+        for (axis, dim) in dims.iter().enumerate() {
+            let axis_name = axis_name(&spec.name, axis);
+            if dim.fixed().is_some() || given.contains_key(&axis_name) {
+                continue;
+            }
+            let (name, guess) = match symbol_of(dim) {
+                Some(symbol) if sum(symbol, &guesses, given).is_some() => continue,
+                Some(symbol) => {
+                    let Some(&guess) = guesses.get(symbol) else { continue };
+                    (symbol.to_owned(), guess)
+                }
+                None => (axis_name, guess(spec, dims, axis, "")),
+            };
+            let known = found.iter().any(|open| open.name == name);
+            if !known && !matches!(guess, Guess::Given(_)) {
+                found.push(Open { name, guess });
+            }
+        }
+    }
+    found
+}
+
+/// The name of a size, if it says which sizes are the same.
+fn symbol_of(dim: &Dim) -> Option<&str> {
+    match dim {
+        Dim::Symbol(symbol) if !NO_NAMES.contains(&symbol.as_str()) => Some(symbol),
+        _ => None,
+    }
+}
+
+/// The most telling guess for each symbol.
+fn guesses<'a>(
+    specs: &'a [InputSpec],
+    given: &IndexMap<String, usize>,
+) -> HashMap<&'a str, Guess> {
+    let mut guesses: HashMap<&str, Guess> = HashMap::new();
+    for spec in specs {
+        let dims = spec.ty.shape().map_or(&[][..], Vec::as_slice);
+        for (axis, dim) in dims.iter().enumerate() {
+            let Some(symbol) = symbol_of(dim) else { continue };
+            if given.contains_key(&axis_name(&spec.name, axis)) {
+                continue;
+            }
+            let guess = match given.get(symbol) {
+                Some(&size) => Guess::Given(size),
+                None => guess(spec, dims, axis, symbol),
+            };
+            let known = guesses.entry(symbol).or_insert(guess);
+            *known = guess.min(*known);
+        }
+    }
+    guesses
+}
+
 impl Sizes {
     pub(super) fn choose(specs: &[InputSpec], given: &IndexMap<String, usize>) -> Self {
-        let mut guesses: HashMap<&str, Guess> = HashMap::new();
+        let guesses = guesses(specs, given);
         let mut by_axis = HashMap::new();
         for spec in specs {
             let dims = spec.ty.shape().map_or(&[][..], Vec::as_slice);
@@ -52,14 +126,7 @@ impl Sizes {
                 let name = axis_name(&spec.name, axis);
                 if let Some(&size) = given.get(&name) {
                     by_axis.insert(name, size);
-                } else if let Dim::Symbol(symbol) = dim {
-                    let guess = match given.get(symbol) {
-                        Some(&size) => Guess::Given(size),
-                        None => guess(spec, dims, axis, symbol),
-                    };
-                    let known = guesses.entry(symbol).or_insert(guess);
-                    *known = guess.min(*known);
-                } else if *dim == Dim::Unknown {
+                } else if dim.fixed().is_none() && symbol_of(dim).is_none() {
                     by_axis.insert(name, guess(spec, dims, axis, "").size());
                 }
             }
@@ -67,26 +134,33 @@ impl Sizes {
         let mut by_symbol: HashMap<String, usize> =
             guesses.iter().map(|(symbol, guess)| ((*symbol).to_owned(), guess.size())).collect();
         for (&symbol, guess) in &guesses {
-            if let (Some(sum), false) =
-                (sum(symbol, &guesses, given), matches!(guess, Guess::Given(_)))
-            {
-                by_symbol.insert(symbol.to_owned(), sum);
+            if matches!(guess, Guess::Given(_)) {
+                continue;
+            }
+            let sum = sum(symbol, &guesses, given);
+            if let Some(size) = sum.or_else(|| cache::total(symbol, specs, &by_symbol)) {
+                by_symbol.insert(symbol.to_owned(), size);
             }
         }
         Sizes { by_symbol, by_axis }
     }
 
+    /// The size of a dimension, by the name that `--dim` gives it.
+    pub(super) fn of(&self, name: &str) -> Option<usize> {
+        self.by_axis.get(name).or_else(|| self.by_symbol.get(name)).copied()
+    }
+
     /// The concrete shape of an input.
     pub(super) fn shape(&self, input: &str, dims: &[Dim]) -> Vec<usize> {
-        let size = |(axis, dim): (usize, &Dim)| match dim {
-            Dim::Fixed(size) => *size,
-            Dim::Symbol(symbol) => self
-                .by_axis
-                .get(&axis_name(input, axis))
-                .or_else(|| self.by_symbol.get(symbol))
-                .copied()
-                .unwrap_or(OTHER),
-            Dim::Unknown => self.by_axis.get(&axis_name(input, axis)).copied().unwrap_or(OTHER),
+        let size = |(axis, dim): (usize, &Dim)| {
+            let by_axis = || self.by_axis.get(&axis_name(input, axis)).copied();
+            match (dim.fixed(), symbol_of(dim)) {
+                (Some(size), _) => size,
+                (None, Some(symbol)) => {
+                    by_axis().or_else(|| self.by_symbol.get(symbol).copied()).unwrap_or(OTHER)
+                }
+                (None, None) => by_axis().unwrap_or(OTHER),
+            }
         };
         dims.iter().enumerate().map(size).collect()
     }
@@ -196,6 +270,22 @@ mod tests {
     fn one_symbol_has_one_size() {
         let shapes = shapes(&[("x", "points"), ("y", "1,points"), ("z", "points,2")], &[]);
         assert_eq!(shapes, [vec![1], vec![1, 1], vec![1, 2]]);
+    }
+
+    #[test]
+    fn names_that_mean_nothing_are_none() {
+        assert_eq!(shapes(&[("x", "None,3,None,None")], &[]), [[1, 3, 224, 224]]);
+    }
+
+    #[test]
+    fn a_mask_covers_past_and_present() {
+        let inputs = [
+            ("ids", "batch,sequence_length"),
+            ("attention_mask", "batch,total_sequence_length"),
+            ("past.key", "batch,4,past_sequence_length,8"),
+        ];
+        let found = shapes(&inputs, &[("past_sequence_length", 5)]);
+        assert_eq!(found, [vec![1, 32], vec![1, 37], vec![1, 4, 5, 8]]);
     }
 
     #[test]

@@ -41,6 +41,9 @@ fn integers(
         let one = i64::from(plan.bound.is_none_or(|bound| bound > 1));
         return vec![one; count];
     }
+    if let Some(control) = plan.control.as_ref().filter(|control| control.len() == count) {
+        return control.clone();
+    }
     if let Some(bound) = plan.bound {
         let bound = bound.min(largest(plan.dtype));
         return (0..count).map(|_| random.below(bound) as i64).collect();
@@ -115,7 +118,7 @@ mod tests {
     use super::*;
 
     fn filled(name: &str, dtype: DataType, shape: &[usize], bound: Option<u64>) -> Tensor {
-        let plan = InputPlan { name, dtype, shape: shape.to_vec(), bound };
+        let plan = InputPlan { name, dtype, shape: shape.to_vec(), bound, control: None };
         fill(&plan, &mut Random::new(0, name, 0)).unwrap()
     }
 

@@ -1,0 +1,276 @@
+//! Sizes and values to try one after the other, until a model runs.
+
+use std::collections::{HashSet, VecDeque};
+
+use indexmap::IndexMap;
+use modelopt_graph::{Model, Type, ValueId};
+
+use super::check::{Check, Tired};
+use super::dims::{self, Guess, Open, Sizes};
+use super::solve::{Sizing, repaired};
+use super::{InputValue, SynthesisOptions, controls, hints, likely, value_named};
+use crate::{InputSpec, graph_inputs};
+
+/// What is said of an invented input besides what the user said: sizes by `--dim`, values by
+/// `--input`. Empty for the first guess.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Proposal {
+    /// Sizes of open dimensions, by the names of [`SynthesisOptions::dims`].
+    pub dims: IndexMap<String, usize>,
+    /// Values of small inputs.
+    pub values: IndexMap<String, InputValue>,
+}
+
+impl Proposal {
+    /// Whether nothing is said beyond what the user said.
+    pub fn is_first_guess(&self) -> bool {
+        self.dims.is_empty() && self.values.is_empty()
+    }
+
+    /// The options with what is proposed. What the user said stays.
+    pub fn options(&self, given: &SynthesisOptions) -> SynthesisOptions {
+        let mut options = given.clone();
+        for (name, size) in &self.dims {
+            options.dims.entry(name.clone()).or_insert(*size);
+        }
+        for (name, value) in &self.values {
+            options.values.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        options
+    }
+}
+
+/// Sizes and values for the invented inputs of a model, the likeliest first.
+///
+/// The first is always the first guess of [`crate::synthesize`]. Then come sizes that meet what
+/// the operators of the graph demand of their inputs (windows that fit, factors that divide, sizes
+/// that agree with each other and with constants), then what a runtime said of the sizes before,
+/// then sizes that inputs of public models have. What the user gave is never changed.
+///
+/// The same model, options and messages give the same proposals.
+pub struct Proposals<'a> {
+    model: &'a Model,
+    /// None where the graph does not tell.
+    check: Option<Check>,
+    /// What the user did not give.
+    open: Vec<Open>,
+    /// The sizes of the first guess.
+    first: Sizing,
+    given: Sizing,
+    /// Values to try for inputs that the user gave none for.
+    controls: Vec<(String, Vec<Vec<i64>>)>,
+    started: bool,
+    filled: bool,
+    /// What is still to be looked at.
+    queue: VecDeque<Guessed>,
+    /// What the graph speaks against.
+    doubtful: VecDeque<Guessed>,
+    seen: HashSet<String>,
+    last: Guessed,
+}
+
+/// All sizes, and the values that differ from the first guess.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Guessed {
+    sizing: Sizing,
+    values: IndexMap<String, Vec<i64>>,
+}
+
+impl<'a> Proposals<'a> {
+    /// Proposals for a model, beyond what the user said.
+    pub fn new(model: &'a Model, options: &SynthesisOptions) -> Self {
+        let specs = graph_inputs(model);
+        let open = dims::open(&specs, &options.dims);
+        let chosen = Sizes::choose(&specs, &options.dims);
+        let first: Sizing = open
+            .iter()
+            .filter_map(|open| Some((open.name.clone(), chosen.of(&open.name)?)))
+            .collect();
+        let controls = specs
+            .iter()
+            .filter(|spec| !options.values.contains_key(&spec.name))
+            .filter_map(|spec| Some((spec.name.clone(), control(model, spec, &chosen)?)))
+            .filter(|(_, values)| !values.is_empty())
+            .collect();
+        Proposals {
+            model,
+            check: None,
+            open,
+            last: Guessed { sizing: first.clone(), values: IndexMap::new() },
+            first,
+            given: options.dims.clone(),
+            controls,
+            started: false,
+            filled: false,
+            queue: VecDeque::new(),
+            doubtful: VecDeque::new(),
+            seen: HashSet::new(),
+        }
+    }
+
+    /// The next proposal, after what runtimes said of the last one.
+    pub fn next(&mut self, said: &[String]) -> Option<Proposal> {
+        if !self.started {
+            self.started = true;
+            self.seen.insert(key(&self.last));
+            return Some(Proposal::default());
+        }
+        let read = self.read(said);
+        if self.filled {
+            for guess in read.into_iter().rev() {
+                self.queue.push_front(guess);
+            }
+        } else {
+            self.filled = true;
+            self.check = Check::new(self.model);
+            self.fill(read);
+        }
+        while let Some(guess) = self.queue.pop_front() {
+            let Some(guess) = self.sound(guess) else { continue };
+            if self.seen.insert(key(&guess)) {
+                return Some(self.proposal(guess));
+            }
+        }
+        while let Some(guess) = self.doubtful.pop_front() {
+            if self.seen.insert(key(&guess)) {
+                return Some(self.proposal(guess));
+            }
+        }
+        None
+    }
+
+    fn proposal(&mut self, guess: Guessed) -> Proposal {
+        self.last = guess;
+        let dims = self.last.sizing.iter().filter(|(name, size)| self.first.get(*name) != Some(size));
+        let values = self.last.values.iter();
+        Proposal {
+            dims: dims.map(|(name, size)| (name.clone(), *size)).collect(),
+            values: values
+                .map(|(name, value)| (name.clone(), InputValue::Integers(value.clone())))
+                .collect(),
+        }
+    }
+
+    /// A guess changed to what the graph demands; nothing where that cannot be done.
+    fn sound(&mut self, guess: Guessed) -> Option<Guessed> {
+        let Some(check) = &mut self.check else { return Some(guess) };
+        let values = self.controls.iter().filter_map(|(name, values)| {
+            let value = guess.values.get(name).or_else(|| values.first())?;
+            let spec = check.specs().iter().find(|spec| spec.name == *name)?;
+            let shape = vec![value.len(); spec.ty.shape()?.len()];
+            let value = InputValue::Integers(value.clone());
+            Some((name.clone(), value.tensor(name, spec.ty.elem()?, &shape).ok()?))
+        });
+        let values = values.collect();
+        check.fix(&values);
+        let start: Sizing = self.given.clone().into_iter().chain(guess.sizing.clone()).collect();
+        match check.conflict(&start) {
+            Err(Tired) | Ok(None) => Some(guess),
+            Ok(Some(_)) => match repaired(check, &self.open, &start) {
+                Some(mut sizing) => {
+                    sizing.retain(|name, _| self.first.contains_key(name));
+                    Some(Guessed { sizing, ..guess })
+                }
+                None => {
+                    self.doubtful.push_back(guess);
+                    None
+                }
+            },
+        }
+    }
+
+    /// All that is to be tried, in order.
+    fn fill(&mut self, read: Vec<Guessed>) {
+        let first = Guessed { sizing: self.first.clone(), values: IndexMap::new() };
+        self.queue.push_back(first.clone());
+        self.queue.extend(read);
+        let hints = hints::numbers(self.model);
+        let mut kinds: Vec<Guess> = self.open.iter().map(|open| open.guess).collect();
+        kinds.sort_unstable();
+        kinds.reverse();
+        kinds.dedup();
+        let rounds = 24;
+        for round in 0..rounds {
+            for &kind in &kinds {
+                if let Some(size) = sizes(kind, &hints).get(round).copied() {
+                    let mut guess = first.clone();
+                    for open in self.open.iter().filter(|open| open.guess == kind) {
+                        guess.sizing.insert(open.name.clone(), size);
+                    }
+                    self.queue.push_back(guess);
+                }
+            }
+            for (name, values) in &self.controls {
+                if let Some(value) = values.get(round + 1) {
+                    let mut guess = first.clone();
+                    guess.values.insert(name.clone(), value.clone());
+                    self.queue.push_back(guess);
+                }
+            }
+        }
+    }
+
+    /// What messages say of sizes: where one is named that was tried, the other numbers are tried
+    /// in its place.
+    fn read(&self, said: &[String]) -> Vec<Guessed> {
+        const MOST: usize = 4;
+        let mut guesses = Vec::new();
+        for message in said {
+            let numbers = numbers_in(message);
+            for open in self.open.iter().rev() {
+                let Some(now) = self.last.sizing.get(&open.name) else { continue };
+                if !numbers.contains(now) {
+                    continue;
+                }
+                for &number in numbers.iter().filter(|number| *number != now && **number > 0) {
+                    let mut guess = self.last.clone();
+                    guess.sizing.insert(open.name.clone(), number);
+                    if guesses.len() < MOST && !guesses.contains(&guess) {
+                        guesses.push(guess);
+                    }
+                }
+            }
+        }
+        guesses
+    }
+}
+
+/// The sizes to try for dimensions of a kind: what the graph mentions, and what is likely.
+fn sizes(kind: Guess, hints: &[usize]) -> Vec<usize> {
+    let likely = likely::sizes(kind);
+    if !matches!(kind, Guess::Sequence | Guess::Other) {
+        return likely.to_vec();
+    }
+    let mut sizes = Vec::new();
+    for index in 0..likely.len().max(hints.len()) {
+        for size in [hints.get(index), likely.get(index)].into_iter().flatten() {
+            if !sizes.contains(size) {
+                sizes.push(*size);
+            }
+        }
+    }
+    sizes
+}
+
+/// The values of an input that is a control.
+fn control(model: &Model, spec: &InputSpec, sizes: &Sizes) -> Option<Vec<Vec<i64>>> {
+    let Type::Tensor { elem, shape: Some(dims) } = &spec.ty else { return None };
+    let value: ValueId = value_named(model, &spec.name)?;
+    Some(controls::values(model, value, *elem, &sizes.shape(&spec.name, dims)))
+}
+
+/// Whole numbers that stand alone in a text, in order, each once.
+fn numbers_in(text: &str) -> Vec<usize> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '.'));
+    let mut found = Vec::new();
+    for number in words.filter_map(|word| word.trim_end_matches('.').parse::<usize>().ok()) {
+        if number < 1 << 16 && !found.contains(&number) {
+            found.push(number);
+        }
+    }
+    found
+}
+
+fn key(guess: &Guessed) -> String {
+    format!("{:?} {:?}", guess.sizing, guess.values)
+}

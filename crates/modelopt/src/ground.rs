@@ -1,0 +1,233 @@
+//! Where validation starts: a runtime with the original running in it, on samples that it runs on.
+//!
+//! Invented samples may have sizes that the model refuses. The first guess is tried in every
+//! runtime that comes into question; only then other sizes are, so that a cause that is not their
+//! fault is not met over and over again.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use indexmap::IndexMap;
+use modelopt_graph::Model;
+use modelopt_runtime::{
+    FittingSamples, InputValue, Proposal, Proposals, RuntimeError, Stage, synthesize,
+};
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::error::{Error, ErrorKind};
+use crate::run::{self, Ground};
+
+/// How many sizes are tried.
+const MOST_TRIES: usize = 24;
+
+/// No further sizes are tried after this time.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A runtime that says the same for so many sizes is not asked again.
+const SAME_ANSWERS: usize = 6;
+
+/// What invented inputs had to be for the original to run, beyond the first guess and what the
+/// settings say.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct FoundInputs {
+    /// Sizes of open dimensions, as in [`Config::dims`].
+    pub dims: IndexMap<String, usize>,
+    /// Values of inputs, as in [`Config::inputs`].
+    pub inputs: IndexMap<String, String>,
+    /// How many others were tried before.
+    pub tries: usize,
+}
+
+impl FoundInputs {
+    fn of(proposal: Proposal, tries: usize) -> Option<Self> {
+        if proposal.is_first_guess() {
+            return None;
+        }
+        let inputs = proposal.values.into_iter().map(|(name, value)| (name, text(&value)));
+        Some(FoundInputs { dims: proposal.dims, inputs: inputs.collect(), tries })
+    }
+
+    /// The settings with what was found.
+    pub fn settings(&self, config: &Config) -> Config {
+        let mut config = config.clone();
+        config.dims.extend(self.dims.clone());
+        config.inputs.extend(self.inputs.clone());
+        config
+    }
+
+    /// What to tell the user, who can say so next time.
+    pub fn warning(&self) -> String {
+        let dims = self.dims.iter().map(|(name, size)| option("--dim", &format!("{name}={size}")));
+        let inputs =
+            self.inputs.iter().map(|(name, value)| option("--input", &format!("{name}={value}")));
+        let options: Vec<String> = dims.chain(inputs).collect();
+        format!(
+            "the model refuses inputs of the sizes that were guessed first; found by trying: {}",
+            options.join(" ")
+        )
+    }
+}
+
+/// An option as a shell takes it.
+fn option(name: &str, value: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.=,/:+".contains(c);
+    if value.chars().all(plain) {
+        format!("{name} {value}")
+    } else {
+        format!("{name} '{}'", value.replace('\'', r"'\''"))
+    }
+}
+
+fn text(value: &InputValue) -> String {
+    match value {
+        InputValue::Integers(values) => {
+            values.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        }
+        InputValue::Floats(values) => {
+            values.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        }
+    }
+}
+
+/// What is to be told of the samples.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// What invented inputs had to be.
+    pub(crate) found: Option<FoundInputs>,
+    /// That, and what is odd about the user's samples.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl From<Option<FoundInputs>> for Told {
+    fn from(found: Option<FoundInputs>) -> Self {
+        Told { warnings: found.iter().map(FoundInputs::warning).collect(), found }
+    }
+}
+
+/// The original running in the target, on the user's samples, or on invented ones that it runs on.
+pub(crate) fn ground<'a>(
+    original: &Path,
+    model: &Model,
+    config: &'a Config,
+) -> Result<(Ground<'a>, Told), Error> {
+    if config.samples.is_some() {
+        let FittingSamples { samples, warnings } = run::samples(model, config)?;
+        let bench = run::target(original, &samples, config, &[])?;
+        return Ok((Ground { bench, samples }, Told { found: None, warnings }));
+    }
+    let options = config.synthesis()?;
+    let mut proposals = Proposals::new(model, &options);
+    let mut trying = Trying::default();
+    while let Some(proposal) = proposals.next(&trying.said) {
+        let samples = match synthesize(model, &proposal.options(&options)) {
+            Ok(samples) => samples,
+            Err(error) if proposal.is_first_guess() => return Err(error.into()),
+            Err(_) => continue,
+        };
+        match run::target(original, &samples, config, &trying.left_out) {
+            Ok(bench) => {
+                let found = FoundInputs::of(proposal, trying.tries);
+                return Ok((Ground { bench, samples }, found.into()));
+            }
+            Err(error) => {
+                tracing::debug!(?proposal, %error, "the original does not run");
+                trying.learn(error);
+            }
+        }
+        if trying.is_over() {
+            break;
+        }
+    }
+    Err(trying.first.unwrap_or_else(|| ErrorKind::NoRuntime(Vec::new()).into()))
+}
+
+/// What was learnt from tries that failed.
+struct Trying {
+    started: Instant,
+    tries: usize,
+    /// Why the first guess failed.
+    first: Option<Error>,
+    /// What runtimes said last.
+    said: Vec<String>,
+    /// Runtimes in which other sizes would not help.
+    left_out: Vec<&'static str>,
+    /// What each runtime says, without numbers, and how often it said so.
+    answers: HashMap<&'static str, (String, usize)>,
+    /// Whether the last error leaves room for hope.
+    hope: bool,
+}
+
+impl Default for Trying {
+    fn default() -> Self {
+        Trying {
+            started: Instant::now(),
+            tries: 0,
+            first: None,
+            said: Vec::new(),
+            left_out: Vec::new(),
+            answers: HashMap::new(),
+            hope: true,
+        }
+    }
+}
+
+impl Trying {
+    fn learn(&mut self, error: Error) {
+        self.tries += 1;
+        let failures: &[RuntimeError] = match error.kind() {
+            ErrorKind::NoRuntime(failures) => failures,
+            ErrorKind::Runtime(failure) => std::slice::from_ref(failure),
+            _ => &[],
+        };
+        self.said = failures.iter().map(run::without_path).collect();
+        self.hope = false;
+        for failure in failures {
+            match refusal(failure) {
+                Some((runtime, message)) if !self.is_stubborn(runtime, message) => self.hope = true,
+                Some((runtime, _)) => self.left_out.push(runtime),
+                None => self.left_out.extend(name(failure)),
+            }
+        }
+        self.first.get_or_insert(error);
+    }
+
+    /// Whether a runtime says the same again and again.
+    fn is_stubborn(&mut self, runtime: &'static str, message: &str) -> bool {
+        let message: String = message.chars().filter(|c| !c.is_ascii_digit()).collect();
+        let (last, count) = self.answers.entry(runtime).or_default();
+        *count = if *last == message { *count + 1 } else { 1 };
+        *last = message;
+        *count >= SAME_ANSWERS
+    }
+
+    fn is_over(&self) -> bool {
+        !self.hope || self.tries >= MOST_TRIES || self.started.elapsed() > PATIENCE
+    }
+}
+
+/// The runtime and what it said, if it may say otherwise of other inputs.
+fn refusal(error: &RuntimeError) -> Option<(&'static str, &str)> {
+    match error {
+        RuntimeError::Run { runtime, message, .. }
+        | RuntimeError::Died { runtime, message, .. }
+        | RuntimeError::Panicked { runtime, stage: Stage::Running, message, .. } => {
+            Some((runtime, message))
+        }
+        _ => None,
+    }
+}
+
+/// The runtime that failed, if the error is of one.
+fn name(error: &RuntimeError) -> Option<&'static str> {
+    match error {
+        RuntimeError::Load { runtime, .. }
+        | RuntimeError::NotBuilt { runtime }
+        | RuntimeError::Provider { runtime, .. }
+        | RuntimeError::Panicked { runtime, .. }
+        | RuntimeError::Unsupported { runtime, .. }
+        | RuntimeError::Range { runtime, .. } => Some(runtime),
+        _ => None,
+    }
+}
