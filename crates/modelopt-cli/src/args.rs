@@ -226,8 +226,11 @@ pub(crate) struct Making {
     /// Model to start from; - reads from stdin
     pub(crate) input: PathBuf,
     /// Where to write the result; - writes to stdout
-    #[arg(long, short, value_name = "FILE")]
-    pub(crate) output: PathBuf,
+    #[arg(long, short, value_name = "FILE", required_unless_present = "in_place")]
+    pub(crate) output: Option<PathBuf>,
+    /// Write the result over the input
+    #[arg(long)]
+    pub(crate) in_place: bool,
     /// Write large weights to an external file beside the model even if it is below 2 GB
     #[arg(long)]
     pub(crate) external_data: bool,

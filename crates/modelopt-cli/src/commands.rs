@@ -20,7 +20,7 @@ use crate::settings::{
     apply_running, apply_sampling, apply_searching, apply_selection, default_cache, settings,
     settings_over,
 };
-use crate::{Done, Usage, files, show};
+use crate::{Done, Usage, places, show, sniff};
 
 pub(crate) fn run(arguments: Arguments) -> Result<Done> {
     let common = &arguments.common;
@@ -90,7 +90,8 @@ fn convert(args: &args::Convert, common: &Common) -> Result<Done> {
 /// From one file to another, with everything that is printed and written beside it.
 fn make(command: &str, args: &args::Making, config: Config, common: &Common) -> Result<Done> {
     let config = Config { external_data: config.external_data | args.external_data, ..config };
-    let to_stdout = args.output == Path::new("-");
+    let target = places::output(args)?;
+    let to_stdout = target == Path::new("-");
     if to_stdout && common.json {
         return Err(Usage("--json and -o - both want stdout".into()).into());
     }
@@ -100,9 +101,9 @@ fn make(command: &str, args: &args::Making, config: Config, common: &Common) -> 
     if to_stdout && std::io::stdout().is_terminal() {
         return Err(Usage("-o - would write the model to the terminal; redirect it".into()).into());
     }
-    check_distinct(args.save_plan.as_deref(), &[&args.input, &args.output])?;
+    check_distinct(args.save_plan.as_deref(), &[&args.input, &target])?;
     let input = Input::new(&args.input)?;
-    let output = Output::new(&args.output)?;
+    let output = Output::new(&target)?;
     let mut bar = Bar::new(common.quiet);
     let search = modelopt::Search::new(&config);
     if config.searches() {
@@ -113,7 +114,7 @@ fn make(command: &str, args: &args::Making, config: Config, common: &Common) -> 
     let document = outcome.document(command);
     // What a search that found nothing got to is not lost.
     let best = (!outcome.emitted && outcome.search_end.is_some() && !to_stdout)
-        .then(|| best_plan_beside(&args.output));
+        .then(|| best_plan_beside(&target));
     let saved_plan = args.save_plan.clone().or(best);
     if let Some(path) = &saved_plan {
         write(path, &outcome.plan.to_toml())?;
@@ -123,7 +124,7 @@ fn make(command: &str, args: &args::Making, config: Config, common: &Common) -> 
         output.finish()?;
     }
     for warning in &outcome.warnings {
-        eprintln!("warning: {}", show::plain(&files::named(warning)));
+        eprintln!("warning: {}", show::plain(warning));
     }
     if common.json {
         print(&document.to_json())?;
@@ -132,7 +133,7 @@ fn make(command: &str, args: &args::Making, config: Config, common: &Common) -> 
         if args.explain {
             text += &show::plan(&outcome.plan);
         }
-        text += &show::outcome(&outcome, &args.input, &args.output);
+        text += &show::outcome(&outcome, &args.input, &target);
         if let Some(path) = saved_plan.filter(|_| !outcome.emitted) {
             text += &show::saved_plan(&path);
         }
@@ -232,6 +233,9 @@ fn compare(args: &args::Compare, common: &Common) -> Result<Done> {
     let mut config = settings(common)?;
     apply_running(&mut config, &args.running)?;
     apply_gate(&mut config, &args.gate);
+    for model in [&args.original, &args.candidate] {
+        sniff::check_model(model)?;
+    }
     let mut bar = Bar::new(common.quiet);
     let compared = modelopt::compare(&args.original, &args.candidate, &config, &mut |event| {
         bar.show(&event);

@@ -2,10 +2,12 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
+
+use crate::sniff;
 
 /// A model to read.
 pub(crate) struct Input {
@@ -17,13 +19,15 @@ pub(crate) struct Input {
 impl Input {
     pub(crate) fn new(path: &Path) -> Result<Self> {
         if path != Path::new("-") {
+            sniff::check_model(path)?;
             return Ok(Input { path: path.to_owned(), _folder: None });
         }
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         let path = folder.path().join("stdin.onnx");
-        stands_for(&path, "stdin");
+        call(&path, "stdin");
         let mut file = std::fs::File::create(&path)?;
         io::copy(&mut io::stdin().lock(), &mut file).context("cannot read stdin")?;
+        sniff::check(&path, "stdin")?;
         Ok(Input { path, _folder: Some(folder) })
     }
 
@@ -46,7 +50,7 @@ impl Output {
         }
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         let path = folder.path().join("stdout.onnx");
-        stands_for(&path, "stdout");
+        call(&path, "stdout");
         Ok(Output { path, folder: Some(folder) })
     }
 
@@ -66,18 +70,20 @@ impl Output {
     }
 }
 
-/// Files that stand for something, with its name.
-static STAND_INS: Mutex<Vec<(String, &str)>> = Mutex::new(Vec::new());
+/// What temporary files stand for.
+static CALLED: Mutex<Vec<(String, &str)>> = Mutex::new(Vec::new());
 
-fn stands_for(path: &Path, name: &'static str) {
-    let mut known = STAND_INS.lock().unwrap_or_else(PoisonError::into_inner);
-    known.push((path.display().to_string(), name));
+/// Lets messages call a temporary file what it stands for.
+fn call(path: &Path, name: &'static str) {
+    if let Ok(mut called) = CALLED.lock() {
+        called.push((path.display().to_string(), name));
+    }
 }
 
-/// The text with pipes by their names, not by those of the files that stand for them.
-pub(crate) fn named(text: &str) -> String {
-    let known = STAND_INS.lock().unwrap_or_else(PoisonError::into_inner);
-    known.iter().fold(text.to_owned(), |text, (path, name)| text.replace(path, name))
+/// A text without the paths of temporary files, which mean nothing to those who read it.
+pub(crate) fn without_temporary(text: &str) -> String {
+    let Ok(called) = CALLED.lock() else { return text.to_owned() };
+    called.iter().fold(text.to_owned(), |text, (path, name)| text.replace(path, name))
 }
 
 /// A text file, whole.

@@ -3,9 +3,11 @@
 mod args;
 mod commands;
 mod files;
+mod places;
 mod progress;
 mod settings;
 mod show;
+mod sniff;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -50,7 +52,7 @@ fn main() -> ExitCode {
 }
 
 fn report(error: &anyhow::Error, json: bool) {
-    let message = show::plain(&files::named(&message(error)));
+    let message = show::plain(&message(error));
     let hint = error.downcast_ref::<modelopt::Error>().and_then(modelopt::Error::hint);
     let hint = hint.map(|hint| show::hint(&hint, &settings::environment()));
     if json {

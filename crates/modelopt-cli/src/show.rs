@@ -15,6 +15,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use modelopt::report::RuntimeUsed;
 use modelopt::rewrite::Plan;
 
+use crate::files;
 use notes::Notes;
 
 pub(crate) use bench::bench;
@@ -76,12 +77,13 @@ pub(crate) fn bytes(count: u64) -> String {
     format!("{value:.decimals$} {}", units[unit])
 }
 
-/// The text without what a terminal would obey: names in a model can hold anything.
+/// The text without what a terminal would obey, since names in a model can hold anything, and
+/// without paths of temporary files.
 pub(crate) fn plain(text: &str) -> String {
     let shown = |c: char| {
         if c.is_control() && c != '\n' { c.escape_default().collect() } else { c.to_string() }
     };
-    text.chars().map(shown).collect()
+    files::without_temporary(text).chars().map(shown).collect()
 }
 
 /// The same on one line, for cells of a table.

@@ -115,12 +115,12 @@ fn a_refusal_leaves_the_input_untouched_where_that_is_the_output() {
     fs_err::write(&model, &bytes).unwrap();
     run_in(
         folder.path(),
-        args!["quantize", model, "-o", model, "--min-sqnr", "200", "--scheme", "int8-dynamic"],
+        args!["quantize", model, "--in-place", "--min-sqnr", "200", "--scheme", "int8-dynamic"],
     )
     .expect(3);
     assert_eq!(fs_err::read(&model).unwrap(), bytes);
     // What passes replaces it.
-    run_in(folder.path(), args!["quantize", model, "-o", model]).expect(0);
+    run_in(folder.path(), args!["quantize", model, "--in-place"]).expect(0);
     assert!(fs_err::read(&model).unwrap().len() < bytes.len() / 2);
     assert_eq!(files(folder.path()), [PathBuf::from("model.onnx")]);
 }

@@ -173,12 +173,12 @@ impl RuntimeError {
     }
 
     pub(crate) fn load(runtime: &'static str, path: &Path, cause: impl fmt::Display) -> Self {
-        let message = of_model(path, &cause);
+        let message = said_of(path, &cause.to_string());
         RuntimeError::Load { runtime, path: path.to_owned(), message }
     }
 
     pub(crate) fn run(runtime: &'static str, path: &Path, cause: impl fmt::Display) -> Self {
-        let message = of_model(path, &cause);
+        let message = said_of(path, &cause.to_string());
         RuntimeError::Run { runtime, path: path.to_owned(), message }
     }
 }
@@ -289,10 +289,10 @@ impl SampleError {
     }
 }
 
-/// What a runtime said of a model, on one line. Some say where it lies, which may be a temporary
-/// place; the error says it where it matters.
-fn of_model(path: &Path, cause: &impl fmt::Display) -> String {
-    one_line(&cause.to_string().replace(&path.display().to_string(), "the file"))
+/// What a runtime says of a model, on one line and without the model's path, which may be that of a
+/// temporary file.
+pub(crate) fn said_of(path: &Path, message: &str) -> String {
+    one_line(&message.replace(&path.display().to_string(), "the model"))
 }
 
 /// Any message on one line of bearable length.
@@ -334,13 +334,12 @@ mod tests {
     }
 
     #[test]
-    fn what_runtimes_say_does_not_repeat_the_place() {
-        let path = Path::new("/somewhere/.m.onnx.tmp");
-        let error =
-            RuntimeError::load("ort", path, "Load model from /somewhere/.m.onnx.tmp failed");
-        let RuntimeError::Load { message, .. } = &error else { panic!("{error}") };
-        assert_eq!(message, "Load model from the file failed");
-        assert_eq!(error.runtime(), Some("ort"));
+    fn paths_are_not_said_again() {
+        let path = Path::new("/tmp/.x.modelopt-tmp");
+        assert_eq!(
+            said_of(path, "Load model from /tmp/.x.modelopt-tmp failed"),
+            "Load model from the model failed"
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Once;
 
-use crate::error::one_line;
+use crate::error::said_of;
 use crate::{RuntimeError, Stage};
 
 thread_local! {
@@ -26,7 +26,7 @@ pub(crate) fn guarded<T>(
             runtime,
             stage,
             path: path.to_owned(),
-            message: one_line(panic_message(payload.as_ref())),
+            message: said_of(path, panic_message(payload.as_ref())),
         })
     })
 }

@@ -27,8 +27,8 @@ use self::random::Random;
 use crate::interface::graph_inputs;
 use crate::{InputSpec, Sample, SampleError, SampleKind};
 
-pub use self::proposals::{Proposal, Proposals};
 pub use self::options::{InputValue, SynthesisOptions, parse_dim, parse_value};
+pub use self::proposals::{Proposal, Proposals};
 
 /// Most elements that one invented input has.
 const MOST_ELEMENTS: usize = 1 << 28;

@@ -18,7 +18,7 @@ use indexmap::IndexMap;
 use modelopt_graph::{DataType, Payload, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::error::one_line;
+use crate::error::said_of;
 use crate::{RuntimeError, RuntimeKind, SessionOptions, Stage, runtime};
 
 /// Stands for no model among the arguments.
@@ -94,7 +94,7 @@ impl Worker {
         let died = |message: String| RuntimeError::Died {
             runtime: name,
             path: trial.subject().to_owned(),
-            message: one_line(&message),
+            message: said_of(trial.subject(), &message),
         };
         let mut child = self.start(trial).map_err(|error| died(error.to_string()))?;
         // Both are read while the child runs: a runtime may say more than a pipe holds.

@@ -75,6 +75,14 @@ impl Error {
         }
     }
 
+    /// Whether the user gave something that does not fit the model.
+    pub(crate) fn is_mistake(&self) -> bool {
+        match self.kind() {
+            ErrorKind::Samples(error) => !matches!(error, SampleError::NeedsSample { .. }),
+            _ => false,
+        }
+    }
+
     /// What to try next, where there is something to try.
     pub fn hint(&self) -> Option<Hint> {
         match self.kind() {

@@ -1,8 +1,8 @@
 //! Where validation starts: a runtime with the original running in it, on samples that it runs on.
 //!
-//! Invented samples may have sizes that the model refuses. The first guess is tried in every
-//! runtime that comes into question; only then other sizes are, so that a cause that is not their
-//! fault is not met over and over again.
+//! Invented samples may have sizes that the model refuses. What suits best is tried in every
+//! runtime that comes into question; only then other sizes are, and only in runtimes that failed
+//! while running, so that a cause that is not their fault is not met over and over again.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -64,7 +64,7 @@ impl FoundInputs {
             self.inputs.iter().map(|(name, value)| option("--input", &format!("{name}={value}")));
         let options: Vec<String> = dims.chain(inputs).collect();
         format!(
-            "the model refuses inputs of the sizes that were guessed first; found by trying: {}",
+            "inputs as they are guessed first do not suit the model; found for it: {}",
             options.join(" ")
         )
     }
@@ -153,7 +153,7 @@ struct Trying {
     said: Vec<String>,
     /// Runtimes in which other sizes would not help.
     left_out: Vec<&'static str>,
-    /// What each runtime says, without numbers, and how often it said so.
+    /// What each runtime says, and how often it said so.
     answers: HashMap<&'static str, (String, usize)>,
     /// Whether the last error leaves room for hope.
     hope: bool,
@@ -195,10 +195,9 @@ impl Trying {
 
     /// Whether a runtime says the same again and again.
     fn is_stubborn(&mut self, runtime: &'static str, message: &str) -> bool {
-        let message: String = message.chars().filter(|c| !c.is_ascii_digit()).collect();
         let (last, count) = self.answers.entry(runtime).or_default();
-        *count = if *last == message { *count + 1 } else { 1 };
-        *last = message;
+        *count = if last == message { *count + 1 } else { 1 };
+        message.clone_into(last);
         *count >= SAME_ANSWERS
     }
 

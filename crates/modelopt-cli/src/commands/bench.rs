@@ -8,7 +8,7 @@ use super::print;
 use crate::args::{self, Common};
 use crate::progress::Bar;
 use crate::settings::{apply_inputs, apply_place, settings};
-use crate::{Done, Usage, show};
+use crate::{Done, Usage, show, sniff};
 
 pub(super) fn run(args: &args::Bench, common: &Common) -> Result<Done> {
     let mut config = settings(common)?;
@@ -21,6 +21,9 @@ pub(super) fn run(args: &args::Bench, common: &Common) -> Result<Done> {
     for dim in &args.dim {
         let (name, sizes) = sizes(dim).map_err(Usage)?;
         options.dims.insert(name, sizes);
+    }
+    for model in &args.models {
+        sniff::check_model(model)?;
     }
     let mut rows: Vec<BenchRow> = Vec::new();
     let mut bar = Bar::new(common.quiet);

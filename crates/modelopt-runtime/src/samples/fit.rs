@@ -95,9 +95,8 @@ fn wrong_shape(tensor: &Tensor, wanted: &[Dim]) -> Option<String> {
 
 /// Exporters write 0 for a size they do not know, so 0 fits everything.
 fn fits(wanted: &[Dim], shape: &[usize]) -> bool {
-    let fits = |(dim, size): (&Dim, &usize)| {
-        dim.fixed().is_none_or(|fixed| fixed == 0 || fixed == *size)
-    };
+    let fits =
+        |(dim, size): (&Dim, &usize)| dim.fixed().is_none_or(|fixed| fixed == 0 || fixed == *size);
     wanted.len() == shape.len() && wanted.iter().zip(shape).all(fits)
 }
 
@@ -265,10 +264,8 @@ mod tests {
 
     #[test]
     fn missing_inputs_are_named_with_what_was_meant() {
-        let specs = [
-            spec("pixel_values", DataType::FLOAT, &["n"]),
-            spec("mask", DataType::FLOAT, &["n"]),
-        ];
+        let specs =
+            [spec("pixel_values", DataType::FLOAT, &["n"]), spec("mask", DataType::FLOAT, &["n"])];
         assert_eq!(
             said(&[("mask", zeros(&[1]))], &["pixels"], &specs),
             "s.npz: no array for input 'pixel_values'; there are 'mask', 'pixels'; \

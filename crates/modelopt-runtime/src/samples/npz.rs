@@ -9,10 +9,7 @@ use super::{Arrays, npy};
 use crate::SampleError;
 
 /// The arrays of an `.npz` that are named like inputs, and the names of the others.
-pub(super) fn read(
-    path: &Path,
-    inputs: &[String],
-) -> Result<(Arrays, Vec<String>), SampleError> {
+pub(super) fn read(path: &Path, inputs: &[String]) -> Result<(Arrays, Vec<String>), SampleError> {
     let reader = BufReader::new(fs_err::File::open(path)?);
     let mut archive =
         ZipArchive::new(reader).map_err(|error| SampleError::invalid(path, None, error))?;

@@ -9,10 +9,7 @@ use crate::SampleError;
 
 /// The inputs in one `test_data_set_*` folder: each `input_N.pb` is for the input of its name, or
 /// else for the `N`-th. And the names of those that are for none.
-pub(super) fn read(
-    folder: &Path,
-    inputs: &[String],
-) -> Result<(Arrays, Vec<String>), SampleError> {
+pub(super) fn read(folder: &Path, inputs: &[String]) -> Result<(Arrays, Vec<String>), SampleError> {
     let mut arrays = Arrays::new();
     let mut others = Vec::new();
     for file in entries(folder)? {

@@ -1,9 +1,11 @@
 //! What a model says of the sizes of its inputs before anything runs.
 
 use indexmap::IndexMap;
-use modelopt_graph::{Constant, Dim, Model, NodeId, Tensor, Type, infer, verify};
+use modelopt_graph::{
+    AttributeValue, Constant, Dim, GraphId, Model, NodeId, Tensor, Type, infer, verify,
+};
 
-use super::constraints::{Demand, demands};
+use super::constraints::{self, Demand};
 use super::dims::Sizes;
 use crate::{InputSpec, graph_inputs};
 
@@ -14,7 +16,8 @@ const FUEL: usize = 1_500_000;
 pub(super) struct Check {
     scratch: Model,
     specs: Vec<InputSpec>,
-    /// The nodes of the main graph. Those in branches need not run.
+    /// The nodes of the main graph and, behind each `If`, those of its branches. Bodies of loops
+    /// need not run.
     order: Vec<NodeId>,
     fuel: usize,
 }
@@ -42,7 +45,8 @@ impl Check {
                 info.ty = None;
             }
         }
-        let order = scratch.nodes_of(scratch.main()).collect();
+        let mut order = Vec::new();
+        collect(&scratch, scratch.main(), 0, &mut order);
         Some(Check { scratch, specs, order, fuel: FUEL })
     }
 
@@ -69,20 +73,45 @@ impl Check {
         }
     }
 
-    /// The first conflict under these sizes of open dimensions; `None` as error where no more may
-    /// be looked at.
+    /// The first conflict under these sizes of open dimensions.
     pub(super) fn conflict(
         &mut self,
         sizes: &IndexMap<String, usize>,
     ) -> Result<Option<Conflict>, Tired> {
         self.infer(sizes)?;
+        // Of the branches of an `If` only the one that is known to be taken counts.
+        let mut active = vec![self.scratch.main()];
         for (at, &id) in self.order.iter().enumerate() {
-            let demands = demands(&self.scratch, id);
+            if !active.contains(&self.scratch.node(id).graph()) {
+                continue;
+            }
+            let demands = constraints::demands(&self.scratch, id);
             if !demands.iter().all(|demand| demand.is_met()) {
                 return Ok(Some(Conflict { at, demands }));
             }
+            active.extend(self.taken(id));
         }
-        Ok(None)
+        let demands = constraints::outputs(&self.scratch);
+        let all_met = demands.iter().all(|demand| demand.is_met());
+        Ok((!all_met).then_some(Conflict { at: self.order.len(), demands }))
+    }
+
+    /// The branch that an `If` takes, if that is known.
+    fn taken(&self, id: NodeId) -> Option<GraphId> {
+        let node = self.scratch.node(id);
+        if !node.op.is("If") {
+            return None;
+        }
+        let condition = infer::known_integers(&self.scratch, node.input(0)?)?;
+        let name = match *condition.as_slice() {
+            [Some(0)] => "else_branch",
+            [Some(_)] => "then_branch",
+            _ => return None,
+        };
+        match node.attribute(name)? {
+            AttributeValue::Graph(branch) => Some(*branch),
+            _ => None,
+        }
     }
 
     /// The demands of one node under other sizes.
@@ -92,7 +121,10 @@ impl Check {
         sizes: &IndexMap<String, usize>,
     ) -> Result<Vec<Demand>, Tired> {
         self.infer(sizes)?;
-        Ok(self.order.get(at).map_or_else(Vec::new, |&id| demands(&self.scratch, id)))
+        Ok(match self.order.get(at) {
+            Some(&id) => constraints::demands(&self.scratch, id),
+            None => constraints::outputs(&self.scratch),
+        })
     }
 
     fn infer(&mut self, sizes: &IndexMap<String, usize>) -> Result<(), Tired> {
@@ -100,7 +132,8 @@ impl Check {
         self.fuel = self.fuel.checked_sub(cost).ok_or(Tired)?;
         let chosen = Sizes::choose(&self.specs, sizes);
         let main = self.scratch.main();
-        let values: Vec<_> = self.scratch.graph(main).inputs.iter().map(|info| info.value).collect();
+        let values: Vec<_> =
+            self.scratch.graph(main).inputs.iter().map(|info| info.value).collect();
         for spec in &self.specs {
             let Type::Tensor { elem, shape: Some(dims) } = &spec.ty else { continue };
             let shape = chosen.shape(&spec.name, dims).into_iter().map(Dim::Fixed).collect();
@@ -112,6 +145,19 @@ impl Check {
         }
         infer::infer(&mut self.scratch);
         Ok(())
+    }
+}
+
+/// The nodes of a graph, each with those of its branches behind it.
+fn collect(model: &Model, graph: GraphId, depth: usize, order: &mut Vec<NodeId>) {
+    const DEEPEST: usize = 16;
+    for id in model.nodes_of(graph) {
+        order.push(id);
+        if model.node(id).op.is("If") && depth < DEEPEST {
+            for branch in model.node(id).bodies() {
+                collect(model, branch, depth + 1, order);
+            }
+        }
     }
 }
 

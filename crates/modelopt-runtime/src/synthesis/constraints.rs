@@ -29,6 +29,13 @@ impl Demand {
     }
 }
 
+/// That the outputs of a model have elements.
+pub(super) fn outputs(model: &Model) -> Vec<Demand> {
+    let outputs = model.graph(model.main()).outputs.iter();
+    let shapes = outputs.filter_map(|info| model.value(info.value).ty()?.shape());
+    shapes.flatten().filter_map(|dim| Some(Demand::AtLeast(dim.fixed()?, 1))).collect()
+}
+
 /// The demands of a node, met or not, by what the model says of the types of its inputs.
 pub(super) fn demands(model: &Model, id: NodeId) -> Vec<Demand> {
     let node = model.node(id);
@@ -133,9 +140,7 @@ impl Reads<'_> {
         let axis = place(self.node.int("axis", 1), first.len())?;
         let others = others.iter().filter(|other| other.len() == first.len());
         let pairs = others.flat_map(|other| first.iter().zip(other).enumerate());
-        Some(
-            pairs.filter(|(at, _)| *at != axis).filter_map(|(_, (a, b))| same(*a, *b)).collect(),
-        )
+        Some(pairs.filter(|(at, _)| *at != axis).filter_map(|(_, (a, b))| same(*a, *b)).collect())
     }
 
     fn conv(&self, weight: usize) -> Option<Vec<Demand>> {
@@ -185,7 +190,11 @@ impl Reads<'_> {
         let mut kept = 1usize;
         for (index, size) in self.integers("shape", 1)?.into_iter().enumerate() {
             match size {
-                Some(0) if copies => kept = kept.checked_mul((*x.get(index)?)?)?,
+                Some(0) if copies => match x.get(index) {
+                    Some(size) => kept = kept.checked_mul((*size)?)?,
+                    // There is nothing to copy.
+                    None => return Some(vec![Demand::AtLeast(x.len(), index + 1)]),
+                },
                 Some(-1) | None => open += 1,
                 Some(size) => kept = kept.checked_mul(usize::try_from(size).ok()?)?,
             }
@@ -209,9 +218,9 @@ impl Reads<'_> {
         let size = (*x.get(place(self.node.int("axis", 0), x.len())?)?)?;
         if self.node.ints("split").is_some() || self.node.input(1).is_some() {
             let parts = self.integers("split", 1)?;
-            let total = parts.into_iter().try_fold(0usize, |total, part| {
-                total.checked_add(usize::try_from(part?).ok()?)
-            })?;
+            let total = parts
+                .into_iter()
+                .try_fold(0usize, |total, part| total.checked_add(usize::try_from(part?).ok()?))?;
             return Some(vec![Demand::Same(size, total)]);
         }
         let parts = self.node.outputs().len();
@@ -221,8 +230,7 @@ impl Reads<'_> {
 
     fn expand(&self) -> Option<Vec<Demand>> {
         let target = self.integers("", 1)?;
-        let target: Sizes =
-            target.into_iter().map(|size| usize::try_from(size?).ok()).collect();
+        let target: Sizes = target.into_iter().map(|size| usize::try_from(size?).ok()).collect();
         Some(aligned(&self.shape(0)?, &target).collect())
     }
 
@@ -318,4 +326,117 @@ fn aligned<'a>(
 ) -> impl Iterator<Item = Demand> + 'a {
     let pairs = a.iter().rev().zip(b.iter().rev());
     pairs.filter_map(|(a, b)| Some(Demand::Broadcast((*a)?, (*b)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use modelopt_graph::{
+        AttributeValue, DataType, ModelInfo, NewNode, Operator, OpsetImport, Origin, Place, Tensor,
+        Type,
+    };
+
+    use super::*;
+
+    /// The demands of an operator at opset 17 on inputs of these shapes; `Err` is a constant.
+    fn of(
+        op: &str,
+        attributes: &[(&str, AttributeValue)],
+        inputs: &[Result<&[usize], &[i64]>],
+    ) -> Vec<Demand> {
+        let mut model = Model::new(ModelInfo { ir_version: 8, ..ModelInfo::default() });
+        let opset = OpsetImport { domain: String::new(), version: 17, origin: Origin::NONE };
+        model.info.opsets.push(opset);
+        let main = model.main();
+        let values = inputs.iter().enumerate().map(|(index, input)| {
+            let value = model.add_value(format!("x{index}"));
+            match input {
+                Ok(shape) => {
+                    let shape = shape.iter().map(|&size| Dim::Fixed(size)).collect();
+                    let ty = Type::Tensor { elem: DataType::FLOAT, shape: Some(shape) };
+                    model.set_type(value, Some(ty));
+                }
+                Err(elements) => {
+                    let tensor = Tensor::of(vec![elements.len()], elements).unwrap();
+                    let constant = modelopt_graph::Constant::Dense(tensor.into());
+                    model.set_constant(main, value, constant);
+                }
+            }
+            Some(value)
+        });
+        let inputs = values.collect();
+        let output = model.add_value("y");
+        let attributes = attributes
+            .iter()
+            .map(|(name, value)| modelopt_graph::Attribute::new(*name, value.clone()))
+            .collect();
+        let node = NewNode {
+            name: String::new(),
+            op: Operator::onnx(op),
+            inputs,
+            outputs: vec![Some(output)],
+            attributes,
+            origin: Origin::NONE,
+        };
+        let id = model.insert(node, Place::Back(main));
+        demands(&model, id)
+    }
+
+    fn int(value: i64) -> AttributeValue {
+        AttributeValue::Int(value)
+    }
+
+    fn ints(values: &[i64]) -> AttributeValue {
+        AttributeValue::Ints(values.to_vec())
+    }
+
+    #[test]
+    fn operands_agree() {
+        use Demand::{Broadcast, Same};
+        assert_eq!(of("Add", &[], &[Ok(&[2, 3]), Ok(&[4])]), [Broadcast(3, 4)]);
+        assert_eq!(
+            of("MatMul", &[], &[Ok(&[5, 2, 3]), Ok(&[6, 4, 7])]),
+            [Same(3, 4), Broadcast(5, 6)]
+        );
+        assert_eq!(of("Gemm", &[("transB", int(1))], &[Ok(&[2, 3]), Ok(&[7, 4])]), [Same(3, 4)]);
+        assert_eq!(of("Concat", &[("axis", int(-1))], &[Ok(&[2, 3]), Ok(&[4, 5])]), [Same(2, 4)]);
+        assert_eq!(of("Expand", &[], &[Ok(&[2]), Err(&[3])]), [Broadcast(2, 3)]);
+    }
+
+    #[test]
+    fn windows_fit() {
+        use Demand::{AtLeast, Same};
+        let conv = [("dilations", ints(&[4])), ("pads", ints(&[1, 1]))];
+        assert_eq!(
+            of("Conv", &conv, &[Ok(&[1, 2, 9]), Ok(&[5, 2, 3])]),
+            [Same(2, 2), AtLeast(9, 7)]
+        );
+        let same = [("auto_pad", AttributeValue::String("SAME_UPPER".into()))];
+        assert_eq!(of("Conv", &same, &[Ok(&[1, 2, 1]), Ok(&[5, 2, 3])]), [Same(2, 2)]);
+        assert_eq!(
+            of("MaxPool", &[("kernel_shape", ints(&[3]))], &[Ok(&[1, 2, 2])]),
+            [AtLeast(2, 3)]
+        );
+    }
+
+    #[test]
+    fn elements_are_all_there() {
+        use Demand::{AtLeast, Multiple, Same};
+        assert_eq!(of("Reshape", &[], &[Ok(&[2, 12]), Err(&[0, -1, 5])]), [Multiple(24, 10)]);
+        assert_eq!(of("Reshape", &[], &[Ok(&[2, 12]), Err(&[4, 6])]), [Same(24, 24)]);
+        assert_eq!(of("Reshape", &[], &[Ok(&[2]), Err(&[1, 0, 2])]), [AtLeast(1, 2)]);
+        assert_eq!(of("Split", &[("axis", int(1))], &[Ok(&[2, 7]), Err(&[3, 3])]), [Same(7, 6)]);
+        assert_eq!(of("Squeeze", &[], &[Ok(&[2, 7]), Err(&[-1])]), [Same(7, 1)]);
+        assert_eq!(of("Gather", &[], &[Ok(&[2]), Err(&[0, 4, -9])]), [AtLeast(2, 9)]);
+        assert_eq!(
+            of("SpaceToDepth", &[("blocksize", int(2))], &[Ok(&[1, 3, 4, 5])]),
+            [Multiple(4, 2), Multiple(5, 2)]
+        );
+    }
+
+    #[test]
+    fn nothing_is_demanded_of_what_is_not_known() {
+        assert_eq!(of("NonZero", &[], &[Ok(&[2])]), []);
+        assert_eq!(of("Add", &[], &[Ok(&[2])]), []);
+        assert_eq!(of("Conv", &[], &[Ok(&[2])]), []);
+    }
 }

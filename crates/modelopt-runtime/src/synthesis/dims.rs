@@ -93,10 +93,7 @@ fn symbol_of(dim: &Dim) -> Option<&str> {
 }
 
 /// The most telling guess for each symbol.
-fn guesses<'a>(
-    specs: &'a [InputSpec],
-    given: &IndexMap<String, usize>,
-) -> HashMap<&'a str, Guess> {
+fn guesses<'a>(specs: &'a [InputSpec], given: &IndexMap<String, usize>) -> HashMap<&'a str, Guess> {
     let mut guesses: HashMap<&str, Guess> = HashMap::new();
     for spec in specs {
         let dims = spec.ty.shape().map_or(&[][..], Vec::as_slice);

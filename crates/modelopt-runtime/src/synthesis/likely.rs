@@ -4,7 +4,7 @@ use super::dims::Guess;
 
 /// Pictures: classifiers, detectors, lines of text, segmentation, patches of 14 and 16.
 const PICTURES: [usize; 20] = [
-    256, 320, 640, 512, 384, 128, 64, 32, 48, 96, 112, 160, 192, 299, 336, 416, 448, 518, 640, 1024,
+    256, 320, 640, 512, 384, 128, 64, 32, 48, 96, 112, 160, 192, 299, 336, 416, 448, 518, 1024, 240,
 ];
 
 /// Texts, frames of speech, windows of time.

@@ -11,6 +11,9 @@ use super::solve::{Sizing, repaired};
 use super::{InputValue, SynthesisOptions, controls, hints, likely, value_named};
 use crate::{InputSpec, graph_inputs};
 
+/// How many sizes of each kind, and values of each control, are thought of.
+const ROUNDS: usize = 24;
+
 /// What is said of an invented input besides what the user said: sizes by `--dim`, values by
 /// `--input`. Empty for the first guess.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -42,10 +45,11 @@ impl Proposal {
 
 /// Sizes and values for the invented inputs of a model, the likeliest first.
 ///
-/// The first is always the first guess of [`crate::synthesize`]. Then come sizes that meet what
-/// the operators of the graph demand of their inputs (windows that fit, factors that divide, sizes
-/// that agree with each other and with constants), then what a runtime said of the sizes before,
-/// then sizes that inputs of public models have. What the user gave is never changed.
+/// The first is the first guess of [`crate::synthesize`], changed where it does not meet what the
+/// operators of the graph demand of their inputs: windows that fit, factors that divide, sizes that
+/// agree with each other and with constants. Then come what a runtime said of the sizes before, the
+/// first guess itself, and sizes that inputs of public models have, changed in the same way. What
+/// the user gave is never changed.
 ///
 /// The same model, options and messages give the same proposals.
 pub struct Proposals<'a> {
@@ -59,8 +63,8 @@ pub struct Proposals<'a> {
     given: Sizing,
     /// Values to try for inputs that the user gave none for.
     controls: Vec<(String, Vec<Vec<i64>>)>,
-    started: bool,
-    filled: bool,
+    /// How many proposals were asked for.
+    asked: usize,
     /// What is still to be looked at.
     queue: VecDeque<Guessed>,
     /// What the graph speaks against.
@@ -70,7 +74,7 @@ pub struct Proposals<'a> {
 }
 
 /// All sizes, and the values that differ from the first guess.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Guessed {
     sizing: Sizing,
     values: IndexMap<String, Vec<i64>>,
@@ -100,8 +104,7 @@ impl<'a> Proposals<'a> {
             first,
             given: options.dims.clone(),
             controls,
-            started: false,
-            filled: false,
+            asked: 0,
             queue: VecDeque::new(),
             doubtful: VecDeque::new(),
             seen: HashSet::new(),
@@ -110,20 +113,25 @@ impl<'a> Proposals<'a> {
 
     /// The next proposal, after what runtimes said of the last one.
     pub fn next(&mut self, said: &[String]) -> Option<Proposal> {
-        if !self.started {
-            self.started = true;
-            self.seen.insert(key(&self.last));
-            return Some(Proposal::default());
-        }
-        let read = self.read(said);
-        if self.filled {
-            for guess in read.into_iter().rev() {
-                self.queue.push_front(guess);
+        self.asked += 1;
+        match self.asked {
+            1 => {
+                self.check = Check::new(self.model);
+                self.queue.push_back(self.first_guess());
             }
-        } else {
-            self.filled = true;
-            self.check = Check::new(self.model);
-            self.fill(read);
+            2 => {
+                self.fill(said);
+                // The graph may be more particular than the runtime.
+                let first = self.first_guess();
+                if self.seen.insert(key(&first)) {
+                    return Some(self.proposal(first));
+                }
+            }
+            _ => {
+                for guess in self.read(said).into_iter().rev() {
+                    self.queue.push_front(guess);
+                }
+            }
         }
         while let Some(guess) = self.queue.pop_front() {
             let Some(guess) = self.sound(guess) else { continue };
@@ -139,9 +147,14 @@ impl<'a> Proposals<'a> {
         None
     }
 
+    fn first_guess(&self) -> Guessed {
+        Guessed { sizing: self.first.clone(), values: IndexMap::new() }
+    }
+
     fn proposal(&mut self, guess: Guessed) -> Proposal {
         self.last = guess;
-        let dims = self.last.sizing.iter().filter(|(name, size)| self.first.get(*name) != Some(size));
+        let dims =
+            self.last.sizing.iter().filter(|(name, size)| self.first.get(*name) != Some(size));
         let values = self.last.values.iter();
         Proposal {
             dims: dims.map(|(name, size)| (name.clone(), *size)).collect(),
@@ -180,17 +193,15 @@ impl<'a> Proposals<'a> {
     }
 
     /// All that is to be tried, in order.
-    fn fill(&mut self, read: Vec<Guessed>) {
-        let first = Guessed { sizing: self.first.clone(), values: IndexMap::new() };
-        self.queue.push_back(first.clone());
-        self.queue.extend(read);
+    fn fill(&mut self, said: &[String]) {
+        let first = self.first_guess();
+        self.queue.extend(self.read(said));
         let hints = hints::numbers(self.model);
         let mut kinds: Vec<Guess> = self.open.iter().map(|open| open.guess).collect();
         kinds.sort_unstable();
         kinds.reverse();
         kinds.dedup();
-        let rounds = 24;
-        for round in 0..rounds {
+        for round in 0..ROUNDS {
             for &kind in &kinds {
                 if let Some(size) = sizes(kind, &hints).get(round).copied() {
                     let mut guess = first.clone();
@@ -273,4 +284,95 @@ fn numbers_in(text: &str) -> Vec<usize> {
 
 fn key(guess: &Guessed) -> String {
     format!("{:?} {:?}", guess.sizing, guess.values)
+}
+
+#[cfg(test)]
+mod tests {
+    use xtask::testdata::fixture;
+
+    use super::*;
+
+    fn model(name: &str) -> Model {
+        modelopt_onnx::load(&fixture(format!("sizes/{name}.onnx"))).unwrap()
+    }
+
+    /// The sizes and values of the first proposal, beyond the first guess.
+    fn first(name: &str, dims: &[(&str, usize)]) -> String {
+        let model = model(name);
+        let dims = dims.iter().map(|&(name, size)| (name.to_owned(), size)).collect();
+        let options = SynthesisOptions { dims, ..SynthesisOptions::default() };
+        let proposal = Proposals::new(&model, &options).next(&[]).unwrap();
+        let dims: Vec<String> =
+            proposal.dims.iter().map(|(name, size)| format!("{name}={size}")).collect();
+        dims.join(" ")
+    }
+
+    #[test]
+    fn the_graph_tells_sizes() {
+        for (name, sizes) in [
+            ("wide_convolution", "h=256 w=256"),
+            ("reshape_factor", "time=24"),
+            ("reshape_all", "frames=12"),
+            ("squeeze_dim", "b=1"),
+            ("position_table", "sequence=20"),
+            ("position_slice", "sequence=12"),
+            ("kv_cache", ""),
+            ("kv_cache_unnamed", "m0.1=32"),
+            ("strided_audio", "samples=400"),
+            ("agreeing_inputs", "p=32"),
+            ("concat_constant", "k=10"),
+            ("skip_connections", "height=256 width=256"),
+            ("pixel_unshuffle", "height=320 width=320"),
+            ("patches", "height=96 width=96"),
+            ("rate_in_branches", "samples=48"),
+        ] {
+            assert_eq!(first(name, &[]), sizes, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_given_stays() {
+        assert_eq!(first("agreeing_inputs", &[("p", 24)]), "sequence=24");
+        assert_eq!(first("kv_cache", &[("total_sequence_length", 24)]), "past_sequence_length=8");
+        // Nothing else would help, so it is tried as it is.
+        assert_eq!(first("position_table", &[("sequence", 5)]), "");
+    }
+
+    #[test]
+    fn values_are_tried_where_sizes_are_known() {
+        let model = model("take");
+        let mut proposals = Proposals::new(&model, &SynthesisOptions::default());
+        assert!(proposals.next(&[]).unwrap().is_first_guess());
+        let second = proposals.next(&[]).unwrap();
+        assert_eq!(second.values["take"], InputValue::Integers(vec![2]));
+    }
+
+    #[test]
+    fn messages_are_read() {
+        let model = model("strided_audio");
+        let options = SynthesisOptions::default();
+        let mut proposals = Proposals::new(&model, &options);
+        let tried = proposals.next(&[]).unwrap().dims["samples"];
+        let said = format!("Got: {tried} Expected: 555");
+        assert!(proposals.next(&[]).unwrap().is_first_guess());
+        let mut proposals = Proposals::new(&model, &options);
+        proposals.next(&[]);
+        proposals.next(std::slice::from_ref(&said));
+        assert_eq!(proposals.next(&[]).unwrap().dims["samples"], 555);
+    }
+
+    #[test]
+    fn proposals_end_and_none_comes_twice() {
+        for name in ["strided_audio", "kv_cache_unnamed", "take"] {
+            let model = model(name);
+            let mut proposals = Proposals::new(&model, &SynthesisOptions::default());
+            let mut all = Vec::new();
+            while let Some(proposal) = proposals.next(&["nothing".to_owned()]) {
+                assert!(!all.contains(&proposal), "{name}: {proposal:?}");
+                all.push(proposal);
+                assert!(all.len() < 200, "{name}");
+            }
+            assert!(all.iter().any(Proposal::is_first_guess), "{name}");
+        }
+    }
 }

@@ -2,8 +2,8 @@
 //!
 //! Node by node: at the first node whose demands are not met, sizes are changed one at a time, or
 //! all of one kind together, to where a straight line through what the demand comes to for two
-//! sizes says that it is met, then to round numbers and other likely ones. What gets furthest
-//! through the graph stays.
+//! sizes says that it is met, then to numbers around, and to likely ones. What gets furthest
+//! through the graph stays. In the end sizes of pictures are made such that pictures have.
 
 use indexmap::IndexMap;
 
@@ -22,15 +22,43 @@ const LARGEST: i64 = 1 << 20;
 pub(super) type Sizing = IndexMap<String, usize>;
 
 /// The sizes in `start`, changed where they must be for no demand to be in the way; `None` where
-/// none such is found. `fixed` are not changed.
+/// none such is found. Only those that are `open` are changed.
 pub(super) fn repaired(check: &mut Check, open: &[Open], start: &Sizing) -> Option<Sizing> {
     let mut sizing = start.clone();
     let mut conflict = check.conflict(&sizing).ok()?;
     for _ in 0..MOST_STEPS {
-        let Some(now) = &conflict else { return Some(sizing) };
+        let Some(now) = &conflict else { break };
         (sizing, conflict) = step(check, open, &sizing, now).ok().flatten()?;
     }
-    conflict.is_none().then_some(sizing)
+    conflict.is_none().then(|| polished(check, open, start, sizing))
+}
+
+/// The same, with sizes of pictures that were changed made what is usual, where that meets all
+/// demands as well.
+fn polished(check: &mut Check, open: &[Open], start: &Sizing, sizing: Sizing) -> Sizing {
+    let pictures = open.iter().filter(|open| open.guess == Guess::Picture);
+    let changed: Vec<&str> = pictures
+        .map(|open| open.name.as_str())
+        .filter(|name| start.get(*name) != sizing.get(*name))
+        .collect();
+    let Some(&size) = changed.first().and_then(|&name| sizing.get(name)) else { return sizing };
+    if changed.iter().any(|&name| sizing.get(name) != Some(&size)) {
+        return sizing;
+    }
+    let near = |usual: &usize| *usual * 3 >= size * 2 && *usual * 2 <= size * 3;
+    let mut wanted: Vec<usize> =
+        likely::sizes(Guess::Picture).iter().copied().filter(near).collect();
+    wanted.sort_by_key(|usual| usual.abs_diff(size));
+    for step in [32, 16, 8] {
+        wanted.extend([size / step * step, size.div_ceil(step) * step]);
+    }
+    for usual in wanted.into_iter().filter(|&usual| usual > 0) {
+        let rounder = with(&sizing, &changed, usual);
+        if check.conflict(&rounder) == Ok(None) {
+            return rounder;
+        }
+    }
+    sizing
 }
 
 type Step = (Sizing, Option<Conflict>);
@@ -66,9 +94,6 @@ fn step(
                     best = Some((changed, then));
                 }
             }
-        }
-        if best.is_some() {
-            break;
         }
     }
     Ok(best)
@@ -129,7 +154,8 @@ fn solutions(
         .filter(|size| (1..=LARGEST).contains(size))
         .filter_map(|size| usize::try_from(size).ok())
         .collect();
-    sizes.sort_by_key(|size| size.abs_diff(now));
+    // Whatever fits next to a size of 1, or to nothing, is met by chance.
+    sizes.sort_by_key(|&size| (size == 1, size.abs_diff(now)));
     sizes.dedup();
     Ok(sizes)
 }
@@ -199,13 +225,15 @@ fn gcd(a: i64, b: i64) -> i64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// Multiples of powers of two around a size, the nearest first: what halves again and again and
-/// is put together on the way back wants them.
+/// Numbers around a size, the nearest first: the next ones, for what is cut into equal parts, and
+/// multiples of powers of two, for what halves again and again and is put together on the way back.
 fn rounded(sizing: &Sizing, names: &[&str]) -> Vec<usize> {
     let Some(&now) = names.first().and_then(|&name| sizing.get(name)) else { return Vec::new() };
     let steps = (1..=8).map(|power| 1usize << power);
+    let next = (1..=6).flat_map(|by| [now.saturating_sub(by), now + by]);
     let mut sizes: Vec<usize> = steps
         .flat_map(|step| [now / step * step, now.div_ceil(step) * step])
+        .chain(next)
         .filter(|&size| size > 0 && size != now)
         .collect();
     sizes.sort_by_key(|size| size.abs_diff(now));

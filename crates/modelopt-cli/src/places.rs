@@ -1,0 +1,116 @@
+//! Where results may go: looked at before any work begins.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow};
+
+use crate::Usage;
+use crate::args::Making;
+
+/// The file that a model is written to.
+pub(crate) fn output(args: &Making) -> Result<PathBuf> {
+    let piped = args.input == Path::new("-");
+    let Some(output) = &args.output else {
+        if piped {
+            return Err(usage("--in-place needs a file as input, not stdin"));
+        }
+        return Ok(args.input.clone());
+    };
+    if output == Path::new("-") {
+        return if args.in_place {
+            Err(usage("--in-place and -o - contradict each other"))
+        } else {
+            Ok(output.clone())
+        };
+    }
+    let same = !piped && is_same_file(&args.input, output);
+    if args.in_place && !same {
+        let message = "--in-place replaces the input; leave -o out, or --in-place";
+        return Err(usage(message));
+    }
+    check_folder(output)?;
+    if same && !args.in_place {
+        return Err(usage(&format!(
+            "the output {} is the input; --in-place replaces it, if the result passes",
+            output.display()
+        )));
+    }
+    Ok(output.clone())
+}
+
+fn usage(message: &str) -> anyhow::Error {
+    Usage(message.to_owned()).into()
+}
+
+/// Refuses a folder, and a file in a folder that does not exist.
+fn check_folder(output: &Path) -> Result<()> {
+    let shown = output.display();
+    if output.is_dir() {
+        let example = output.join("model.onnx");
+        return Err(anyhow!(
+            "the output {shown} is a folder; name a file, such as {}",
+            example.display()
+        ));
+    }
+    let Some(folder) = output.parent().filter(|folder| *folder != Path::new("")) else {
+        return Ok(());
+    };
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let why = if folder.exists() {
+        "is no folder"
+    } else {
+        "does not exist; make the folder first, or name another one"
+    };
+    Err(anyhow!("cannot write {shown}: {} {why}", folder.display()))
+}
+
+/// Whether two paths lead to one file, also through links and other spellings.
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    match (std::fs::canonicalize(a), std::fs::canonicalize(b)) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => a == b,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn making(input: &Path, output: Option<&Path>, in_place: bool) -> Making {
+        Making {
+            input: input.to_owned(),
+            output: output.map(Path::to_owned),
+            in_place,
+            external_data: false,
+            explain: false,
+            save_plan: None,
+            report: None,
+        }
+    }
+
+    #[test]
+    fn the_input_is_replaced_on_demand_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = folder.path().join("m.onnx");
+        std::fs::write(&model, "").unwrap();
+        let spelt = folder.path().join(".").join("m.onnx");
+        for same in [&model, &spelt] {
+            let error = output(&making(&model, Some(same), false)).unwrap_err();
+            assert!(error.is::<Usage>() && error.to_string().contains("--in-place"), "{error}");
+            assert_eq!(output(&making(&model, Some(same), true)).unwrap(), *same);
+        }
+        assert_eq!(output(&making(&model, None, true)).unwrap(), model);
+        let other = folder.path().join("o.onnx");
+        assert_eq!(output(&making(&model, Some(&other), false)).unwrap(), other);
+        assert!(output(&making(&model, Some(&other), true)).is_err());
+    }
+
+    #[test]
+    fn pipes_are_not_replaced() {
+        let pipe = Path::new("-");
+        assert!(output(&making(pipe, None, true)).is_err());
+        assert_eq!(output(&making(pipe, Some(pipe), false)).unwrap(), pipe);
+    }
+}
