@@ -256,7 +256,7 @@ pub(crate) struct Enforcing {
         long,
         help_heading = "Gate",
         conflicts_with_all = [
-            "threads", "samples", "dim", "fixed", "seed", "sample_count", "onnxruntime",
+            "threads", "same_noise", "samples", "dim", "fixed", "seed", "sample_count", "onnxruntime",
             "optimization", "provider", "no_latency", "latency_seconds", "min_sqnr",
             "max_abs_error", "min_top1", "min_shrink", "max_slowdown",
         ]
@@ -479,8 +479,23 @@ pub(crate) struct Running {
     /// Measure no latency, load time and memory
     #[arg(long, conflicts_with_all = ["max_slowdown", "latency_seconds"])]
     pub(crate) no_latency: bool,
+    /// Whether both models run with the same noise: auto where random operators would make them
+    /// differ, on or not at all, off [default: auto]
+    ///
+    /// Nodes that draw random numbers, and Dropout in training mode, compute the same numbers of the
+    /// same distribution in both models then. What is written keeps its randomness.
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub(crate) same_noise: Option<SameNoiseArgument>,
     #[command(flatten)]
     pub(crate) sampling: Sampling,
+}
+
+/// `Config::same_noise` as an argument.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum SameNoiseArgument {
+    Auto,
+    On,
+    Off,
 }
 
 /// What models run on.

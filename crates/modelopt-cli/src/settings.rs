@@ -138,6 +138,12 @@ pub(crate) fn apply_running(config: &mut Config, args: &args::Running) -> Result
     apply_place(config, &args.place);
     config.measure_latency &= !args.no_latency;
     config.threads = args.threads.unwrap_or(config.threads);
+    match args.same_noise {
+        Some(args::SameNoiseArgument::Auto) => config.same_noise = None,
+        Some(args::SameNoiseArgument::On) => config.same_noise = Some(true),
+        Some(args::SameNoiseArgument::Off) => config.same_noise = Some(false),
+        None => {}
+    }
     apply_sampling(config, &args.sampling)
 }
 

@@ -102,6 +102,11 @@ pub fn prepare(
     Ok(applied)
 }
 
+/// Puts functions in place of all their calls.
+pub(crate) fn inline_functions(model: &mut Model) -> Result<usize, BrokenRewrite> {
+    functions::run(model, true)
+}
+
 /// Removes what nothing uses any more; to be run after a scheme as well.
 pub(crate) fn remove_dead(model: &mut Model) -> Result<usize, BrokenRewrite> {
     dead::run(model)

@@ -152,6 +152,19 @@ impl fmt::Display for Stage {
 }
 
 impl RuntimeError {
+    /// The same error about another file: one that was run in place of it.
+    #[must_use]
+    pub fn about(mut self, file: &Path) -> Self {
+        if let RuntimeError::Died { path, .. }
+        | RuntimeError::Load { path, .. }
+        | RuntimeError::Run { path, .. }
+        | RuntimeError::Panicked { path, .. } = &mut self
+        {
+            file.clone_into(path);
+        }
+        self
+    }
+
     #[cfg(feature = "onnxruntime")]
     pub(crate) fn library(path: &Path, cause: impl fmt::Display) -> Self {
         RuntimeError::Library { path: path.to_owned(), message: one_line(&cause.to_string()) }

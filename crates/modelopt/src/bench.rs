@@ -16,6 +16,7 @@ use crate::demand;
 use crate::error::Error;
 use crate::ground::{FoundInputs, ground};
 use crate::run::{self, Ground};
+use crate::subject::Subject;
 
 /// What to vary.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -114,8 +115,9 @@ impl BenchRow {
         loaded: &Model,
         config: &Config,
     ) -> Result<Option<FoundInputs>, String> {
+        let subject = Subject::as_it_is(model);
         let (Ground { mut bench, samples }, told) =
-            ground(model, loaded, config).map_err(|error| error.without_path())?;
+            ground(&subject, loaded, config).map_err(|error| error.without_path())?;
         self.runtime = bench.used.clone();
         self.load_ms = bench.cost.map(|cost| cost.load_ms);
         self.peak_bytes = bench.cost.and_then(|cost| cost.peak_bytes);

@@ -14,6 +14,7 @@ use crate::ground::{FoundInputs, ground};
 use crate::judging;
 use crate::provenance;
 use crate::run::{self, Ground};
+use crate::subject::{Copy, Subject};
 
 /// How two models compare.
 #[derive(Clone, Debug)]
@@ -24,12 +25,12 @@ pub struct Compared {
     pub samples: report::Samples,
     /// What invented inputs had to be for the original to run, where the first guess was refused.
     pub found_inputs: Option<FoundInputs>,
-    /// What the user should know of the samples.
-    pub warnings: Vec<String>,
     /// What each runtime said; the target first.
     pub runs: Vec<report::Run>,
     /// The figures against the limits.
     pub verdict: Verdict,
+    /// What the user should know.
+    pub warnings: Vec<String>,
     original: report::ModelFile,
     candidate: report::ModelFile,
 }
@@ -51,23 +52,28 @@ pub fn compare(
         candidate_bytes: onnx::stored_size(candidate, &other)?,
     };
     progress(Progress::Step("preparing the original"));
-    let (Ground { bench: mut target, samples }, told) = ground(original, &model, config)?;
+    let subject = Subject::new(original, &model, &[&other], config)?;
+    let copy = subject.copies().of_file(candidate)?;
+    let (Ground { bench: mut target, samples }, told) = ground(&subject, &model, config)?;
     target.watch(&inferred, &samples)?;
-    let judged = judging::Candidate { path: candidate, casting: None, known: false };
+    let path = copy.as_ref().map_or(candidate, Copy::path);
+    let judged = judging::Candidate { path, casting: None, known: false };
     let run = judging::run_both(&mut target, judged, &samples, config, progress)?;
     if let Some(failure) = &run.failure {
         return Err(ErrorKind::Candidate(failure.clone()).into());
     }
+    let mut warnings = told.warnings;
+    warnings.extend(subject.warnings.iter().cloned());
     let verdict = judging::verdict(Some(&run), size, config);
     let mut runs = vec![run];
-    runs.extend(judging::run_others(original, judged, &samples, config, progress)?);
+    runs.extend(judging::run_others(&subject, judged, &samples, config, progress)?);
     Ok(Compared {
         size,
         samples: run::summary(&samples),
         found_inputs: told.found,
-        warnings: told.warnings,
         runs,
         verdict,
+        warnings,
         original: provenance::model_file(original, original),
         candidate: provenance::model_file(candidate, candidate),
     })
@@ -90,8 +96,8 @@ impl Compared {
             samples: Some(self.samples),
             runs: self.runs.clone(),
             verdict: Some(self.verdict.clone()),
-            machine: Some(provenance::machine()),
             warnings: self.warnings.clone(),
+            machine: Some(provenance::machine()),
             ..report::Document::default()
         }
     }

@@ -53,6 +53,10 @@ pub struct Config {
     pub gate: Limits,
     /// What the verdict is for.
     pub enforcement: Enforcement,
+    /// Whether models with random operators are run with the same noise, so that they can be
+    /// compared; by default where there are such operators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub same_noise: Option<bool>,
     /// Where to run the models: the target first, then others to report on.
     pub runtime: RuntimeChoice,
     /// Library of ONNX Runtime, or a folder that holds it.
@@ -260,6 +264,7 @@ impl Default for Config {
             external_data: false,
             gate: Limits::default(),
             enforcement: Enforcement::default(),
+            same_noise: None,
             runtime: RuntimeChoice::default(),
             onnxruntime: None,
             environment: LibrarySearch::default(),

@@ -5,7 +5,6 @@
 //! while running, so that a cause that is not their fault is not met over and over again.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
@@ -18,6 +17,7 @@ use serde::Serialize;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::run::{self, Ground};
+use crate::subject::Subject;
 
 /// How many sizes are tried.
 const MOST_TRIES: usize = 24;
@@ -108,7 +108,7 @@ impl From<Option<FoundInputs>> for Told {
 
 /// The original running in the target, on the user's samples, or on invented ones that it runs on.
 pub(crate) fn ground<'a>(
-    original: &Path,
+    original: &Subject,
     model: &Model,
     config: &'a Config,
 ) -> Result<(Ground<'a>, Told), Error> {

@@ -14,11 +14,13 @@ use crate::casting::Casting;
 use crate::config::{Config, RuntimeChoice};
 use crate::error::Error;
 use crate::run::{self, Bench, Ready};
+use crate::subject::Subject;
 use crate::witness;
 
 /// The model that is judged.
 #[derive(Clone, Copy)]
 pub(crate) struct Candidate<'a> {
+    /// What is run for it: its file or a copy.
     pub(crate) path: &'a Path,
     /// How it takes and gives what the original has in float32, if in another type.
     pub(crate) casting: Option<&'a Casting>,
@@ -119,7 +121,7 @@ pub(crate) fn run_both(
 /// Both models in the runtimes that were named behind the target, one after the other. A runtime
 /// that cannot run the original is a run with a failure.
 pub(crate) fn run_others(
-    original: &Path,
+    original: &Subject,
     candidate: Candidate<'_>,
     samples: &[Sample],
     config: &Config,

@@ -37,6 +37,7 @@ mod run;
 mod scratch;
 mod search;
 mod sensitivity;
+mod subject;
 mod transform;
 mod witness;
 mod yardstick;

@@ -144,7 +144,7 @@ fn look(
     let mut model = prepared.clone();
     witness::show(&mut model, values);
     let scratch = Scratch::new()?;
-    let staged = scratch.write(&model, "activations.onnx")?;
+    let staged = scratch.write(&place.copies.of(&model), "activations.onnx")?;
     let session = place.prepare(staged.path());
     let mut session = session.map_err(|error| run::without_path(&error))?;
     for (index, sample) in samples.iter().enumerate() {

@@ -23,6 +23,7 @@ use crate::provenance;
 use crate::prover::{self, Prover};
 use crate::run::{self, Ground};
 use crate::search::{self, Searcher};
+use crate::subject::{Copy, Subject};
 use crate::transform::{self, Hints, Transformed};
 
 /// What came of a run.
@@ -118,13 +119,18 @@ impl<'a> Search<'a> {
         let original_file = std::thread::spawn(move || provenance::model_file(&file, &file));
         progress(Progress::Step("planning"));
         let prepared = transform::prepared(&original, config)?;
+        let runs = config.enforcement != Enforcement::None;
+        let subject = match runs {
+            true => Subject::new(input, &original, &[], config)?,
+            false => Subject::as_it_is(input),
+        };
         let mut warnings = Vec::new();
         let mut cache = Cache::open(config.measure_cache.as_deref());
-        let runs = config.enforcement != Enforcement::None
+        let runs = runs
             && !(planning::runs_the_model(config) && transform::leaves_alone(&prepared, config)?);
         let (mut ground, mut found_inputs) = (None, None);
         if runs && planning::runs_the_model(config) {
-            match planning::survey(input, &original, &prepared, config, progress) {
+            match planning::survey(&subject, &original, &prepared, config, progress) {
                 Ok((surveyed, told)) => {
                     warnings.extend(told.warnings);
                     (ground, found_inputs) = (Some(surveyed), told.found);
@@ -141,7 +147,7 @@ impl<'a> Search<'a> {
             None => transform::planned(&prepared, config, &Hints::default())?,
         };
         let job = Job {
-            input,
+            subject: &subject,
             output,
             config,
             original_bytes: onnx::stored_size(input, &original)?,
@@ -154,7 +160,7 @@ impl<'a> Search<'a> {
         let (mut made, mut casting) = job.made(plan, &mut warnings)?;
         let skip = made.unchanged || !runs;
         if !skip && ground.is_none() && !planning::runs_the_model(config) {
-            match planning::survey(input, &original, &prepared, config, progress) {
+            match planning::survey(&subject, &original, &prepared, config, progress) {
                 Ok((surveyed, told)) => {
                     warnings.extend(told.warnings);
                     (ground, found_inputs) = (Some(surveyed), told.found);
@@ -169,10 +175,15 @@ impl<'a> Search<'a> {
             rounds += 1;
             let (mut outcome, staged) = job.staged(made, &original_file, progress)?;
             outcome.warnings.clone_from(&warnings);
+            if ground.is_some() {
+                outcome.warnings.extend(subject.warnings.iter().cloned());
+            }
             searched.tell(&mut outcome);
             if let (false, Some(ground), false) = (skip, &mut ground, budget.is_stopped()) {
                 let known = searched.end.is_some() && !searched.passes;
-                let (path, casting) = (staged.path(), casting.as_ref());
+                let copy = subject.copies().of_file(staged.path())?;
+                let path = copy.as_ref().map_or(staged.path(), Copy::path);
+                let casting = casting.as_ref();
                 let candidate = Candidate { path, casting, known };
                 let judged =
                     outcome.judge(&job, candidate, ground, &mut cache, &mut searched, progress);
@@ -222,7 +233,7 @@ const MOST_ROUNDS: usize = 2;
 
 /// What does not change from one candidate to the next.
 struct Job<'a> {
-    input: &'a Path,
+    subject: &'a Subject,
     output: &'a Path,
     config: &'a Config,
     original: &'a Model,
@@ -285,7 +296,10 @@ impl Job<'_> {
         warnings: &mut Vec<String>,
     ) -> Result<(Transformed, Option<Casting>), Error> {
         let made = transform::rewritten(self.original, self.prepared, plan, self.config)?;
-        warnings.extend(unchanged_warning(&made));
+        warnings.extend(match self.subject.is_unsteady {
+            true => kept_unproven(&made),
+            false => unchanged_warning(&made),
+        });
         warnings.extend(transform::format_warning(self.original, &made));
         let computes_in = self.config.computes_in().filter(|_| !made.unchanged);
         warnings.extend(computes_in.map(cpu_warning));
@@ -387,6 +401,16 @@ fn cpu_warning(to: Precision) -> String {
     )
 }
 
+/// What an original that differs from run to run leaves of a plan that depends on what it computes.
+fn kept_unproven(transformed: &Transformed) -> Option<String> {
+    transformed.unchanged.then(|| {
+        format!(
+            "all {} layers are kept: outputs that differ from run to run prove nothing; the model is emitted as it is",
+            transformed.plan.layers.len()
+        )
+    })
+}
+
 fn unchanged_warning(transformed: &Transformed) -> Option<String> {
     let layers = transformed.plan.layers.len();
     transformed.unchanged.then(|| match layers {
@@ -420,7 +444,7 @@ impl Outcome {
         self.warnings.extend(target.failure.clone());
         let verdict = judging::verdict(Some(&target), self.size, config);
         self.runs = vec![target];
-        self.runs.extend(judging::run_others(job.input, candidate, samples, config, progress)?);
+        self.runs.extend(judging::run_others(job.subject, candidate, samples, config, progress)?);
         let failed = |slow: bool| {
             verdict.failures().any(|c| c.name != "shrink" && (c.name == "slowdown") == slow)
         };

@@ -23,6 +23,7 @@ use crate::repair::{Patient, is_sixteen};
 use crate::run::{self, Ground};
 use crate::search;
 use crate::sensitivity;
+use crate::subject::Subject;
 use crate::transform::{self, Hints, Measurements};
 
 /// What is kept of planning, besides the plan.
@@ -134,8 +135,9 @@ pub fn rank(
     let original = onnx::load(input)?;
     let prepared = transform::prepared(&original, config)?;
     let plan = transform::planned(&prepared, config, &Hints::default())?;
+    let subject = Subject::new(input, &original, &[], config)?;
     let (Ground { mut bench, samples }, told) =
-        survey(input, &original, &prepared, config, progress)?;
+        survey(&subject, &original, &prepared, config, progress)?;
     let runtime = bench.used.clone();
     let mut prover = Prover::new(&prepared, &samples, &mut bench, None);
     let unknown = |why: String| Error::from(ErrorKind::Candidate(why));
@@ -148,7 +150,7 @@ pub fn rank(
 /// The original, running in the target, if it is one that can be run, and what is to be told of its
 /// samples.
 pub(crate) fn survey<'a>(
-    input: &Path,
+    subject: &Subject,
     original: &Model,
     prepared: &Model,
     config: &'a Config,
@@ -156,7 +158,7 @@ pub(crate) fn survey<'a>(
 ) -> Result<(Ground<'a>, Told), Error> {
     demand::check(prepared)?;
     progress(Progress::Step("preparing the original"));
-    let (mut ground, told) = ground(input, original, config)?;
+    let (mut ground, told) = ground(subject, original, config)?;
     ground.bench.watch(prepared, &ground.samples)?;
     Ok((ground, told))
 }

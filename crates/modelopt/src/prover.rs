@@ -70,7 +70,7 @@ impl<'a, 'b> Prover<'a, 'b> {
         rewrite::apply(&mut model, plan).map_err(|error| error.to_string())?;
         witness::show_named(&mut model, self.witnesses());
         let scratch = Scratch::new()?;
-        let staged = scratch.write(&model, "trial.onnx")?;
+        let staged = scratch.write(&self.place.copies.of(&model), "trial.onnx")?;
         let (all, place) = (self.samples, self.place);
         let mut lanes = Lanes::new(place, staged.path().to_owned(), self.casting.cloned())?;
         let mut parity = self.accumulator();
@@ -83,7 +83,7 @@ impl<'a, 'b> Prover<'a, 'b> {
             }
             Ok(())
         })?;
-        Ok(Proved { parity: parity.finish(), bytes: staged.size() })
+        Ok(Proved { parity: parity.finish(), bytes: place.copies.size_without(staged.size()) })
     }
 
     /// What the original makes of a sample.

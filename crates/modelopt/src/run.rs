@@ -14,6 +14,7 @@ use modelopt_validate::{Kept, Origins, Profile, References};
 
 use crate::config::{Config, RuntimeChoice};
 use crate::error::{Error, ErrorKind};
+use crate::subject::{Copies, Subject};
 use crate::witness;
 
 /// A runtime with the original loaded and seen to run.
@@ -41,6 +42,8 @@ pub(crate) struct Place<'a> {
     runtime: Box<dyn Runtime>,
     library: Option<PathBuf>,
     options: SessionOptions,
+    /// How models are run here.
+    pub(crate) copies: Copies,
     config: &'a Config,
 }
 
@@ -51,7 +54,7 @@ pub(crate) struct Ready {
 }
 
 impl<'a> Place<'a> {
-    fn new(kind: RuntimeKind, config: &'a Config) -> Result<Self, RuntimeError> {
+    fn new(kind: RuntimeKind, copies: &Copies, config: &'a Config) -> Result<Self, RuntimeError> {
         let options = config.session();
         let library = match kind {
             RuntimeKind::Onnxruntime => Some(find_onnxruntime(&config.library_search())?),
@@ -68,7 +71,7 @@ impl<'a> Place<'a> {
             })?;
         }
         let runtime = runtime(kind, library.as_deref())?;
-        Ok(Place { kind, runtime, library, options, config })
+        Ok(Place { kind, runtime, library, options, copies: copies.clone(), config })
     }
 
     /// Loads a model and runs it on the first sample: first in a child, if there may be one.
@@ -121,13 +124,14 @@ impl<'a> Place<'a> {
 impl<'a> Bench<'a> {
     pub(crate) fn new(
         kind: RuntimeKind,
-        original: &Path,
+        original: &Subject,
         samples: &[Sample],
         config: &'a Config,
         reason: &str,
     ) -> Result<Self, RuntimeError> {
-        let place = Place::new(kind, config)?;
-        let Ready { session, cost } = place.ready(original, samples)?;
+        let place = Place::new(kind, original.copies(), config)?;
+        let ready = place.ready(original.path(), samples);
+        let Ready { session, cost } = ready.map_err(|error| error.about(original.file()))?;
         let used = place.used(reason.to_owned());
         Ok(Bench {
             original: session,
@@ -170,7 +174,7 @@ impl<'a> Bench<'a> {
         names: &[String],
         samples: &[Sample],
     ) -> Result<Box<dyn Session>, Error> {
-        let copy = witness::copy(model, names)?;
+        let copy = witness::copy(&self.place.copies.of(model), names)?;
         let mut session = self.place.prepare(copy.path())?;
         if let Some(sample) = samples.first() {
             session.run(&sample.inputs)?;
@@ -236,7 +240,7 @@ pub(crate) fn samples(model: &Model, config: &Config) -> Result<FittingSamples, 
 /// The target with the original running in it: the first runtime that was named, or of the
 /// embedded ones the first that runs it, but for those that are left out.
 pub(crate) fn target<'a>(
-    original: &Path,
+    original: &Subject,
     samples: &[Sample],
     config: &'a Config,
     left_out: &[&str],

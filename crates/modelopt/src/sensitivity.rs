@@ -68,7 +68,7 @@ impl Probe {
         let mut board = board.map_err(|error| error.to_string())?;
         witness::show_named(&mut board.model, prover.witnesses());
         let scratch = Scratch::new()?;
-        let path = scratch.keep(&board.model, "switches.onnx")?;
+        let path = scratch.keep(&prover.place.copies.of(&board.model), "switches.onnx")?;
         let lanes = Lanes::new(prover.place, path, None)?;
         Ok(Probe { board, lanes, off: HashMap::new(), _scratch: scratch })
     }

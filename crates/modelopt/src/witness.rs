@@ -1,27 +1,13 @@
 //! Values inside of a model that have to be seen to judge its outputs: what is chosen among on the
 //! way to them. They are outputs of the copies that are compared, and of nothing else.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use modelopt_graph::{Model, Origin, Producer, Use, ValueId, ValueInfo};
 use modelopt_onnx as onnx;
 
-use crate::error::{Error, ErrorKind};
-use crate::scratch::Scratch;
-
-/// A copy of a model in a folder that goes with it.
-#[derive(Debug)]
-pub(crate) struct Copy {
-    path: PathBuf,
-    _scratch: Scratch,
-}
-
-impl Copy {
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-}
+use crate::error::Error;
+use crate::subject::Copy;
 
 /// Makes values of the main graph outputs of it, after those it has.
 pub(crate) fn show(model: &mut Model, values: &[ValueId]) {
@@ -54,10 +40,7 @@ pub(crate) fn show_named(model: &mut Model, names: &[String]) {
 pub(crate) fn copy(model: &Model, names: &[String]) -> Result<Copy, Error> {
     let mut model = model.clone();
     show_named(&mut model, names);
-    let unwritten = |why: String| Error::from(ErrorKind::Candidate(why));
-    let scratch = Scratch::new().map_err(unwritten)?;
-    let path = scratch.keep(&model, "judged.onnx").map_err(unwritten)?;
-    Ok(Copy { path, _scratch: scratch })
+    Copy::write(&model)
 }
 
 /// The same of a model in a file.

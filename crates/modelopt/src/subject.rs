@@ -1,0 +1,223 @@
+//! What is run for a model: its file, or a copy that gives the same results in every run.
+//!
+//! A model with random operators differs from itself. Original and candidate are run as copies then,
+//! which share their noise: see [`modelopt_rewrite::Noise`]. All copies are made here, so that what
+//! is judged, searched and measured runs alike; what is emitted is never one of them.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use modelopt_graph::Model;
+use modelopt_onnx as onnx;
+use modelopt_rewrite::{Noise, RandomOperator, Randomness, random_operators};
+
+use crate::config::Config;
+use crate::error::{Error, ErrorKind};
+use crate::scratch::Scratch;
+
+/// How many operators a message names.
+const MOST_NAMED: usize = 3;
+
+/// The original as it is run, and how other models are run beside it.
+pub(crate) struct Subject {
+    /// Where the user has it.
+    file: PathBuf,
+    copy: Option<Copy>,
+    copies: Copies,
+    /// Whether it gives other results in every run.
+    pub(crate) is_unsteady: bool,
+    /// What the user should know of it.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// A file that is run in place of another.
+pub(crate) struct Copy {
+    path: PathBuf,
+    bytes: u64,
+    _scratch: Scratch,
+}
+
+/// Makes the copies of one run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Copies {
+    noise: Option<Arc<Noise>>,
+    /// By how much files grow.
+    growth: u64,
+}
+
+impl Subject {
+    /// A model as it is, whatever is in it.
+    pub(crate) fn as_it_is(file: &Path) -> Self {
+        let copies = Copies::default();
+        let file = file.to_owned();
+        Subject { file, copy: None, copies, is_unsteady: false, warnings: Vec::new() }
+    }
+
+    /// A model that others are held against: with the same noise for all, where the settings say so
+    /// or one of them is random.
+    pub(crate) fn new(
+        file: &Path,
+        model: &Model,
+        others: &[&Model],
+        config: &Config,
+    ) -> Result<Self, Error> {
+        let mut subject = Subject::as_it_is(file);
+        let mut found = random_operators(model);
+        for operator in others.iter().flat_map(|other| random_operators(other)) {
+            if !found.iter().any(|known| known.op == operator.op) {
+                found.push(operator);
+            }
+        }
+        let (random, training): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(RandomOperator::is_random);
+        subject.warnings.extend(in_training(&training));
+        if random.is_empty() {
+            return Ok(subject);
+        }
+        if config.same_noise == Some(false) {
+            subject.is_unsteady = true;
+            subject.warnings.push(differs_from_itself(&random));
+            return Ok(subject);
+        }
+        let noise = Noise::of(model);
+        let same = noise.given_to(model);
+        if let (Some(true), Some((label, why))) = (config.same_noise, same.left.first()) {
+            let message = format!("{label} cannot be given the same noise: {why}");
+            return Err(ErrorKind::Config(message).into());
+        }
+        subject.is_unsteady = !same.left.is_empty();
+        if same.replaced == 0 && others.is_empty() {
+            subject.warnings.extend(left_random(&same.left));
+            subject.warnings.push(differs_from_itself(&random));
+            return Ok(subject);
+        }
+        subject.copies.noise = Some(Arc::new(noise));
+        if same.replaced > 0 {
+            let copy = Copy::write(&same.model)?;
+            let bytes = onnx::stored_size(file, model)?;
+            subject.copies.growth = copy.bytes.saturating_sub(bytes);
+            subject.copy = Some(copy);
+        }
+        subject.warnings.push(same_for_both(&random));
+        subject.warnings.extend(left_random(&same.left));
+        Ok(subject)
+    }
+
+    /// The file to run.
+    pub(crate) fn path(&self) -> &Path {
+        self.copy.as_ref().map_or(&self.file, |copy| &copy.path)
+    }
+
+    /// Where the user has it.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// How other models are run beside it.
+    pub(crate) fn copies(&self) -> &Copies {
+        &self.copies
+    }
+}
+
+impl Copies {
+    /// A model as it is to be run.
+    pub(crate) fn of<'a>(&self, model: &'a Model) -> Cow<'a, Model> {
+        match &self.noise {
+            Some(noise) => Cow::Owned(noise.given_to(model).model),
+            None => Cow::Borrowed(model),
+        }
+    }
+
+    /// The file to run for another one; none where that is run itself.
+    pub(crate) fn of_file(&self, file: &Path) -> Result<Option<Copy>, Error> {
+        let Some(noise) = &self.noise else { return Ok(None) };
+        let same = noise.given_to(&onnx::load(file)?);
+        (same.replaced > 0).then(|| Copy::write(&same.model)).transpose()
+    }
+
+    /// The size of a model of which the copy has so many bytes.
+    pub(crate) fn size_without(&self, bytes: u64) -> u64 {
+        bytes.saturating_sub(self.growth)
+    }
+}
+
+impl Copy {
+    /// Writes a model to be run.
+    pub(crate) fn write(model: &Model) -> Result<Self, Error> {
+        let unwritten = |why: String| Error::from(ErrorKind::Candidate(why));
+        let scratch = Scratch::new().map_err(unwritten)?;
+        let path = scratch.keep(model, "model.onnx").map_err(unwritten)?;
+        let bytes = fs_err::metadata(&path)?.len();
+        Ok(Copy { path, bytes, _scratch: scratch })
+    }
+
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn named<'a>(operators: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let others = operators.len().saturating_sub(MOST_NAMED);
+    let first: Vec<&str> = operators.take(MOST_NAMED).collect();
+    match others {
+        0 => first.join(", "),
+        count => format!("{} and {count} more", first.join(", ")),
+    }
+}
+
+/// What the operators do, those that do the same together.
+fn told(operators: &[RandomOperator]) -> String {
+    let verb = |one: &str, more: &str, count: usize| match count {
+        1 => one.to_owned(),
+        _ => more.to_owned(),
+    };
+    let (draws, drops): (Vec<_>, Vec<_>) =
+        operators.iter().partition(|operator| operator.kind == Randomness::Draws);
+    let mut parts = Vec::new();
+    if !draws.is_empty() {
+        let names = named(draws.iter().map(|operator| operator.label.as_str()));
+        parts.push(format!("{names} {} random numbers", verb("draws", "draw", draws.len())));
+    }
+    if let [only] = &drops[..] {
+        parts.push(only.to_string());
+    } else if !drops.is_empty() {
+        let names = named(drops.iter().map(|operator| operator.label.as_str()));
+        parts.push(format!("{names} are in training mode: they drop elements at random"));
+    }
+    parts.join("; ")
+}
+
+fn same_for_both(operators: &[RandomOperator]) -> String {
+    let drops = operators.iter().any(|operator| operator.kind != Randomness::Draws);
+    let advice = if drops { "; export in evaluation mode if it is not meant to" } else { "" };
+    format!(
+        "{}; both models were run with the same noise to be compared, the files themselves stay random{advice}",
+        told(operators)
+    )
+}
+
+fn differs_from_itself(operators: &[RandomOperator]) -> String {
+    format!(
+        "{}: the original differs from itself from run to run, so the figures say little of what changed",
+        told(operators)
+    )
+}
+
+fn in_training(operators: &[RandomOperator]) -> Option<String> {
+    let names = named(operators.iter().map(|operator| operator.label.as_str()));
+    match operators {
+        [] => None,
+        [only] => Some(format!("{only}; export in evaluation mode if it is not meant to")),
+        _ => Some(format!(
+            "{names} are in training mode: they normalize by the batch at hand, not by what was learnt; export in evaluation mode if they are not meant to"
+        )),
+    }
+}
+
+fn left_random(left: &[(String, String)]) -> Option<String> {
+    let (_, why) = left.first()?;
+    let names = named(left.iter().map(|(label, _)| label.as_str()));
+    Some(format!("{names} cannot be given the same noise: {why}"))
+}
