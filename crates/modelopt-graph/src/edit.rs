@@ -290,6 +290,19 @@ impl Model {
         self.values[value.index()].uses.insert(at);
     }
 
+    /// Drops outputs of a graph: those of which `keep` says no to their place.
+    pub fn retain_outputs(&mut self, graph: GraphId, keep: impl Fn(usize) -> bool) {
+        let outputs = std::mem::take(&mut self.graphs[graph.index()].outputs);
+        for (index, info) in outputs.iter().enumerate() {
+            let at = Use::Output(graph, index as u32);
+            self.values[info.value.index()].uses.swap_remove(&at);
+        }
+        let kept = outputs.into_iter().enumerate().filter(|(index, _)| keep(*index));
+        for (_, info) in kept {
+            self.add_output(graph, info);
+        }
+    }
+
     /// Gives an initializer, or an input that has a default, another tensor.
     pub fn replace_constant(&mut self, value: ValueId, tensor: std::sync::Arc<crate::Tensor>) {
         self.values[value.index()].constant = Some(Constant::Dense(tensor));

@@ -123,6 +123,17 @@ pub enum RuntimeError {
         /// The number.
         value: String,
     },
+    /// The runtime can return none of the model's outputs.
+    #[error(
+        "{runtime} can return none of the outputs: {outputs}; --runtime onnxruntime returns \
+         tensors, sequences, maps and optionals"
+    )]
+    NothingReturned {
+        /// Runtime.
+        runtime: &'static str,
+        /// The outputs with their types.
+        outputs: String,
+    },
     /// The runtime has no notion of something the model needs.
     #[error("{runtime} does not support {what}; try another runtime")]
     Unsupported {

@@ -1,6 +1,6 @@
 //! What goes into a model and what comes out of it.
 
-use modelopt_graph::{DataType, Model, Type, ValueInfo};
+use modelopt_graph::{Model, Type, ValueInfo};
 
 /// An input that a caller must give.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,27 +24,35 @@ pub fn graph_inputs(model: &Model) -> Vec<InputSpec> {
         .collect()
 }
 
+/// An output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputSpec {
+    /// Name.
+    pub name: String,
+    /// Type as declared; [`Type::Other`] where the model declares none.
+    pub ty: Type,
+}
+
+/// The outputs of the main graph, in order.
+pub fn graph_outputs(model: &Model) -> Vec<OutputSpec> {
+    let outputs = &model.graph(model.main()).outputs;
+    outputs.iter().map(|info| OutputSpec { name: name(model, info), ty: declared(info) }).collect()
+}
+
 /// The inputs and outputs of a model file.
 #[derive(Clone, Debug)]
 pub(crate) struct Interface {
     /// Inputs that a caller must give, in order.
     pub(crate) inputs: Vec<InputSpec>,
-    /// Names and declared element types of the outputs, in order.
-    pub(crate) outputs: Vec<(String, Option<DataType>)>,
+    /// Outputs, in order.
+    pub(crate) outputs: Vec<OutputSpec>,
 }
 
 impl Interface {
     /// Adapters take it from [`modelopt_onnx::load`], which refuses early what no runtime should
     /// see: malformed files and external data outside of the model's folder.
     pub(crate) fn of(model: &Model) -> Self {
-        let outputs = &model.graph(model.main()).outputs;
-        Interface {
-            inputs: graph_inputs(model),
-            outputs: outputs
-                .iter()
-                .map(|info| (name(model, info), declared(info).elem()))
-                .collect(),
-        }
+        Interface { inputs: graph_inputs(model), outputs: graph_outputs(model) }
     }
 }
 
@@ -60,7 +68,7 @@ fn declared(info: &ValueInfo) -> Type {
 mod tests {
     use std::sync::Arc;
 
-    use modelopt_graph::{Constant, ModelInfo, Origin, Tensor};
+    use modelopt_graph::{Constant, DataType, ModelInfo, Origin, Tensor};
 
     use super::*;
 

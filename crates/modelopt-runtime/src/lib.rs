@@ -23,6 +23,8 @@ mod binding;
 mod error;
 mod guard;
 mod interface;
+mod optionals;
+mod outputs;
 mod runtime;
 mod samples;
 mod synthesis;
@@ -36,7 +38,8 @@ pub use adapters::Tract;
 pub use adapters::{LibrarySearch, Onnxruntime, find_onnxruntime};
 pub use error::{RuntimeError, SampleError, Stage};
 pub use guard::silence_runtime_panics;
-pub use interface::{InputSpec, graph_inputs};
+pub use interface::{InputSpec, OutputSpec, graph_inputs, graph_outputs};
+pub use outputs::LeftOut;
 pub use runtime::{Optimization, Outputs, Runtime, RuntimeKind, Session, SessionOptions, runtime};
 pub use samples::{FittingSamples, Sample, SampleKind, fitting_samples, load_samples};
 pub use synthesis::{

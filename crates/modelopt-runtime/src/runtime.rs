@@ -8,9 +8,15 @@ use indexmap::IndexMap;
 use modelopt_graph::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::RuntimeError;
+use crate::{LeftOut, RuntimeError};
 
-/// Named outputs, in the order of the graph's outputs.
+/// Named outputs, in the order of the graph's outputs. Those that are no tensors are several
+/// entries:
+///
+/// - a sequence `ys`: `ys.length` (int64 scalar), then `ys[0]`, `ys[1]` and so on;
+/// - a map `m`: `m.keys` (int64 or string, ascending) and `m.values`;
+/// - a sequence `p` of maps that have the same keys: `p.keys` `[k]` and `p.values` `[n, k]`;
+/// - an optional `o`: `o.present` (bool scalar), then its value under `o`, if there is one.
 pub type Outputs = IndexMap<String, Tensor>;
 
 /// Something that runs ONNX models.
@@ -41,7 +47,14 @@ pub trait Session: Send {
     /// Names that are not inputs of the model are ignored, and so are values for inputs that have
     /// a default: the default counts. Element types must be those the model declares; shapes must
     /// fit its fixed dimensions. Outputs have the element types the model declares.
+    /// Outputs of [`Session::left_out`] are missing.
     fn run(&mut self, inputs: &IndexMap<String, Tensor>) -> Result<Outputs, RuntimeError>;
+
+    /// The outputs that [`Session::run`] leaves out, because the runtime cannot return values of
+    /// their types.
+    fn left_out(&self) -> &[LeftOut] {
+        &[]
+    }
 }
 
 /// How a session runs.

@@ -18,12 +18,14 @@ mod options;
 mod proposals;
 mod random;
 mod solve;
+mod words;
 
 use indexmap::IndexMap;
 use modelopt_graph::{DataType, Model, Tensor, Type, ValueId, element_count};
 
 use self::dims::Sizes;
 use self::random::Random;
+use self::words::Words;
 use crate::interface::graph_inputs;
 use crate::{InputSpec, Sample, SampleError, SampleKind};
 
@@ -45,20 +47,21 @@ const MOST_ELEMENTS: usize = 1 << 28;
 /// - other integers are 0 or 1;
 /// - pictures (rank 4 with 1, 3 or 4 channels) are smooth fields with a little noise, standardised;
 ///   8-bit ones span 0 to 255;
-/// - other floats are normally distributed.
+/// - other floats are normally distributed;
+/// - texts are words that the model has in its vocabulary, or a few others.
 ///
 /// # Errors
-/// For inputs that are not tensors or have no rank, for strings, and for options that do not fit
-/// the model.
+/// For inputs that are not tensors or have no rank, and for options that do not fit the model.
 pub fn synthesize(model: &Model, options: &SynthesisOptions) -> Result<Vec<Sample>, SampleError> {
     let specs = graph_inputs(model);
     options::check_names(options, &specs)?;
     let plans = plan(model, &specs, options)?;
+    let words = Words::of(model);
     (0..options.count)
         .map(|number| {
             let inputs = plans
                 .iter()
-                .map(|plan| Ok((plan.name.to_owned(), plan.tensor(options, number)?)))
+                .map(|plan| Ok((plan.name.to_owned(), plan.tensor(options, number, &words)?)))
                 .collect::<Result<IndexMap<_, _>, SampleError>>()?;
             let name = format!("synthetic-{number}");
             Ok(Sample { name, inputs, kind: SampleKind::Synthetic })
@@ -112,11 +115,19 @@ fn value_named(model: &Model, name: &str) -> Option<ValueId> {
 }
 
 impl InputPlan<'_> {
-    fn tensor(&self, options: &SynthesisOptions, number: usize) -> Result<Tensor, SampleError> {
+    fn tensor(
+        &self,
+        options: &SynthesisOptions,
+        number: usize,
+        words: &Words,
+    ) -> Result<Tensor, SampleError> {
         if let Some(value) = options.values.get(self.name) {
             return value.tensor(self.name, self.dtype, &self.shape);
         }
         let mut random = Random::new(options.seed, self.name, number);
+        if self.dtype == DataType::STRING {
+            return words.fill(self, &mut random);
+        }
         fill::fill(self, &mut random)
     }
 }
@@ -203,11 +214,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_invented_is_said_so() {
-        let strings = model(&[("text", DataType::STRING, &[Dim::Fixed(1)])]);
-        let error = synthesize(&strings, &SynthesisOptions::default()).unwrap_err().to_string();
+        let complex = model(&[("z", DataType::COMPLEX64, &[Dim::Fixed(1)])]);
+        let error = synthesize(&complex, &SynthesisOptions::default()).unwrap_err().to_string();
         assert_eq!(
             error,
-            "cannot invent values for input 'text' (it is string); give real ones with --samples"
+            "cannot invent values for input 'z' (it is complex64); give real ones with --samples"
         );
         let huge = model(&[("x", DataType::FLOAT, &[Dim::Fixed(usize::MAX), Dim::Fixed(2)])]);
         assert!(synthesize(&huge, &SynthesisOptions::default()).is_err());

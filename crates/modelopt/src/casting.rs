@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use indexmap::IndexMap;
 use modelopt_graph::{DataType, Model, Tensor, Type};
 use modelopt_rewrite::Precision;
-use modelopt_runtime::{Outputs, RuntimeError, Sample, Session};
+use modelopt_runtime::{LeftOut, Outputs, RuntimeError, Sample, Session};
 
 /// Which inputs and outputs of the candidate are of 16 bits that were float32.
 #[derive(Clone, Debug)]
@@ -70,6 +70,10 @@ struct Cast {
 impl Session for Cast {
     fn run(&mut self, inputs: &IndexMap<String, Tensor>) -> Result<Outputs, RuntimeError> {
         Ok(self.casting.outputs(self.session.run(&self.casting.inputs(inputs))?))
+    }
+
+    fn left_out(&self) -> &[LeftOut] {
+        self.session.left_out()
     }
 }
 

@@ -63,7 +63,7 @@ pub fn compare(
         return Err(ErrorKind::Candidate(failure.clone()).into());
     }
     let mut warnings = told.warnings;
-    warnings.extend(subject.warnings.iter().cloned());
+    warnings.extend(subject.warnings.iter().cloned().chain(target.left_out()));
     let verdict = judging::verdict(Some(&run), size, config);
     let mut runs = vec![run];
     runs.extend(judging::run_others(&subject, judged, &samples, config, progress)?);

@@ -442,6 +442,7 @@ impl Outcome {
         }
         let target = judging::run_both(bench, candidate, samples, config, progress)?;
         self.warnings.extend(target.failure.clone());
+        self.warnings.extend(bench.left_out());
         let verdict = judging::verdict(Some(&target), self.size, config);
         self.runs = vec![target];
         self.runs.extend(judging::run_others(job.subject, candidate, samples, config, progress)?);

@@ -134,7 +134,7 @@ impl<'a> Bench<'a> {
         let Ready { session, cost } = ready.map_err(|error| error.about(original.file()))?;
         let used = place.used(reason.to_owned());
         Ok(Bench {
-            original: session,
+            original: original.named(session),
             watched: None,
             kept: Kept::default(),
             profile: Arc::default(),
@@ -217,6 +217,19 @@ impl<'a> Bench<'a> {
         (self.original.as_mut(), &self.place)
     }
 
+    /// What the runtime cannot return, in words.
+    pub(crate) fn left_out(&self) -> Option<String> {
+        let left = self.original.left_out();
+        let outputs = left.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let name = &self.used.name;
+        let elsewhere = match self.place.kind {
+            RuntimeKind::Onnxruntime => "",
+            _ => "; --runtime onnxruntime may return more",
+        };
+        (!left.is_empty())
+            .then(|| format!("not compared, because {name} cannot return it: {outputs}{elsewhere}"))
+    }
+
     /// What tells measurements apart: runtime, version and settings.
     pub(crate) fn key(&self) -> String {
         let SessionOptions { threads, optimization, provider } = &self.place.options;
@@ -251,18 +264,22 @@ pub(crate) fn target<'a>(
         return Ok(Bench::new(kind, original, samples, config, reason)?);
     }
     let mut failures: Vec<RuntimeError> = Vec::new();
+    // What runs the original, but cannot return all of its outputs.
+    let mut partial: Option<Bench<'_>> = None;
     let kinds = [RuntimeKind::Tract, RuntimeKind::Rten];
     for kind in kinds.into_iter().filter(|kind| !left_out.contains(&kind.name())) {
-        let reason = match failures.first() {
-            Some(failure) => without_path(failure),
-            None => "the default, and it runs the original".to_owned(),
+        let reason = match (failures.first(), &partial) {
+            (Some(failure), _) => without_path(failure),
+            (None, Some(bench)) => format!("{} cannot return all outputs", bench.used.name),
+            (None, None) => "the default, and it runs the original".to_owned(),
         };
         match Bench::new(kind, original, samples, config, &reason) {
-            Ok(bench) => return Ok(bench),
+            Ok(bench) if bench.original.left_out().is_empty() => return Ok(bench),
+            Ok(bench) => partial = partial.or(Some(bench)),
             Err(failure) => failures.push(failure),
         }
     }
-    Err(ErrorKind::NoRuntime(failures).into())
+    partial.ok_or_else(|| ErrorKind::NoRuntime(failures).into())
 }
 
 /// A runtime of which nothing is known but that it was asked for.

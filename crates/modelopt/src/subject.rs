@@ -8,9 +8,11 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use modelopt_graph::Model;
+use indexmap::IndexMap;
+use modelopt_graph::{Model, Tensor};
 use modelopt_onnx as onnx;
 use modelopt_rewrite::{Noise, RandomOperator, Randomness, random_operators};
+use modelopt_runtime::{LeftOut, Outputs, RuntimeError, Session};
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
@@ -109,6 +111,14 @@ impl Subject {
         self.copy.as_ref().map_or(&self.file, |copy| &copy.path)
     }
 
+    /// A session of the file that is run, whose errors are about the file of the user.
+    pub(crate) fn named(&self, session: Box<dyn Session>) -> Box<dyn Session> {
+        match &self.copy {
+            Some(_) => Box::new(StandIn { session, file: self.file.clone() }),
+            None => session,
+        }
+    }
+
     /// Where the user has it.
     pub(crate) fn file(&self) -> &Path {
         &self.file
@@ -117,6 +127,22 @@ impl Subject {
     /// How other models are run beside it.
     pub(crate) fn copies(&self) -> &Copies {
         &self.copies
+    }
+}
+
+/// A copy that runs in place of a file.
+struct StandIn {
+    session: Box<dyn Session>,
+    file: PathBuf,
+}
+
+impl Session for StandIn {
+    fn run(&mut self, inputs: &IndexMap<String, Tensor>) -> Result<Outputs, RuntimeError> {
+        self.session.run(inputs).map_err(|error| error.about(&self.file))
+    }
+
+    fn left_out(&self) -> &[LeftOut] {
+        self.session.left_out()
     }
 }
 

@@ -195,7 +195,8 @@ fn range(nodes: &mut Nodes<'_>, count: ValueId) -> ValueId {
     nodes.op("Range", &[zero, count, one], &[])
 }
 
-/// The counters of the loops around a node, innermost first, as far as they can be read there.
+/// The counters of the loops around a node, innermost first, as far as they can be read there. A
+/// `Scan` has none: its turns draw the same.
 fn turns(nodes: &mut Nodes<'_>) -> Vec<ValueId> {
     let mut turns = Vec::new();
     let mut graph = nodes.graph;

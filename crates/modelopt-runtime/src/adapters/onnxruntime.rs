@@ -7,16 +7,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use indexmap::IndexMap;
-use modelopt_graph::Tensor;
+use modelopt_graph::{Tensor, Type};
 use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
 use ort::session::Session as OrtSession;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions};
 
 pub use self::library::{LibrarySearch, find};
 use crate::binding::bind;
 use crate::guard::{Shielded, guarded};
 use crate::interface::Interface;
-use crate::{Optimization, Outputs, Runtime, RuntimeError, Session, SessionOptions, Stage};
+use crate::optionals::{self, Opened};
+use crate::outputs::{Kept, Returned};
+use crate::{
+    LeftOut, Optimization, Outputs, Runtime, RuntimeError, Session, SessionOptions, Stage,
+};
 
 const NAME: &str = "onnxruntime";
 
@@ -99,14 +104,25 @@ impl Runtime for Onnxruntime {
         check_provider(&options.provider)?;
         let model = modelopt_onnx::load(path)?;
         let interface = Interface::of(&model);
+        let kept = Kept::of(&interface.outputs, value::returns);
+        kept.check(NAME)?;
         guarded(NAME, Stage::Loading, path, || {
-            let session = self
-                .builder(options)
-                .and_then(|mut builder| builder.commit_from_file(path))
-                .map_err(|error| RuntimeError::load(NAME, path, error))?;
+            let failed = |error: &dyn std::fmt::Display| RuntimeError::load(NAME, path, error);
+            let mut builder = self.builder(options).map_err(|error| failed(&error))?;
+            let (session, opened) = match optionals::opened(&model) {
+                None => (builder.commit_from_file(path), Vec::new()),
+                Some((model, opened)) => {
+                    let bytes = modelopt_onnx::to_bytes(&model).map_err(|error| failed(&error))?;
+                    (builder.commit_from_memory(&bytes), opened)
+                }
+            };
+            let session = session.map_err(|error| failed(&error))?;
             Ok(Box::new(OnnxruntimeSession {
                 path: path.to_owned(),
+                options: run_options(&interface, &kept, &opened).map_err(|error| failed(&error))?,
                 interface,
+                kept,
+                opened,
                 session: Shielded::new(session),
             }) as Box<dyn Session>)
         })
@@ -155,9 +171,28 @@ fn check_provider(name: &str) -> Result<(), RuntimeError> {
     Err(RuntimeError::Provider { runtime: NAME, provider: name.to_owned(), message })
 }
 
+/// Asks for those outputs that can be returned.
+fn run_options(
+    interface: &Interface,
+    kept: &Kept,
+    opened: &[Opened],
+) -> ort::Result<RunOptions<HasSelectedOutputs>> {
+    let wanted = kept.places.iter().filter_map(|&at| interface.outputs.get(at));
+    let selected = wanted.fold(OutputSelector::no_default(), |selector, spec| {
+        match opened.iter().find(|opened| opened.output == spec.name) {
+            Some(opened) => selector.with(&opened.present).with(&opened.value),
+            None => selector.with(&spec.name),
+        }
+    });
+    Ok(RunOptions::new()?.with_outputs(selected))
+}
+
 struct OnnxruntimeSession {
     path: PathBuf,
     interface: Interface,
+    kept: Kept,
+    opened: Vec<Opened>,
+    options: RunOptions<HasSelectedOutputs>,
     session: Shielded<OrtSession>,
 }
 
@@ -176,18 +211,33 @@ impl Session for OnnxruntimeSession {
             return Err(RuntimeError::run(NAME, path, "the model is gone"));
         };
         guarded(NAME, Stage::Running, path, || {
-            let outputs =
-                session.run(values).map_err(|error| RuntimeError::run(NAME, path, error))?;
-            self.interface
-                .outputs
-                .iter()
-                .map(|(name, _)| {
-                    let value = outputs.get(name.as_str()).ok_or_else(|| {
+            let outputs = session
+                .run_with_options(values, &self.options)
+                .map_err(|error| RuntimeError::run(NAME, path, error))?;
+            let mut named = Outputs::new();
+            for spec in self.kept.places.iter().filter_map(|&at| self.interface.outputs.get(at)) {
+                let get = |name: &str| {
+                    outputs.get(name).ok_or_else(|| {
                         RuntimeError::run(NAME, path, format!("no output is called '{name}'"))
-                    })?;
-                    Ok((name.clone(), value::from_ort(name, value)?))
-                })
-                .collect()
+                    })
+                };
+                let opened = self.opened.iter().find(|opened| opened.output == spec.name);
+                let value = match (opened, &spec.ty) {
+                    (Some(opened), Type::Optional(of)) => {
+                        let present = value::is_true(&spec.name, get(&opened.present)?)?;
+                        let value = get(&opened.value)?;
+                        let value = present.then(|| value::from_ort(&spec.name, value, of));
+                        Returned::Optional(value.transpose()?.map(Box::new))
+                    }
+                    _ => value::from_ort(&spec.name, get(&spec.name)?, &spec.ty)?,
+                };
+                value.flatten(&spec.name, &mut named);
+            }
+            Ok(named)
         })
+    }
+
+    fn left_out(&self) -> &[LeftOut] {
+        &self.kept.left_out
     }
 }

@@ -9,14 +9,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use modelopt_graph::Tensor;
+use modelopt_graph::{DataType, Tensor, Type};
 use rten::{LoadErrorKind, Model, ModelOptions, NodeId, RunOptions, ThreadPool};
 
 use crate::binding::bind;
 use crate::guard::{Shielded, guarded};
 use crate::interface::Interface;
+use crate::outputs::Kept;
 use crate::runtime::only_cpu;
-use crate::{Outputs, Runtime, RuntimeError, Session, SessionOptions, Stage};
+use crate::{LeftOut, Outputs, Runtime, RuntimeError, Session, SessionOptions, Stage};
 
 const NAME: &str = "rten";
 const VERSION: &str = "0.27.0";
@@ -24,7 +25,7 @@ const VERSION: &str = "0.27.0";
 /// The embedded `rten` runtime.
 ///
 /// It computes in float32 whatever is float16 or float64, and in 32 bits whatever is a wider
-/// integer; it has no strings, and no inputs or outputs that are not tensors.
+/// integer; it has no strings, no maps and no optionals.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rten;
 
@@ -45,17 +46,23 @@ impl Runtime for Rten {
         only_cpu(NAME, options)?;
         let original = modelopt_onnx::load(path)?;
         let interface = Interface::of(&original);
+        let kept = Kept::of(&interface.outputs, returns);
+        kept.check(NAME)?;
         guarded(NAME, Stage::Loading, path, || {
-            let model = load(path, &original)?;
+            let model = match kept.left_out.is_empty() {
+                true => load(path, &original)?,
+                false => load_bytes(path, &kept.only(&original))?,
+            };
             let input_ids = input_ids(&model, &interface, path)?;
             let output_ids = model.output_ids().to_vec();
-            if output_ids.len() != interface.outputs.len() {
+            if output_ids.len() != kept.places.len() {
                 return Err(RuntimeError::load(NAME, path, "it has other outputs than declared"));
             }
             let pool = Arc::new(ThreadPool::with_num_threads(options.threads));
             let session = RtenSession {
                 path: path.to_owned(),
                 interface,
+                kept,
                 input_ids,
                 output_ids,
                 model: Shielded::new(model),
@@ -80,9 +87,27 @@ fn load(path: &Path, original: &modelopt_graph::Model) -> Result<Model, RuntimeE
             result => return result.map_err(|error| RuntimeError::load(NAME, path, error)),
         }
     }
+    load_bytes(path, original)
+}
+
+fn load_bytes(path: &Path, original: &modelopt_graph::Model) -> Result<Model, RuntimeError> {
+    let mut options = ModelOptions::with_all_ops();
+    options.prepack_weights(!has_empty_constant(original));
     let bytes =
         modelopt_onnx::to_bytes(original).map_err(|error| RuntimeError::load(NAME, path, error))?;
     options.load(bytes).map_err(|error| RuntimeError::load(NAME, path, error))
+}
+
+/// Whether rten can return values of a type: numbers, and lists of them.
+fn returns(ty: &Type) -> bool {
+    match ty {
+        Type::Tensor { elem, .. } => *elem != DataType::STRING,
+        Type::Sequence(of) => {
+            matches!(&**of, Type::Tensor { elem, .. } if *elem != DataType::STRING)
+        }
+        Type::Other => true,
+        _ => false,
+    }
 }
 
 fn has_empty_constant(model: &modelopt_graph::Model) -> bool {
@@ -105,6 +130,7 @@ fn input_ids(
 struct RtenSession {
     path: PathBuf,
     interface: Interface,
+    kept: Kept,
     input_ids: Vec<NodeId>,
     output_ids: Vec<NodeId>,
     model: Shielded<Model>,
@@ -115,6 +141,10 @@ impl Session for RtenSession {
     fn run(&mut self, inputs: &IndexMap<String, Tensor>) -> Result<Outputs, RuntimeError> {
         let bound = bind(NAME, &self.interface.inputs, inputs)?;
         guarded(NAME, Stage::Running, &self.path, || self.run_bound(&bound))
+    }
+
+    fn left_out(&self) -> &[LeftOut] {
+        &self.kept.left_out
     }
 }
 
@@ -133,13 +163,11 @@ impl RtenSession {
         let outputs = model
             .run(inputs, &self.output_ids, Some(self.options.clone()))
             .map_err(|error| RuntimeError::run(NAME, &self.path, error))?;
-        self.interface
-            .outputs
-            .iter()
-            .zip(outputs)
-            .map(|((name, declared), output)| {
-                Ok((name.clone(), value::from_rten(name, output, *declared)?))
-            })
-            .collect()
+        let mut named = Outputs::new();
+        let specs = self.kept.places.iter().filter_map(|&at| self.interface.outputs.get(at));
+        for (spec, output) in specs.zip(outputs) {
+            value::from_rten(&spec.name, output, &spec.ty)?.flatten(&spec.name, &mut named);
+        }
+        Ok(named)
     }
 }

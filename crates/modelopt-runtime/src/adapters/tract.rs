@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use modelopt_graph::Tensor;
+use modelopt_graph::{Tensor, Type};
 use tract_linalg::multithread::Executor;
 use tract_onnx::prelude::{
     Framework, InferenceFact, InferenceModel, InferenceModelExt, TypedRunnableModel,
@@ -21,8 +21,9 @@ use self::plans::Plans;
 use crate::binding::bind;
 use crate::guard::{Shielded, guarded};
 use crate::interface::Interface;
+use crate::outputs::Kept;
 use crate::runtime::only_cpu;
-use crate::{Outputs, Runtime, RuntimeError, Session, SessionOptions, Stage};
+use crate::{LeftOut, Outputs, Runtime, RuntimeError, Session, SessionOptions, Stage};
 
 const NAME: &str = "tract";
 const VERSION: &str = "0.23.9";
@@ -54,16 +55,29 @@ impl Runtime for Tract {
             return Err(RuntimeError::load(NAME, path, hazard));
         }
         let interface = Interface::of(&model);
+        let kept =
+            Kept::of(&interface.outputs, |ty| matches!(ty, Type::Tensor { .. } | Type::Other));
+        kept.check(NAME)?;
         guarded(NAME, Stage::Loading, path, || {
             // Declared types in between may be stale, and tract would believe them.
             let framework = tract_onnx::onnx().with_ignore_value_info(true);
-            let model = framework
-                .model_for_path(path)
-                .map_err(|error| RuntimeError::load(NAME, path, format!("{error:#}")))?;
+            let failed = |error: &dyn std::fmt::Display| {
+                RuntimeError::load(NAME, path, format!("{error:#}"))
+            };
+            let model = if kept.left_out.is_empty() {
+                framework.model_for_path(path).map_err(|error| failed(&error))?
+            } else {
+                // It cannot even read other types.
+                let bytes = modelopt_onnx::to_bytes(&kept.only(&model));
+                let bytes = bytes.map_err(|error| failed(&error))?;
+                let read = framework.model_for_read(&mut bytes.as_slice());
+                read.map_err(|error| failed(&error))?
+            };
             let order = input_order(&model, &interface, path)?;
             let session = TractSession {
                 path: path.to_owned(),
                 interface,
+                kept,
                 order,
                 model: Shielded::new(model),
                 plans: Shielded::new(Plans::default()),
@@ -99,6 +113,7 @@ fn input_order(
 struct TractSession {
     path: PathBuf,
     interface: Interface,
+    kept: Kept,
     order: Vec<usize>,
     model: Shielded<InferenceModel>,
     plans: Shielded<Plans>,
@@ -110,6 +125,10 @@ impl Session for TractSession {
         let bound = bind(NAME, &self.interface.inputs, inputs)?;
         let path = self.path.clone();
         guarded(NAME, Stage::Running, &path, || self.run_bound(&bound))
+    }
+
+    fn left_out(&self) -> &[LeftOut] {
+        &self.kept.left_out
     }
 }
 
@@ -123,15 +142,15 @@ impl TractSession {
             .map(|(spec, tensor)| Ok(tensor::to_tract(&spec.name, tensor)?.into()))
             .collect::<Result<_, RuntimeError>>()?;
         let outputs = plan.run(inputs).map_err(|error| self.failed(&error))?;
-        let declared = &self.interface.outputs;
-        if outputs.len() != declared.len() {
-            let message = format!("{} outputs instead of {}", outputs.len(), declared.len());
+        let places = &self.kept.places;
+        if outputs.len() != places.len() {
+            let message = format!("{} outputs instead of {}", outputs.len(), places.len());
             return Err(RuntimeError::run(NAME, &self.path, message));
         }
+        let declared = places.iter().filter_map(|&at| self.interface.outputs.get(at));
         declared
-            .iter()
             .zip(outputs)
-            .map(|((name, _), value)| Ok((name.clone(), tensor::from_tract(name, &value)?)))
+            .map(|(spec, value)| Ok((spec.name.clone(), tensor::from_tract(&spec.name, &value)?)))
             .collect()
     }
 

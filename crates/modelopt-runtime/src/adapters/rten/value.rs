@@ -1,12 +1,13 @@
 //! Tensors to and from rten's values.
 
 use half::{bf16, f16};
-use modelopt_graph::{DataType, Element, Tensor};
+use modelopt_graph::{DataType, Element, Tensor, Type};
 use rten::Value;
 use rten_tensor::Layout;
 
 use super::NAME;
 use crate::RuntimeError;
+use crate::outputs::Returned;
 
 /// A copy as a value of rten: floats become float32, integers and booleans int32 unless they are
 /// int8 or uint8.
@@ -38,20 +39,39 @@ where
         .map_err(|error| unsupported(name, error))
 }
 
-/// A copy of a value of rten, as the type that the model declares for it. Where it declares none,
-/// or none that rten's type stands for, the type stays as it is.
+/// A copy of a value of rten, as the type that the model declares for it.
 pub(super) fn from_rten(
     name: &str,
     value: Value,
-    declared: Option<DataType>,
-) -> Result<Tensor, RuntimeError> {
+    declared: &Type,
+) -> Result<Returned, RuntimeError> {
+    let Value::Sequence(mut values) = value else {
+        return Ok(Returned::Tensor(tensor(name, value, declared.elem())?));
+    };
+    let elem = match declared {
+        Type::Sequence(of) => of.elem(),
+        _ => None,
+    };
+    let mut copies = Vec::with_capacity(values.len());
+    while !values.is_empty() {
+        let last = values.len() - 1;
+        let value = values.remove(last).map_err(|error| unsupported(name, format!("{error:?}")))?;
+        copies.push(Returned::Tensor(tensor(name, value, elem)?));
+    }
+    copies.reverse();
+    Ok(Returned::Sequence(copies))
+}
+
+/// A copy of a tensor of rten, of the element type that the model declares. Where it declares none,
+/// or none that rten's type stands for, the type stays as it is.
+fn tensor(name: &str, value: Value, declared: Option<DataType>) -> Result<Tensor, RuntimeError> {
     let shape = value.shape().to_vec();
     match value {
         Value::FloatTensor(tensor) => floats(name, shape, &tensor.into_data(), declared),
         Value::Int32Tensor(tensor) => integers(name, shape, &tensor.into_data(), declared),
         Value::Int8Tensor(tensor) => tensor_of(name, shape, &tensor.into_data()),
         Value::UInt8Tensor(tensor) => tensor_of(name, shape, &tensor.into_data()),
-        _ => Err(unsupported(name, "a sequence")),
+        _ => Err(unsupported(name, "a sequence of sequences")),
     }
 }
 
@@ -119,7 +139,19 @@ mod tests {
 
     fn round_trip(tensor: &Tensor) {
         let theirs = to_rten("x", tensor).unwrap();
-        assert_eq!(&from_rten("x", theirs, Some(tensor.dtype())).unwrap(), tensor);
+        let ours = super::tensor("x", theirs, Some(tensor.dtype())).unwrap();
+        assert_eq!(&ours, tensor);
+    }
+
+    #[test]
+    fn sequences_come_back_in_order() {
+        let lists = [[1i32, 2], [3, 4]].map(|list| rten_tensor::Tensor::from(list));
+        let theirs = Value::from(rten::Sequence::from(lists));
+        let ty = Type::Sequence(Type::tensor(DataType::INT64).into());
+        let mut outputs = crate::Outputs::new();
+        from_rten("ys", theirs, &ty).unwrap().flatten("ys", &mut outputs);
+        assert_eq!(outputs["ys.length"], Tensor::scalar(2i64));
+        assert_eq!(outputs["ys[1]"], Tensor::of(vec![2], &[3i64, 4]).unwrap());
     }
 
     #[test]
@@ -139,7 +171,7 @@ mod tests {
         assert!(error.contains("2147483648 in 'ids' does not fit"), "{error}");
         assert!(to_rten("x", &Tensor::scalar(u64::MAX)).is_err());
         let negative = Value::from(rten_tensor::Tensor::from([-1i32]));
-        assert!(from_rten("x", negative, Some(DataType::UINT32)).is_err());
+        assert!(super::tensor("x", negative, Some(DataType::UINT32)).is_err());
     }
 
     #[test]

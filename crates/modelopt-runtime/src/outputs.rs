@@ -1,0 +1,281 @@
+//! Outputs of every type as named tensors.
+//!
+//! What is compared, measured and reported are tensors by name. Other values become several:
+//!
+//! | output | entries |
+//! |---|---|
+//! | tensor `y` | `y` |
+//! | sequence `ys` | `ys.length` (int64 scalar), then `ys[0]`, `ys[1]` and so on |
+//! | map `m` | `m.keys` (int64 or string, ascending) and `m.values` in their order |
+//! | sequence of maps `p` that all have the same keys | `p.keys` `[k]` and `p.values` `[n, k]` |
+//! | other sequence of maps `p` | `p.length`, then `p[0].keys`, `p[0].values` and so on |
+//! | optional `o` | `o.present` (bool scalar), then the entries of the value, if there is one |
+//!
+//! So a sequence that becomes longer, an empty one, a key that is lost and a value that is missing are
+//! seen as differences.
+
+use modelopt_graph::{DataType, Model, NodeId, Payload, Tensor, Type, Use};
+
+use crate::Outputs;
+
+/// An output that a runtime leaves out, because it cannot return values of its type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Name of the output.
+    pub output: String,
+    /// Its type, as declared.
+    pub ty: String,
+}
+
+impl std::fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "'{}' ({})", self.output, self.ty)
+    }
+}
+
+/// A value that a runtime returned.
+#[derive(Clone, Debug)]
+pub(crate) enum Returned {
+    Tensor(Tensor),
+    Sequence(Vec<Returned>),
+    /// As many values as keys, both of rank 1.
+    Map {
+        keys: Tensor,
+        values: Tensor,
+    },
+    /// An optional.
+    Optional(Option<Box<Returned>>),
+}
+
+impl Returned {
+    /// Adds the entries of a value.
+    pub(crate) fn flatten(self, name: &str, outputs: &mut Outputs) {
+        match self {
+            Returned::Tensor(tensor) => {
+                outputs.insert(name.to_owned(), tensor);
+            }
+            Returned::Sequence(values) => match stacked(&values) {
+                Some((keys, values)) => {
+                    outputs.insert(format!("{name}.keys"), keys);
+                    outputs.insert(format!("{name}.values"), values);
+                }
+                None => {
+                    let length = Tensor::scalar(values.len() as i64);
+                    outputs.insert(format!("{name}.length"), length);
+                    for (at, value) in values.into_iter().enumerate() {
+                        value.flatten(&format!("{name}[{at}]"), outputs);
+                    }
+                }
+            },
+            Returned::Map { keys, values } => {
+                let (keys, values) = sorted(keys, values);
+                outputs.insert(format!("{name}.keys"), keys);
+                outputs.insert(format!("{name}.values"), values);
+            }
+            Returned::Optional(value) => {
+                let present = Payload::Dense(vec![u8::from(value.is_some())].into());
+                if let Ok(present) = Tensor::new(DataType::BOOL, Vec::new(), present) {
+                    outputs.insert(format!("{name}.present"), present);
+                }
+                if let Some(value) = value {
+                    value.flatten(name, outputs);
+                }
+            }
+        }
+    }
+}
+
+/// The keys and the values, one row each, of maps that all have the same keys.
+fn stacked(values: &[Returned]) -> Option<(Tensor, Tensor)> {
+    let mut common: Option<Tensor> = None;
+    let mut rows = Vec::with_capacity(values.len());
+    for value in values {
+        let Returned::Map { keys, values } = value else { return None };
+        let (keys, values) = sorted(keys.clone(), values.clone());
+        if common.as_ref().is_some_and(|common| *common != keys) {
+            return None;
+        }
+        common = Some(keys);
+        rows.push(values);
+    }
+    let first = rows.first()?;
+    let shape = vec![rows.len(), first.len()];
+    let mut bytes = Vec::new();
+    for row in &rows {
+        if row.dtype() != first.dtype() || row.len() != first.len() {
+            return None;
+        }
+        bytes.extend_from_slice(row.bytes()?);
+    }
+    let values = Tensor::dense(first.dtype(), shape, bytes).ok()?;
+    Some((common?, values))
+}
+
+/// Keys in ascending order, and the values in theirs.
+fn sorted(keys: Tensor, values: Tensor) -> (Tensor, Tensor) {
+    let mut order: Vec<usize> = (0..keys.len()).collect();
+    match keys.payload() {
+        Payload::Strings(strings) => order.sort_by_key(|&at| strings.get(at)),
+        _ => {
+            let numbers = keys.to_i64().unwrap_or_default();
+            order.sort_by_key(|&at| numbers.get(at).copied());
+        }
+    }
+    match (picked(&keys, &order), picked(&values, &order)) {
+        (Some(keys), Some(values)) => (keys, values),
+        _ => (keys, values),
+    }
+}
+
+/// Elements of a list in another order.
+fn picked(list: &Tensor, order: &[usize]) -> Option<Tensor> {
+    let payload = match list.payload() {
+        Payload::Strings(strings) => Payload::Strings(
+            order.iter().map(|&at| strings.get(at).cloned()).collect::<Option<_>>()?,
+        ),
+        _ => {
+            let bytes = list.bytes()?;
+            let width = bytes.len() / list.len().max(1);
+            let mut moved = Vec::with_capacity(bytes.len());
+            for &at in order {
+                moved.extend_from_slice(bytes.get(at * width..(at + 1) * width)?);
+            }
+            Payload::Dense(moved.into())
+        }
+    };
+    Tensor::new(list.dtype(), vec![order.len()], payload).ok()
+}
+
+/// The outputs that a runtime returns, by place, and those that it leaves out.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kept {
+    pub(crate) places: Vec<usize>,
+    pub(crate) left_out: Vec<LeftOut>,
+}
+
+impl Kept {
+    /// Parts the outputs of a model by their types.
+    pub(crate) fn of(
+        outputs: &[crate::interface::OutputSpec],
+        returns: impl Fn(&Type) -> bool,
+    ) -> Self {
+        let mut kept = Kept::default();
+        for (place, output) in outputs.iter().enumerate() {
+            if returns(&output.ty) {
+                kept.places.push(place);
+            } else {
+                let (output, ty) = (output.name.clone(), output.ty.to_string());
+                kept.left_out.push(LeftOut { output, ty });
+            }
+        }
+        kept
+    }
+
+    /// An error where a model has outputs and all are left out.
+    pub(crate) fn check(&self, runtime: &'static str) -> Result<(), crate::RuntimeError> {
+        if !self.places.is_empty() || self.left_out.is_empty() {
+            return Ok(());
+        }
+        let outputs = self.left_out.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        Err(crate::RuntimeError::NothingReturned { runtime, outputs })
+    }
+
+    /// The model with no other outputs, and without the nodes that only the others needed.
+    pub(crate) fn only(&self, model: &Model) -> Model {
+        let mut model = model.clone();
+        let main = model.main();
+        model.retain_outputs(main, |place| self.places.contains(&place));
+        let nodes: Vec<NodeId> = model.nodes_of(main).collect();
+        for id in nodes.into_iter().rev() {
+            let used = |value: &modelopt_graph::ValueId| {
+                model.value(*value).uses().iter().any(|at| match at {
+                    Use::Node(..) | Use::Output(..) => true,
+                })
+            };
+            if !model.node(id).outputs().iter().flatten().any(used) {
+                model.remove(id);
+            }
+        }
+        model.prune_declarations();
+        model
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn strings(texts: &[&'static str]) -> Tensor {
+        let texts = texts.iter().map(|text| Bytes::from(*text)).collect();
+        let shape = vec![<Vec<Bytes> as AsRef<[Bytes]>>::as_ref(&texts).len()];
+        Tensor::new(DataType::STRING, shape, Payload::Strings(texts)).unwrap()
+    }
+
+    fn list(numbers: &[f32]) -> Tensor {
+        Tensor::of(vec![numbers.len()], numbers).unwrap()
+    }
+
+    fn map(keys: &[&'static str], values: &[f32]) -> Returned {
+        Returned::Map { keys: strings(keys), values: list(values) }
+    }
+
+    fn flat(value: Returned) -> Outputs {
+        let mut outputs = Outputs::new();
+        value.flatten("o", &mut outputs);
+        outputs
+    }
+
+    fn names(outputs: &Outputs) -> Vec<&str> {
+        outputs.keys().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn a_sequence_tells_its_length() {
+        let tensors = [1.0, 2.0].map(|x| Returned::Tensor(list(&[x])));
+        let outputs = flat(Returned::Sequence(tensors.to_vec()));
+        assert_eq!(names(&outputs), ["o.length", "o[0]", "o[1]"]);
+        assert_eq!(outputs["o.length"], Tensor::scalar(2i64));
+        let outputs = flat(Returned::Sequence(Vec::new()));
+        assert_eq!(
+            (names(&outputs), &outputs["o.length"]),
+            (vec!["o.length"], &Tensor::scalar(0i64))
+        );
+    }
+
+    #[test]
+    fn maps_are_sorted_by_key() {
+        let outputs = flat(map(&["b", "a"], &[1.0, 2.0]));
+        assert_eq!(names(&outputs), ["o.keys", "o.values"]);
+        assert_eq!(
+            (&outputs["o.keys"], &outputs["o.values"]),
+            (&strings(&["a", "b"]), &list(&[2.0, 1.0]))
+        );
+        let keys = Tensor::of(vec![3], &[7i64, -1, 3]).unwrap();
+        let outputs = flat(Returned::Map { keys, values: list(&[1.0, 2.0, 3.0]) });
+        assert_eq!(outputs["o.keys"].to_i64().unwrap(), [-1, 3, 7]);
+        assert_eq!(outputs["o.values"], list(&[2.0, 3.0, 1.0]));
+    }
+
+    #[test]
+    fn maps_of_the_same_keys_are_one_table() {
+        let rows = vec![map(&["b", "a"], &[1.0, 2.0]), map(&["a", "b"], &[3.0, 4.0])];
+        let outputs = flat(Returned::Sequence(rows));
+        assert_eq!(names(&outputs), ["o.keys", "o.values"]);
+        assert_eq!(outputs["o.values"], Tensor::of(vec![2, 2], &[2f32, 1.0, 3.0, 4.0]).unwrap());
+        let rows = vec![map(&["a"], &[1.0]), map(&["c"], &[3.0])];
+        let outputs = flat(Returned::Sequence(rows));
+        let all = ["o.length", "o[0].keys", "o[0].values", "o[1].keys", "o[1].values"];
+        assert_eq!(names(&outputs), all);
+    }
+
+    #[test]
+    fn an_optional_tells_whether_it_is_there() {
+        let there = flat(Returned::Optional(Some(Box::new(Returned::Tensor(list(&[1.0]))))));
+        assert_eq!(names(&there), ["o.present", "o"]);
+        let missing = flat(Returned::Optional(None));
+        assert_eq!(names(&missing), ["o.present"]);
+        assert_ne!(there["o.present"], missing["o.present"]);
+    }
+}
