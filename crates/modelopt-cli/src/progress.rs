@@ -12,6 +12,7 @@ pub(crate) struct Bar {
     shown: ProgressBar,
     step: &'static str,
     trials: usize,
+    quiet: bool,
 }
 
 impl Bar {
@@ -23,7 +24,7 @@ impl Bar {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(120));
-        Bar { shown: bar, step: "", trials: 0 }
+        Bar { shown: bar, step: "", trials: 0, quiet }
     }
 
     pub(crate) fn show(&mut self, event: &Progress) {
@@ -44,6 +45,15 @@ impl Bar {
                     format!("trial {}: {}: {sqnr}, {size}: {result}", self.trials, trial.what);
                 self.shown.println(show::plain(&line));
             }
+            Progress::Long { step, seconds } => {
+                let line = format!("{step} takes up to {}", duration(*seconds));
+                // Whoever reads a log waits, too.
+                if self.shown.is_hidden() && !self.quiet {
+                    eprintln!("{line}");
+                } else {
+                    self.shown.println(line);
+                }
+            }
             _ => {}
         }
     }
@@ -51,6 +61,11 @@ impl Bar {
     pub(crate) fn finish(&self) {
         self.shown.finish_and_clear();
     }
+}
+
+/// A time for people: in seconds, or in minutes from two on.
+fn duration(seconds: u64) -> String {
+    if seconds < 120 { format!("{seconds} s") } else { format!("{} minutes", seconds.div_ceil(60)) }
 }
 
 impl Drop for Bar {

@@ -122,6 +122,10 @@ pub struct RuntimeUsed {
     /// Why this one: asked for, the default, or the only one that runs the model.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// How it ran the candidate, where that is not as it would be run there: such as with its
+    /// 16-bit operators computed in float32 between roundings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub how: Option<String>,
 }
 
 /// Where it was measured; never a name of the host or its user.

@@ -198,6 +198,7 @@ pub(crate) fn settings(runtime: &RuntimeUsed) -> String {
     parts.extend(runtime.provider.as_ref().map(|provider| format!("on {provider}")));
     parts.extend(runtime.optimization.as_ref().map(|level| format!("optimization {level}")));
     parts.extend(runtime.library.as_ref().map(|library| format!("library {}", library.as_str())));
+    parts.extend(runtime.how.clone());
     parts.extend((!runtime.reason.is_empty()).then(|| runtime.reason.clone()));
     parts.join(", ")
 }

@@ -251,8 +251,8 @@ fn dynamic(
         .find(|&place| is_right(layer.weights[place].role))
         .ok_or("the weight is on the left, and integer kernels want it on the right")?;
     let weight = &layer.weights[place];
-    if weight.tensor.dtype() != DataType::FLOAT {
-        return Err(format!("DynamicQuantizeLinear takes float, not {}", weight.tensor.dtype()));
+    if weight.elem != DataType::FLOAT {
+        return Err(format!("DynamicQuantizeLinear takes float, not {}", weight.elem));
     }
     let version = model.opset(node.graph(), "").unwrap_or(0);
     if version < DYNAMIC_SINCE {

@@ -27,8 +27,10 @@ pub struct WeightUse {
     pub input: usize,
     /// The value that holds the constant.
     pub value: ValueId,
-    /// The constant.
+    /// The constant; where it is stored in 16 bits with a cast behind it, as it is stored.
     pub tensor: Arc<Tensor>,
+    /// Element type in which the node reads it.
+    pub elem: DataType,
     /// What the node does with it.
     pub role: Role,
 }
@@ -178,6 +180,10 @@ pub(crate) fn find(model: &Model, min_bytes: usize) -> Vec<Layer> {
     let mut names: HashMap<String, usize> = HashMap::new();
     for id in model.walk() {
         let name = node_name(model, id, &mut names);
+        if model.node(id).output(0).is_some_and(|value| stored_narrow(model, value).is_some()) {
+            // The layers are those that read what it makes.
+            continue;
+        }
         let weights = weights_of(model, id);
         let node = model.node(id);
         let is_layer = LAYERS.contains(&node.op.name.as_str());
@@ -233,12 +239,14 @@ fn weights_of(model: &Model, id: NodeId) -> Vec<WeightUse> {
     let mut weights = Vec::new();
     for (input, value) in node.inputs().iter().enumerate() {
         let Some(value) = value.map(|value| model.resolve(value)) else { continue };
-        if let Some(tensor) = constant_or_default(model, value)
+        let direct = constant_or_default(model, value).map(|tensor| (tensor.dtype(), tensor));
+        let found = direct.or_else(|| stored_narrow(model, value).map(|t| (DataType::FLOAT, t)));
+        if let Some((elem, tensor)) = found
             && tensor.dtype().is_float()
             && !tensor.is_empty()
         {
             let role = role(model, id, input, &tensor);
-            weights.push(WeightUse { input, value, tensor, role });
+            weights.push(WeightUse { input, value, tensor, elem, role });
         }
     }
     weights
@@ -255,6 +263,25 @@ pub(crate) fn sparse_weights(model: &Model, id: NodeId) -> Vec<(ValueId, u64)> {
         _ => None,
     };
     values.filter_map(sparse).collect()
+}
+
+/// The 16-bit constant that a float32 value is cast from.
+pub(crate) fn stored_narrow(model: &Model, value: ValueId) -> Option<Arc<Tensor>> {
+    let node = model.node(model.producer_node(value)?);
+    if !node.op.is("Cast") || model.value(value).elem() != Some(DataType::FLOAT) {
+        return None;
+    }
+    let tensor = model.constant(model.resolve(node.input(0)?))?;
+    matches!(tensor.dtype(), DataType::FLOAT16 | DataType::BFLOAT16).then_some(tensor)
+}
+
+/// Bytes of all constants that are stored in 16 bits.
+pub fn narrow_weight_bytes(model: &Model) -> u64 {
+    let narrow = |tensor: &Arc<Tensor>| {
+        matches!(tensor.dtype(), DataType::FLOAT16 | DataType::BFLOAT16)
+    };
+    let constants = model.values().filter_map(|value| model.constant(value)).filter(narrow);
+    constants.map(|tensor| tensor.byte_len() as u64).sum()
 }
 
 /// The constant of a value, or the default of an input that callers may override; the plan

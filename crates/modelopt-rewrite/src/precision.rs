@@ -3,22 +3,26 @@
 //! - [`form`] says what a node looks like in 16 bits, or why it must stay float32;
 //! - [`unsafe_ops`] and [`values`] say what should stay float32 for the sake of its numbers;
 //! - [`regions`] decides which nodes change, [`chains`] follows values through control flow;
-//! - [`convert`] carries it out.
+//! - [`storing`] lets nodes that stay float32 store their weights in 16 bits all the same;
+//! - [`convert`] carries it out;
+//! - [`emulate`](mod@emulate) computes what comes of it in float32.
 //!
 //! The plan has a line for each node that reads or makes float32.
 
 mod chains;
 mod convert;
+mod emulate;
 mod form;
 mod regions;
 mod rounding;
+mod storing;
 mod unsafe_ops;
 mod values;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use modelopt_graph::{Model, NodeId, Tensor, ValueId};
+use modelopt_graph::{DataType, Model, NodeId, Tensor, ValueId};
 use rayon::prelude::*;
 
 use crate::engine::{self, BrokenRewrite};
@@ -30,6 +34,7 @@ use crate::select;
 use form::Slot;
 use regions::Fate;
 
+pub use emulate::emulate;
 pub(crate) use form::available;
 pub(crate) use rounding::of_tensor;
 pub use rounding::{Rounding, rounding};
@@ -81,6 +86,7 @@ pub(crate) fn plan(model: &Model, to: Precision, options: &PlanOptions) -> Resul
         };
         plan.layers.push(line(model, id, names.get(&id).copied().unwrap_or(""), scheme, reason));
     }
+    storing::store(model, &mut plan, &refused, &named, to, options);
     if form::available(model, to).is_err() || !convert::has_float_interface(model) {
         plan.io = Interface::default();
     }
@@ -99,8 +105,10 @@ fn line(model: &Model, id: NodeId, name: &str, scheme: Scheme, reason: String) -
         .inputs()
         .iter()
         .flatten()
-        .filter_map(|&value| Some((value, model.constant(value)?)))
-        .filter(|(_, tensor)| tensor.dtype() == modelopt_graph::DataType::FLOAT)
+        .filter_map(|&value| {
+            let float = model.constant(value).filter(|t| t.dtype() == DataType::FLOAT);
+            Some((value, float.or_else(|| layers::stored_narrow(model, value))?))
+        })
         .collect();
     PlannedLayer {
         op: model.node(id).op.to_string(),

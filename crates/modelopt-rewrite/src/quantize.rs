@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use modelopt_graph::{GraphId, Model, Operand, Patch, Tensor, ValueId};
+use modelopt_graph::{DataType, GraphId, Model, Operand, Patch, Tensor, ValueId};
 use rayon::prelude::*;
 
 use crate::candidates::{Candidate, Look, candidates};
@@ -42,6 +42,8 @@ pub struct QuantizedWeight {
 /// A weight that is to be stored in another type, and all layers that will read it.
 struct Job<'a> {
     tensor: Arc<Tensor>,
+    /// Element type in which layers read it.
+    elem: DataType,
     /// Where the constant lives.
     home: GraphId,
     /// The layers that read it, with their schemes.
@@ -150,7 +152,12 @@ fn jobs<'a>(
         for weight in candidate.weights(scheme) {
             let Some(home) = model.home(weight.value) else { continue };
             jobs.entry(weight.value)
-                .or_insert_with(|| Job { tensor: weight.tensor.clone(), home, uses: Vec::new() })
+                .or_insert_with(|| Job {
+                    tensor: weight.tensor.clone(),
+                    elem: weight.elem,
+                    home,
+                    uses: Vec::new(),
+                })
                 .uses
                 .push((candidate, weight, scheme));
         }
@@ -239,13 +246,13 @@ fn rewrite(
                 dynamic::rewrite(model, candidate.layer.node, weight, &stored, activations);
             }
             (_, Role::GatherTable { axis }) => {
-                gather::rewrite(model, candidate.layer.node, axis, &stored, job.tensor.dtype());
+                gather::rewrite(model, candidate.layer.node, axis, &stored, job.elem);
             }
             _ => {}
         }
     }
     if !model.value(value).uses().is_empty() {
-        weights::rewrite(model, value, &stored, job.tensor.dtype());
+        weights::rewrite(model, value, &stored, job.elem);
     }
 }
 

@@ -57,6 +57,26 @@ pub trait Session: Send {
     }
 }
 
+impl<S: Session + ?Sized> Session for Box<S> {
+    fn run(&mut self, inputs: &IndexMap<String, Tensor>) -> Result<Outputs, RuntimeError> {
+        (**self).run(inputs)
+    }
+
+    fn left_out(&self) -> &[LeftOut] {
+        (**self).left_out()
+    }
+}
+
+impl<S: Session + ?Sized> Session for &mut S {
+    fn run(&mut self, inputs: &IndexMap<String, Tensor>) -> Result<Outputs, RuntimeError> {
+        (**self).run(inputs)
+    }
+
+    fn left_out(&self) -> &[LeftOut] {
+        (**self).left_out()
+    }
+}
+
 /// How a session runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

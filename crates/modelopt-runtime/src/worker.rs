@@ -58,6 +58,8 @@ pub struct Cost {
     /// Most memory that was resident, less what the process held before, in bytes; none where the
     /// system does not tell.
     pub peak_bytes: Option<u64>,
+    /// One run, the first, in milliseconds; none if nothing was run.
+    pub run_ms: Option<f64>,
 }
 
 /// The line before the tensors.
@@ -255,20 +257,22 @@ fn receive(described: Vec<Input>, from: &mut impl BufRead) -> io::Result<IndexMa
 fn attempt_here(trial: &Trial<'_>) -> Result<Cost, RuntimeError> {
     let runtime = runtime(trial.runtime, trial.library)?;
     let Some(model) = trial.model else {
-        return Ok(Cost { load_ms: 0.0, peak_bytes: None });
+        return Ok(Cost { load_ms: 0.0, peak_bytes: None, run_ms: None });
     };
     let before = memory("VmRSS:");
     let started = Instant::now();
     let mut session = runtime.prepare(model, trial.options)?;
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
+    let started = Instant::now();
     if let Some(inputs) = trial.inputs {
         session.run(inputs)?;
     }
+    let run_ms = trial.inputs.map(|_| started.elapsed().as_secs_f64() * 1e3);
     let peak = memory("VmHWM:");
     let peak_bytes = before.zip(peak).map(|(before, peak)| peak.saturating_sub(before));
     // What a runtime does when it lets go of a model is not the model's cost.
     std::mem::forget(session);
-    Ok(Cost { load_ms, peak_bytes })
+    Ok(Cost { load_ms, peak_bytes, run_ms })
 }
 
 /// A figure of `/proc/self/status`, in bytes.

@@ -1,6 +1,7 @@
 //! Latency of models on several runtimes, thread counts and sizes.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 use modelopt_graph::Model;
@@ -115,7 +116,7 @@ impl BenchRow {
         loaded: &Model,
         config: &Config,
     ) -> Result<Option<FoundInputs>, String> {
-        let subject = Subject::as_it_is(model);
+        let subject = Arc::new(Subject::as_it_is(model));
         let (Ground { mut bench, samples }, told) =
             ground(&subject, loaded, config).map_err(|error| error.without_path())?;
         self.runtime = bench.used.clone();

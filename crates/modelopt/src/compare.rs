@@ -1,6 +1,7 @@
 //! Parity, latency and size of any two models.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use modelopt_onnx as onnx;
 use modelopt_report as report;
@@ -52,13 +53,13 @@ pub fn compare(
         candidate_bytes: onnx::stored_size(candidate, &other)?,
     };
     progress(Progress::Step("preparing the original"));
-    let subject = Subject::new(original, &model, &[&other], config)?;
+    let subject = Arc::new(Subject::new(original, &model, &[&other], config)?);
     let copy = subject.copies().of_file(candidate)?;
     let (Ground { bench: mut target, samples }, told) = ground(&subject, &model, config)?;
     target.watch(&inferred, &samples)?;
     let path = copy.as_ref().map_or(candidate, Copy::path);
     let judged = judging::Candidate { path, casting: None, known: false };
-    let run = judging::run_both(&mut target, judged, &samples, config, progress)?;
+    let run = judging::run_somewhere(&mut target, judged, &samples, config, progress)?;
     if let Some(failure) = &run.failure {
         return Err(ErrorKind::Candidate(failure.clone()).into());
     }

@@ -5,6 +5,7 @@
 //! while running, so that a cause that is not their fault is not met over and over again.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
@@ -108,7 +109,7 @@ impl From<Option<FoundInputs>> for Told {
 
 /// The original running in the target, on the user's samples, or on invented ones that it runs on.
 pub(crate) fn ground<'a>(
-    original: &Subject,
+    original: &Arc<Subject>,
     model: &Model,
     config: &'a Config,
 ) -> Result<(Ground<'a>, Told), Error> {

@@ -1,6 +1,7 @@
 //! Runs both models in every runtime that was asked for, and judges what the target says.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use modelopt_report as report;
 use modelopt_runtime::worker::Cost;
@@ -32,12 +33,10 @@ pub(crate) struct Candidate<'a> {
 impl Candidate<'_> {
     fn ready(&self, bench: &Bench<'_>, samples: &[Sample]) -> Result<Ready, RuntimeError> {
         if self.known {
-            return Ok(Ready { session: bench.prepare(self.path)?, cost: None });
+            return Ok(Ready { session: bench.prepare(self.path)?, cost: None, how: None });
         }
         let Some(casting) = self.casting else { return bench.ready(self.path, samples) };
-        let first = casting.samples(samples.get(..1).unwrap_or_default());
-        let ready = bench.ready(self.path, &first)?;
-        Ok(Ready { session: casting.clone().around(ready.session), ..ready })
+        bench.ready(self.path, &casting.samples(samples.get(..1).unwrap_or_default()))
     }
 
     /// The candidate with the values that are judged beside its outputs, if there are any.
@@ -48,11 +47,38 @@ impl Candidate<'_> {
         }
         // What cannot be written is judged by its outputs alone.
         let Ok(copy) = witness::copy_of(self.path, names) else { return Ok(None) };
-        let session = bench.prepare(copy.path())?;
-        Ok(Some(match self.casting {
-            Some(casting) => casting.clone().around(session),
-            None => session,
-        }))
+        bench.prepare(copy.path()).map(Some)
+    }
+}
+
+/// A run of the candidate that takes longer than this, in milliseconds, and so many times longer
+/// than one of the original, is not waited for where another runtime may do better.
+const ABSURD: (f64, f64) = (1000.0, 10.0);
+
+/// What is absurd about how long the candidate takes, if anything.
+fn absurdity(original: Option<Cost>, candidate: Option<Cost>) -> Option<String> {
+    let (before, after) = (original?.run_ms?, candidate?.run_ms?);
+    (after > ABSURD.0 && after > before * ABSURD.1)
+        .then(|| format!("the candidate took {:.0} ms there, the original {before:.0}", after))
+}
+
+/// Both models in one runtime, or, where nobody named it, in the first of several in which the
+/// candidate runs, and in reasonable time.
+pub(crate) fn run_somewhere(
+    bench: &mut Bench<'_>,
+    candidate: Candidate<'_>,
+    samples: &[Sample],
+    config: &Config,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<report::Run, Error> {
+    let mut first = None;
+    loop {
+        let run = run_both(bench, candidate, samples, config, progress)?;
+        let Some(failure) = run.failure.clone() else { return Ok(run) };
+        let first = first.get_or_insert(run);
+        if !bench.moves_on(samples, &failure) {
+            return Ok(first.clone());
+        }
     }
 }
 
@@ -79,6 +105,13 @@ pub(crate) fn run_both(
             return Ok(run);
         }
     };
+    if let Some(absurd) = absurdity(bench.cost, ready.cost)
+        && bench.moves_on(samples, &absurd)
+    {
+        drop(ready);
+        return run_both(bench, candidate, samples, config, progress);
+    }
+    run.runtime.how = ready.how.map(str::to_owned).or(run.runtime.how);
     run.candidate = ready.cost.filter(|_| config.measure_latency).and_then(footprint);
     progress(Progress::Step("comparing"));
     let mut shown = match candidate.shown(bench) {
@@ -88,14 +121,16 @@ pub(crate) fn run_both(
             return Ok(run);
         }
     };
-    let session = shown.as_mut().unwrap_or(&mut ready.session);
+    let mut seen = |done, total| progress(Progress::Part { done, total });
+    let session = shown.as_mut().unwrap_or(&mut ready.session).as_mut();
     let (mut references, profile, _) = bench.judging(samples);
-    let compared = modelopt_validate::compare(
-        &mut references,
-        session.as_mut(),
-        &profile,
-        &mut |done, total| progress(Progress::Part { done, total }),
-    );
+    let compared = match candidate.casting {
+        Some(casting) => {
+            let mut cast = casting.clone().around(session);
+            modelopt_validate::compare(&mut references, &mut cast, &profile, &mut seen)
+        }
+        None => modelopt_validate::compare(&mut references, session, &profile, &mut seen),
+    };
     match compared {
         Ok(parity) => run.parity = Some(parity),
         Err(CompareError::Run { side: Side::Candidate, sample, source }) => {
@@ -104,15 +139,21 @@ pub(crate) fn run_both(
         }
         Err(error) => return Err(error.into()),
     }
-    if let (true, Some(sample)) = (config.measure_latency, samples.first()) {
+    // What is not run as it will be has no time of its own.
+    let measures = config.measure_latency && ready.how.is_none();
+    if let (true, Some(sample)) = (measures, samples.first()) {
         progress(Progress::Step("measuring latency"));
-        let latency = compare_latency(
-            bench.original.as_mut(),
-            ready.session.as_mut(),
-            &sample.inputs,
-            config.threads,
-            &config.latency,
-        )?;
+        let (original, inputs) = (bench.original.as_mut(), &sample.inputs);
+        let (threads, options) = (config.threads, &config.latency);
+        let latency = match candidate.casting {
+            Some(casting) => {
+                let mut called = casting.called(ready.session.as_mut(), inputs);
+                compare_latency(original, &mut called, inputs, threads, options)?
+            }
+            None => {
+                compare_latency(original, ready.session.as_mut(), inputs, threads, options)?
+            }
+        };
         run.latency = Some(latency);
     }
     Ok(run)
@@ -121,7 +162,7 @@ pub(crate) fn run_both(
 /// Both models in the runtimes that were named behind the target, one after the other. A runtime
 /// that cannot run the original is a run with a failure.
 pub(crate) fn run_others(
-    original: &Subject,
+    original: &Arc<Subject>,
     candidate: Candidate<'_>,
     samples: &[Sample],
     config: &Config,

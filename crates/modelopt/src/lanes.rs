@@ -45,7 +45,7 @@ impl Lanes {
     fn add(&mut self, place: &Place<'_>) -> Result<(), String> {
         let session = place.prepare(&self.path).map_err(|error| run::without_path(&error))?;
         self.sessions.push(match &self.casting {
-            Some(casting) => casting.clone().around(session),
+            Some(casting) => Box::new(casting.clone().around(session)),
             None => session,
         });
         Ok(())

@@ -20,6 +20,7 @@ mod casting;
 mod compare;
 mod config;
 mod demand;
+mod emulation;
 mod error;
 mod ground;
 mod hint;
@@ -29,6 +30,7 @@ mod lanes;
 mod measure;
 mod observe;
 mod optimize;
+mod patience;
 mod planning;
 mod provenance;
 mod prover;
@@ -76,6 +78,13 @@ pub enum Progress {
     },
     /// A search ran and judged a plan.
     Trial(Box<report::Trial>),
+    /// What comes next takes long.
+    Long {
+        /// What comes.
+        step: &'static str,
+        /// How long it takes at most, by what the first run took.
+        seconds: u64,
+    },
 }
 
 /// Version of this library.

@@ -1,6 +1,7 @@
 //! From one file to another: the whole way, with the gate at its end.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use modelopt_graph::Model;
@@ -18,6 +19,7 @@ use crate::error::Error;
 use crate::ground::FoundInputs;
 use crate::judging::{self, Candidate};
 use crate::measure::{self, Cache};
+use crate::patience::Patience;
 use crate::planning::{self, Notes};
 use crate::provenance;
 use crate::prover::{self, Prover};
@@ -120,10 +122,10 @@ impl<'a> Search<'a> {
         progress(Progress::Step("planning"));
         let prepared = transform::prepared(&original, config)?;
         let runs = config.enforcement != Enforcement::None;
-        let subject = match runs {
+        let subject = Arc::new(match runs {
             true => Subject::new(input, &original, &[], config)?,
             false => Subject::as_it_is(input),
-        };
+        });
         let mut warnings = Vec::new();
         let mut cache = Cache::open(config.measure_cache.as_deref());
         let runs = runs
@@ -228,12 +230,15 @@ pub fn optimize(
     Search::new(config).run(input, output, progress)
 }
 
+/// How many trials are made however long they take.
+const FEWEST_TRIALS: usize = 4;
+
 /// How often layers that turned out slow are moved, and the rest searched again.
 const MOST_ROUNDS: usize = 2;
 
 /// What does not change from one candidate to the next.
 struct Job<'a> {
-    subject: &'a Subject,
+    subject: &'a Arc<Subject>,
     output: &'a Path,
     config: &'a Config,
     original: &'a Model,
@@ -275,10 +280,16 @@ impl Job<'_> {
         if !self.config.searches() || start.changed() == 0 {
             return start.clone();
         }
+        let (patience, wanted) =
+            (Patience::of(bench, self.config), self.config.search.max_trials);
+        let runs_each = samples.len() as f64;
+        let allowed = patience.allowed(wanted, FEWEST_TRIALS, runs_each);
+        searched.warnings.extend(patience.warning(wanted, allowed));
+        patience.announce("searching for a plan", allowed as f64 * runs_each, progress);
         let prover = Prover::new(self.prepared, samples, bench, None);
         let searcher =
             Searcher::new(prover, self.config, self.budget, self.original_bytes, progress);
-        let found = searcher.run(start, used);
+        let found = searcher.run(start, used + wanted - allowed);
         searched.trials.extend(found.trials);
         searched.end = Some(found.end);
         searched.passes = found.passes;
@@ -414,6 +425,10 @@ fn kept_unproven(transformed: &Transformed) -> Option<String> {
 fn unchanged_warning(transformed: &Transformed) -> Option<String> {
     let layers = transformed.plan.layers.len();
     transformed.unchanged.then(|| match layers {
+        _ if transformed.plan.layers.iter().any(|l| l.reason == transform::NARROW_ALREADY) => {
+            let why = transform::NARROW_ALREADY;
+            format!("nothing to do: {why}; the model is emitted as it is")
+        }
         0 => "nothing to do: the model has no float weights; it is emitted as it is".to_owned(),
         1 => "nothing to do: the only layer is kept; the model is emitted as it is".to_owned(),
         _ => format!("nothing to do: all {layers} layers are kept; the model is emitted as it is"),
@@ -440,7 +455,7 @@ impl Outcome {
                     .to_owned(),
             );
         }
-        let target = judging::run_both(bench, candidate, samples, config, progress)?;
+        let target = judging::run_somewhere(bench, candidate, samples, config, progress)?;
         self.warnings.extend(target.failure.clone());
         self.warnings.extend(bench.left_out());
         let verdict = judging::verdict(Some(&target), self.size, config);

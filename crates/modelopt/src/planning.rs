@@ -2,12 +2,14 @@
 //! and what rounding does to its outputs.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use modelopt_graph::Model;
-use modelopt_onnx as onnx;
+use modelopt_onnx::{self as onnx, SaveOptions, Staged};
 use modelopt_report as report;
 use modelopt_rewrite::{self as rewrite, Plan, Scheme};
+use modelopt_runtime::Sample;
 
 use crate::Progress;
 use crate::budget::{Budget, Stop};
@@ -18,9 +20,10 @@ use crate::error::{Error, ErrorKind};
 use crate::ground::{Told, ground};
 use crate::measure::{self, Cache};
 use crate::observe;
+use crate::patience::Patience;
 use crate::prover::Prover;
 use crate::repair::{Patient, is_sixteen};
-use crate::run::{self, Ground};
+use crate::run::{self, Bench, Ground};
 use crate::search;
 use crate::sensitivity;
 use crate::subject::Subject;
@@ -83,9 +86,25 @@ pub(crate) fn informed(
         return Ok(plan);
     }
     let casting = plan.io.precision().map(|to| Casting::of(original, to));
+    let first = casting.as_ref().map(|casting| casting.samples(samples));
+    accommodate(prepared, &plan, first.as_deref().unwrap_or(samples), bench);
+    let patience = Patience::of(bench, config);
     let prover = Prover::new(prepared, samples, bench, casting.as_ref());
-    let patient = Patient { plan: &plan, limits: &config.gate, prover };
+    let patient = Patient { plan: &plan, limits: &config.gate, prover, patience };
     patient.repair(progress).apply(prepared, plan.clone())
+}
+
+/// Lets the bench move on to where what a plan makes of the model runs.
+fn accommodate(prepared: &Model, plan: &Plan, samples: &[Sample], bench: &mut Bench<'_>) {
+    let mut model = prepared.clone();
+    let Ok(folder) = tempfile::tempdir() else { return };
+    // Whatever is wrong here is told when the candidate is made.
+    if rewrite::apply(&mut model, plan).is_ok()
+        && let Ok(staged) =
+            Staged::write(&model, &folder.path().join("trial.onnx"), SaveOptions::default())
+    {
+        bench.accommodate(staged.path(), samples);
+    }
 }
 
 fn measure_layers(
@@ -135,7 +154,7 @@ pub fn rank(
     let original = onnx::load(input)?;
     let prepared = transform::prepared(&original, config)?;
     let plan = transform::planned(&prepared, config, &Hints::default())?;
-    let subject = Subject::new(input, &original, &[], config)?;
+    let subject = Arc::new(Subject::new(input, &original, &[], config)?);
     let (Ground { mut bench, samples }, told) =
         survey(&subject, &original, &prepared, config, progress)?;
     let runtime = bench.used.clone();
@@ -150,7 +169,7 @@ pub fn rank(
 /// The original, running in the target, if it is one that can be run, and what is to be told of its
 /// samples.
 pub(crate) fn survey<'a>(
-    subject: &Subject,
+    subject: &Arc<Subject>,
     original: &Model,
     prepared: &Model,
     config: &'a Config,

@@ -14,6 +14,7 @@ use modelopt_validate::{Limits, Parity};
 
 use crate::Progress;
 use crate::error::Error;
+use crate::patience::Patience;
 use crate::prover::{Prover, noise, worst_sqnr};
 
 /// How often parts are run to find what must go, at most, and at least. Counted, not timed, so that
@@ -83,6 +84,7 @@ pub(crate) struct Patient<'a, 'b> {
     pub(crate) plan: &'a Plan,
     pub(crate) limits: &'a Limits,
     pub(crate) prover: Prover<'a, 'b>,
+    pub(crate) patience: Patience,
 }
 
 /// A repair under way.
@@ -133,6 +135,10 @@ impl Repair<'_, '_> {
     fn fit(&mut self, mut parts: Vec<Part>, mut worst: Worst, limit: f64) -> Vec<Part> {
         let weights: u64 = self.patient.plan.layers.iter().map(|layer| layer.bytes).sum();
         let most = (MOST_BYTES / weights.max(1)).clamp(FEWEST_RUNS, MOST_RUNS);
+        let patience = self.patient.patience;
+        // Making a part and loading it takes about as long as running it.
+        let most = patience.allowed(most as usize, FEWEST_RUNS as usize, 2.0) as u64;
+        patience.announce("looking for what must stay float32", most as f64 * 2.0, self.progress);
         self.runs_left = most;
         let allowed = noise(limit);
         let mut budget = allowed * SHARE;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use modelopt_graph::Model;
+use modelopt_onnx as onnx;
 use modelopt_report as report;
 use modelopt_runtime::worker::{Cost, Trial};
 use modelopt_runtime::{
@@ -13,9 +14,25 @@ use modelopt_runtime::{
 use modelopt_validate::{Kept, Origins, Profile, References};
 
 use crate::config::{Config, RuntimeChoice};
+use crate::emulation::{self, StandIn};
 use crate::error::{Error, ErrorKind};
 use crate::subject::{Copies, Subject};
 use crate::witness;
+
+/// Where models are run if nobody says where.
+const EMBEDDED: [RuntimeKind; 2] = [RuntimeKind::Tract, RuntimeKind::Rten];
+
+/// Models from this size on are tried in rten first, in bytes: it runs them two to seven times faster
+/// than tract, which knows more operators. That goes by size and not by time, so that the same model
+/// is proven in the same place on any machine.
+const LARGE: u64 = 2 << 20;
+
+/// The embedded runtimes in the order in which a model is tried in them.
+fn embedded(model: &Path) -> [RuntimeKind; 2] {
+    let [first, second] = EMBEDDED;
+    let bytes = onnx::load(model).and_then(|loaded| onnx::stored_size(model, &loaded));
+    if bytes.is_ok_and(|bytes| bytes >= LARGE) { [second, first] } else { [first, second] }
+}
 
 /// A runtime with the original loaded and seen to run.
 pub(crate) struct Bench<'a> {
@@ -28,6 +45,12 @@ pub(crate) struct Bench<'a> {
     /// What the original costs a process of its own, if a child tried it.
     pub(crate) cost: Option<Cost>,
     place: Place<'a>,
+    /// The original, to be run elsewhere.
+    subject: Arc<Subject>,
+    /// The same with its types, if it is watched.
+    watching: Option<Model>,
+    /// Runtimes that were tried by default, and the one that is used.
+    tried: Vec<RuntimeKind>,
 }
 
 /// Where validation starts: the target with the original running in it.
@@ -45,12 +68,16 @@ pub(crate) struct Place<'a> {
     /// How models are run here.
     pub(crate) copies: Copies,
     config: &'a Config,
+    /// Whether what computes in 16 bits is run in float32 between roundings.
+    emulates: bool,
 }
 
 /// A model that is ready to run.
 pub(crate) struct Ready {
     pub(crate) session: Box<dyn Session>,
     pub(crate) cost: Option<Cost>,
+    /// How it runs, where that is not as it would be run there.
+    pub(crate) how: Option<&'static str>,
 }
 
 impl<'a> Place<'a> {
@@ -71,12 +98,31 @@ impl<'a> Place<'a> {
             })?;
         }
         let runtime = runtime(kind, library.as_deref())?;
-        Ok(Place { kind, runtime, library, options, copies: copies.clone(), config })
+        // Who names a runtime wants to know what its own kernels give.
+        let emulates = config.runtime == RuntimeChoice::Auto
+            && !config.judge_latency_anywhere
+            && EMBEDDED.contains(&kind);
+        let copies = copies.clone();
+        Ok(Place { kind, runtime, library, options, copies, config, emulates })
+    }
+
+    /// What is run in place of a model, if it is not run itself.
+    fn stand_in(&self, model: &Path) -> Result<Option<StandIn>, RuntimeError> {
+        if !self.emulates {
+            return Ok(None);
+        }
+        StandIn::of(model, self.kind).map_err(|message| RuntimeError::Load {
+            runtime: self.runtime.name(),
+            path: model.to_owned(),
+            message,
+        })
     }
 
     /// Loads a model and runs it on the first sample: first in a child, if there may be one.
     fn ready(&self, model: &Path, samples: &[Sample]) -> Result<Ready, RuntimeError> {
         let inputs = samples.first().map(|sample| &sample.inputs);
+        let stand_in = self.stand_in(model)?;
+        let model = stand_in.as_ref().map_or(model, StandIn::path);
         let trial = Trial {
             runtime: self.kind,
             library: self.library.as_deref(),
@@ -90,12 +136,13 @@ impl<'a> Place<'a> {
         if let (None, Some(inputs)) = (cost, inputs) {
             session.run(inputs)?;
         }
-        Ok(Ready { session, cost })
+        Ok(Ready { session, cost, how: stand_in.map(|_| emulation::HOW) })
     }
 
     /// Loads a model that was made from one that runs, without a child.
     pub(crate) fn prepare(&self, model: &Path) -> Result<Box<dyn Session>, RuntimeError> {
-        self.runtime.prepare(model, &self.options)
+        let stand_in = self.stand_in(model)?;
+        self.runtime.prepare(stand_in.as_ref().map_or(model, StandIn::path), &self.options)
     }
 
     /// How many runs fit beside each other on this machine.
@@ -117,6 +164,7 @@ impl<'a> Place<'a> {
             optimization: choice.then(|| self.options.optimization.name().to_owned()),
             threads: self.options.threads,
             reason,
+            how: None,
         }
     }
 }
@@ -124,23 +172,28 @@ impl<'a> Place<'a> {
 impl<'a> Bench<'a> {
     pub(crate) fn new(
         kind: RuntimeKind,
-        original: &Subject,
+        original: &Arc<Subject>,
         samples: &[Sample],
         config: &'a Config,
         reason: &str,
     ) -> Result<Self, RuntimeError> {
         let place = Place::new(kind, original.copies(), config)?;
         let ready = place.ready(original.path(), samples);
-        let Ready { session, cost } = ready.map_err(|error| error.about(original.file()))?;
-        let used = place.used(reason.to_owned());
+        let ready = ready.map_err(|error| error.about(original.file()))?;
+        let Ready { session, cost, how } = ready;
+        let used =
+            report::RuntimeUsed { how: how.map(str::to_owned), ..place.used(reason.to_owned()) };
         Ok(Bench {
             original: original.named(session),
             watched: None,
             kept: Kept::default(),
             profile: Arc::default(),
+            watching: None,
             used,
             cost,
             place,
+            subject: Arc::clone(original),
+            tried: vec![kind],
         })
     }
 
@@ -148,6 +201,7 @@ impl<'a> Bench<'a> {
     /// the original with its types inferred. Values that are judged beside outputs are shown by a
     /// copy of it, if that runs.
     pub(crate) fn watch(&mut self, model: &Model, samples: &[Sample]) -> Result<(), Error> {
+        self.watching = Some(model.clone());
         let mut origins = Origins::of(model);
         if !origins.witnesses().is_empty() {
             match self.show(model, origins.witnesses(), samples) {
@@ -202,6 +256,49 @@ impl<'a> Bench<'a> {
         (references, Arc::clone(&self.profile), &self.place)
     }
 
+    /// Goes on in another way after `why` a model could not be run here: with 16 bits emulated, or,
+    /// where nobody named this runtime, in another one, the original too. Says whether there was one.
+    pub(crate) fn moves_on(&mut self, samples: &[Sample], why: &str) -> bool {
+        let config = self.place.config;
+        let named = config.runtime != RuntimeChoice::Auto;
+        // Whoever names ONNX Runtime means its kernels.
+        let may_emulate = !named || EMBEDDED.contains(&self.place.kind);
+        if !self.place.emulates && may_emulate {
+            self.place.emulates = true;
+            return true;
+        }
+        if named {
+            return false;
+        }
+        let reason = format!("taken over from {}: {why}", self.used.name);
+        for kind in embedded(self.subject.path()).into_iter().chain([RuntimeKind::Onnxruntime]) {
+            if self.tried.contains(&kind) {
+                continue;
+            }
+            self.tried.push(kind);
+            if let Ok(mut next) = Bench::new(kind, &self.subject, samples, config, &reason) {
+                next.tried.clone_from(&self.tried);
+                if let Some(model) = &self.watching
+                    && next.watch(model, samples).is_err()
+                {
+                    continue;
+                }
+                *self = next;
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Moves on until a model that is to be judged runs, if it does anywhere.
+    pub(crate) fn accommodate(&mut self, model: &Path, samples: &[Sample]) {
+        while let Err(error) = self.place.ready(model, samples) {
+            if !self.moves_on(samples, &without_path(&error)) {
+                return;
+            }
+        }
+    }
+
     /// Loads another model into the same runtime, after a child survived it.
     pub(crate) fn ready(&self, model: &Path, samples: &[Sample]) -> Result<Ready, RuntimeError> {
         self.place.ready(model, samples)
@@ -251,9 +348,10 @@ pub(crate) fn samples(model: &Model, config: &Config) -> Result<FittingSamples, 
 }
 
 /// The target with the original running in it: the first runtime that was named, or of the
-/// embedded ones the first that runs it, but for those that are left out.
+/// embedded ones the first that runs it and returns all of its outputs, but for those that are left
+/// out; an ONNX Runtime that is found where none does.
 pub(crate) fn target<'a>(
-    original: &Subject,
+    original: &Arc<Subject>,
     samples: &[Sample],
     config: &'a Config,
     left_out: &[&str],
@@ -266,15 +364,21 @@ pub(crate) fn target<'a>(
     let mut failures: Vec<RuntimeError> = Vec::new();
     // What runs the original, but cannot return all of its outputs.
     let mut partial: Option<Bench<'_>> = None;
-    let kinds = [RuntimeKind::Tract, RuntimeKind::Rten];
-    for kind in kinds.into_iter().filter(|kind| !left_out.contains(&kind.name())) {
-        let reason = match (failures.first(), &partial) {
-            (Some(failure), _) => without_path(failure),
-            (None, Some(bench)) => format!("{} cannot return all outputs", bench.used.name),
-            (None, None) => "the default, and it runs the original".to_owned(),
+    let mut tried = Vec::new();
+    let found =
+        find_onnxruntime(&config.library_search()).is_ok().then_some(RuntimeKind::Onnxruntime);
+    let kinds = embedded(original.path()).into_iter().chain(found);
+    for kind in kinds.filter(|kind| !left_out.contains(&kind.name())) {
+        let reason = match (failures.as_slice(), &partial) {
+            ([], None) => "the default, and it runs the original".to_owned(),
+            ([], Some(bench)) => format!("{} cannot return all outputs", bench.used.name),
+            (failures, _) => failures.iter().map(without_path).collect::<Vec<_>>().join("; "),
         };
+        tried.push(kind);
         match Bench::new(kind, original, samples, config, &reason) {
-            Ok(bench) if bench.original.left_out().is_empty() => return Ok(bench),
+            Ok(bench) if bench.original.left_out().is_empty() => {
+                return Ok(Bench { tried, ..bench });
+            }
             Ok(bench) => partial = partial.or(Some(bench)),
             Err(failure) => failures.push(failure),
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use modelopt_graph::{Model, ValueId, infer};
 use modelopt_rewrite::{
-    self as rewrite, Interface, MeasuredLayer, Plan, Preparation, QuantizedWeight,
+    self as rewrite, Interface, MeasuredLayer, Plan, Preparation, QuantizedWeight, Scheme,
 };
 
 use crate::config::Config;
@@ -106,7 +106,34 @@ pub(crate) fn rewritten(
     }
     let mut candidate = prepared.clone();
     let weights = rewrite::apply(&mut candidate, &plan)?;
+    if !config.freeze_inputs && !changes_io && has_nothing_to_shrink(original, &plan, &weights) {
+        let (model, weights) = (original.clone(), Vec::new());
+        return Ok(Transformed { model, plan: left_alone(plan), weights, unchanged: true });
+    }
     Ok(Transformed { model: candidate, plan, weights, unchanged })
+}
+
+/// A plan for 16 bits that makes weights smaller by less than this share of those that are of 16 bits
+/// already has nothing to do.
+const WORTHWHILE: f64 = 0.02;
+
+/// Why a plan for 16 bits that shrinks nothing is not carried out.
+pub(crate) const NARROW_ALREADY: &str = "the weights are 16-bit already";
+
+fn left_alone(mut plan: Plan) -> Plan {
+    for line in plan.layers.iter_mut().filter(|line| line.scheme != Scheme::Keep) {
+        line.scheme = Scheme::Keep;
+        line.reason = NARROW_ALREADY.to_owned();
+    }
+    plan
+}
+
+/// Whether a plan for 16 bits finds the weights in 16 bits already.
+fn has_nothing_to_shrink(original: &Model, plan: &Plan, weights: &[QuantizedWeight]) -> bool {
+    let sixteen = plan.layers.iter().all(|line| !line.scheme.is_int8());
+    let saved: u64 = weights.iter().map(|w| w.bytes_before.saturating_sub(w.bytes_after)).sum();
+    let narrow = rewrite::narrow_weight_bytes(original);
+    sixteen && narrow > 0 && (saved as f64) < narrow as f64 * WORTHWHILE
 }
 
 #[cfg(test)]

@@ -63,8 +63,9 @@ pub(super) fn ran(runtime: &RuntimeUsed, samples: Samples) -> String {
     };
     let library = runtime.library.as_ref();
     let library = library.map_or(String::new(), |file| format!(" ({})", cell(file.as_str())));
+    let how = runtime.how.as_ref().map_or(String::new(), |how| format!(", {}", cell(how)));
     let line = format!(
-        "\n  ran in {}{library} with {threads} on {} {kind} sample{}\n",
+        "\n  ran in {}{library}{how} with {threads} on {} {kind} sample{}\n",
         name(runtime),
         samples.count,
         plural(samples.count),

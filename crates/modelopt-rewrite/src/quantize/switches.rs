@@ -75,7 +75,7 @@ pub(crate) fn errors(model: &Model, plan: &Plan) -> Vec<WeightError> {
     jobs.par_iter()
         .filter_map(|(&value, job)| {
             let int8 = job.uses.iter().all(|(_, _, scheme)| scheme.is_int8());
-            let fits = int8 && job.tensor.dtype() == DataType::FLOAT;
+            let fits = int8 && job.elem == DataType::FLOAT;
             let quantized = fits.then(|| quantize_weight(job, plan.numerics)).flatten()?;
             let rounded = quantized.dequantized()?;
             let numbers = job.tensor.to_f32()?;
@@ -85,7 +85,12 @@ pub(crate) fn errors(model: &Model, plan: &Plan) -> Vec<WeightError> {
                 .iter()
                 .filter_map(|(candidate, _, _)| places.get(candidate.layer.name.as_str()).copied())
                 .collect();
-            Some(WeightError { value, tensor: job.tensor.clone(), error, layers })
+            let tensor = if job.tensor.dtype() == DataType::FLOAT {
+                job.tensor.clone()
+            } else {
+                Arc::new(Tensor::of(job.tensor.shape().to_vec(), &numbers).ok()?)
+            };
+            Some(WeightError { value, tensor, error, layers })
         })
         .collect()
 }

@@ -1,0 +1,166 @@
+//! What stays float32 in a model that computes in 16 bits still has its weights stored in them:
+//!
+//! ```text
+//! y = Attention(x, W)      com.microsoft
+//!   =>
+//! y = Attention(x, Cast<to = float>(W_fp16))
+//! ```
+//!
+//! as `fp16-weights` and `bf16-weights` do, which cost no time.
+
+use std::collections::{HashMap, HashSet};
+
+use modelopt_graph::{Model, NodeId, ValueId};
+
+use crate::candidates::{Candidate, Look, candidates};
+use crate::layers::Layer;
+use crate::plan::{Plan, Precision, Scheme};
+use crate::rules::PlanOptions;
+
+/// The scheme that only stores weights in a type.
+fn stored_in(to: Precision) -> Scheme {
+    match to {
+        Precision::Fp16 => Scheme::Fp16Weights,
+        Precision::Bf16 => Scheme::Bf16Weights,
+    }
+}
+
+/// Lets the lines that are kept store their weights in 16 bits, where that is possible and everybody
+/// else who reads them agrees. What the user left out is left alone.
+pub(super) fn store(
+    model: &Model,
+    plan: &mut Plan,
+    refused: &HashMap<NodeId, String>,
+    named: &[Layer],
+    to: Precision,
+    options: &PlanOptions,
+) {
+    let scheme = stored_in(to);
+    let kept: HashSet<&str> = plan
+        .layers
+        .iter()
+        .filter(|line| line.scheme == Scheme::Keep && line.bytes > 0)
+        .map(|line| line.name.as_str())
+        .collect();
+    if kept.is_empty() {
+        return;
+    }
+    let refused: HashSet<&str> = named
+        .iter()
+        .filter(|layer| refused.contains_key(&layer.node))
+        .map(|layer| layer.name.as_str())
+        .collect();
+    let look =
+        Look::new([scheme], options.min_weight_bytes, options.precision.min_rounding_sqnr_db);
+    let candidates = candidates(model, &look);
+    let computing: HashSet<&str> = plan
+        .layers
+        .iter()
+        .filter(|line| line.scheme.computes_in() == Some(to))
+        .map(|line| line.name.as_str())
+        .collect();
+    let mut storing: HashSet<usize> = (0..candidates.len())
+        .filter(|&at| {
+            let name = candidates[at].layer.name.as_str();
+            kept.contains(name)
+                && !refused.contains(name)
+                && candidates[at].possible(scheme).is_ok()
+        })
+        .collect();
+    // A layer that drops out may take others with it, so this goes on until none does.
+    loop {
+        let needed = needed_in_float(&candidates, scheme, &storing, &computing);
+        let disagrees = |at: &usize| {
+            candidates[*at].weights(scheme).any(|weight| needed.contains(&weight.value))
+        };
+        let out: Vec<usize> = storing.iter().copied().filter(disagrees).collect();
+        if out.is_empty() {
+            break;
+        }
+        for at in out {
+            storing.remove(&at);
+        }
+    }
+    let stored: HashSet<String> =
+        storing.into_iter().map(|at| candidates[at].layer.name.clone()).collect();
+    for line in plan.layers.iter_mut().filter(|line| stored.contains(&line.name)) {
+        line.scheme = scheme;
+        line.reason = format!("{}; its weights are stored in {}", line.reason, to.dtype());
+    }
+}
+
+/// The weights that somebody reads who neither stores nor computes in 16 bits.
+fn needed_in_float(
+    candidates: &[Candidate],
+    scheme: Scheme,
+    storing: &HashSet<usize>,
+    computing: &HashSet<&str>,
+) -> HashSet<ValueId> {
+    let mut needed = HashSet::new();
+    for (at, candidate) in candidates.iter().enumerate() {
+        if computing.contains(candidate.layer.name.as_str()) {
+            continue;
+        }
+        let stored: HashSet<ValueId> = match storing.contains(&at) {
+            true => candidate.weights(scheme).map(|weight| weight.value).collect(),
+            false => HashSet::new(),
+        };
+        let read = candidate.layer.weights.iter().map(|weight| weight.value);
+        needed.extend(read.filter(|value| !stored.contains(value)));
+    }
+    needed
+}
+
+#[cfg(test)]
+mod tests {
+    use modelopt_graph::DataType;
+
+    use super::*;
+    use crate::select::Pattern;
+    use crate::testing::{Build, float, noise, options};
+
+    /// A transposed filter bank that adds up too much for float16, and a product behind it.
+    fn held_back() -> (Build, ValueId, ValueId) {
+        let mut b = Build::new(17);
+        let x = b.input("x", float(&[1, 64]));
+        let table = b.weight("table", &[64, 64], &noise(4096, 1));
+        let w = b.weight("W", &[64, 64], &noise(4096, 2));
+        let c = b.node("CumSum", &[x, x], &[]);
+        let p = b.node("Pow", &[table, c], &[]);
+        let y = b.node("MatMul", &[p, w], &[]);
+        b.output(y, float(&[64, 64]));
+        (b, table, w)
+    }
+
+    #[test]
+    fn what_stays_float32_stores_its_weights() {
+        let (mut b, table, w) = held_back();
+        let plan = b.quantized(&options(Scheme::Fp16));
+        let line = plan.layers.iter().find(|line| line.op == "Pow").unwrap();
+        assert_eq!(line.scheme, Scheme::Fp16Weights);
+        assert!(line.reason.ends_with("its weights are stored in float16"), "{line:?}");
+        assert!(b.maker(table).op.is("Cast"));
+        assert_eq!(b.model.value(w).elem(), Some(DataType::FLOAT16));
+    }
+
+    #[test]
+    fn what_the_user_leaves_out_is_left_alone() {
+        let (mut b, table, _) = held_back();
+        let exclude = vec![Pattern::new("Pow").unwrap()];
+        let plan = b.quantized(&PlanOptions { exclude, ..options(Scheme::Fp16) });
+        let line = plan.layers.iter().find(|line| line.op == "Pow").unwrap();
+        assert_eq!(line.scheme, Scheme::Keep);
+        assert_eq!(b.model.constant(table).unwrap().dtype(), DataType::FLOAT);
+    }
+
+    #[test]
+    fn a_weight_that_is_needed_in_float_elsewhere_stays() {
+        let (mut b, table, _) = held_back();
+        let other = b.node("Exp", &[table], &[]);
+        b.output(other, float(&[64, 64]));
+        let exclude = vec![Pattern::new("Exp").unwrap()];
+        let plan = b.quantized(&PlanOptions { exclude, ..options(Scheme::Fp16) });
+        assert!(plan.layers.iter().all(|line| line.scheme != Scheme::Fp16Weights), "{plan:?}");
+        assert_eq!(b.model.constant(table).unwrap().dtype(), DataType::FLOAT);
+    }
+}
