@@ -277,9 +277,8 @@ pub(crate) fn stored_narrow(model: &Model, value: ValueId) -> Option<Arc<Tensor>
 
 /// Bytes of all constants that are stored in 16 bits.
 pub fn narrow_weight_bytes(model: &Model) -> u64 {
-    let narrow = |tensor: &Arc<Tensor>| {
-        matches!(tensor.dtype(), DataType::FLOAT16 | DataType::BFLOAT16)
-    };
+    let narrow =
+        |tensor: &Arc<Tensor>| matches!(tensor.dtype(), DataType::FLOAT16 | DataType::BFLOAT16);
     let constants = model.values().filter_map(|value| model.constant(value)).filter(narrow);
     constants.map(|tensor| tensor.byte_len() as u64).sum()
 }

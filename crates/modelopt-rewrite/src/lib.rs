@@ -26,7 +26,7 @@ pub use isolate::{Isolated, isolate};
 pub use layers::{Layer, Role, WeightUse, narrow_weight_bytes};
 pub use noise::{Noise, RandomOperator, Randomness, SameNoise, random_operators};
 pub use plan::{Interface, Numerics, Plan, PlanError, PlannedLayer, Precision, Scheme};
-pub use precision::{PrecisionOptions, Rounding, emulate, measurable, rounding};
+pub use precision::{Emulated, Known, PrecisionOptions, Rounding, emulate, measurable, rounding};
 pub use prepare::{Preparation, prepare, steps};
 pub use quantize::{
     Channels, Granularity, Quantized, QuantizedWeight, Switch, Switchboard, Unquantizable, apply,

@@ -34,7 +34,7 @@ use crate::select;
 use form::Slot;
 use regions::Fate;
 
-pub use emulate::emulate;
+pub use emulate::{Emulated, Known, emulate};
 pub(crate) use form::available;
 pub(crate) use rounding::of_tensor;
 pub use rounding::{Rounding, rounding};

@@ -4,18 +4,21 @@
 use std::path::Path;
 
 use modelopt_onnx::{self as onnx, SaveOptions, Staged};
-use modelopt_rewrite::{self as rewrite, Precision};
+use modelopt_rewrite::{self as rewrite, Known, Precision};
 use modelopt_runtime::RuntimeKind;
 use tempfile::TempDir;
 
 /// What reports say of it.
-pub(crate) const HOW: &str = "16-bit operators computed in float32 between roundings";
+const COMPUTED: &str = "16-bit operators computed in float32 between roundings";
+const STORED: &str = "16-bit weights read as float32";
 
 /// A model that is run in place of another, on disk until it is dropped.
 pub(crate) struct StandIn {
     // Dropped before its folder.
     file: Staged,
     _folder: TempDir,
+    /// What is different.
+    pub(crate) how: &'static str,
 }
 
 impl StandIn {
@@ -25,24 +28,27 @@ impl StandIn {
     }
 
     /// What is to be run for a model; nothing else than itself where nothing is computed in 16
-    /// bits.
+    /// bits, and the runtime reads what is stored in them.
     pub(crate) fn of(model: &Path, runtime: RuntimeKind) -> Result<Option<Self>, String> {
         let model = onnx::load(model).map_err(|error| error.to_string())?;
-        let emulated = rewrite::emulate(&model, castable(runtime));
+        let emulated = rewrite::emulate(&model, known(runtime));
         let Some(emulated) = emulated.map_err(|error| error.to_string())? else { return Ok(None) };
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         let path = folder.path().join("emulated.onnx");
-        let file = Staged::write(&emulated, &path, SaveOptions::default());
-        Ok(Some(StandIn { file: file.map_err(|error| error.to_string())?, _folder: folder }))
+        let file = Staged::write(&emulated.model, &path, SaveOptions::default());
+        let file = file.map_err(|error| error.to_string())?;
+        let how = if emulated.computes { COMPUTED } else { STORED };
+        Ok(Some(StandIn { file, _folder: folder, how }))
     }
 }
 
-/// The 16-bit types that a runtime rounds to when it casts.
-fn castable(runtime: RuntimeKind) -> &'static [Precision] {
+/// The 16-bit types that a runtime knows.
+fn known(runtime: RuntimeKind) -> Known<'static> {
+    const FLOAT16: &[Precision] = &[Precision::Fp16];
     match runtime {
-        RuntimeKind::Tract => &[Precision::Fp16],
-        // It has float32 instead.
-        RuntimeKind::Rten => &[],
-        RuntimeKind::Onnxruntime => &Precision::ALL,
+        RuntimeKind::Tract => Known { stored: FLOAT16, castable: FLOAT16 },
+        // It reads float16 as float32.
+        RuntimeKind::Rten => Known { stored: FLOAT16, castable: &[] },
+        RuntimeKind::Onnxruntime => Known { stored: &Precision::ALL, castable: &Precision::ALL },
     }
 }

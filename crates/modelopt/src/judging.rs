@@ -150,9 +150,7 @@ pub(crate) fn run_both(
                 let mut called = casting.called(ready.session.as_mut(), inputs);
                 compare_latency(original, &mut called, inputs, threads, options)?
             }
-            None => {
-                compare_latency(original, ready.session.as_mut(), inputs, threads, options)?
-            }
+            None => compare_latency(original, ready.session.as_mut(), inputs, threads, options)?,
         };
         run.latency = Some(latency);
     }
@@ -207,6 +205,11 @@ pub(crate) fn verdict(target: Option<&report::Run>, size: SizeChange, config: &C
                 "{:.2}x here, but no target was named: --runtime says where the model will run",
                 latency.ratio_median
             );
+        }
+    }
+    if target.is_some_and(|run| run.runtime.how.is_some()) {
+        for left in verdict.unjudged.iter_mut().filter(|left| left.name == "slowdown") {
+            "what was run is not what will be".clone_into(&mut left.reason);
         }
     }
     verdict.pass &= target.is_none_or(|run| run.failure.is_none());

@@ -280,8 +280,7 @@ impl Job<'_> {
         if !self.config.searches() || start.changed() == 0 {
             return start.clone();
         }
-        let (patience, wanted) =
-            (Patience::of(bench, self.config), self.config.search.max_trials);
+        let (patience, wanted) = (Patience::of(bench, self.config), self.config.search.max_trials);
         let runs_each = samples.len() as f64;
         let allowed = patience.allowed(wanted, FEWEST_TRIALS, runs_each);
         searched.warnings.extend(patience.warning(wanted, allowed));

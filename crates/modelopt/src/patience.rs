@@ -26,8 +26,7 @@ pub(crate) struct Patience {
 
 impl Patience {
     pub(crate) fn of(bench: &Bench<'_>, config: &Config) -> Self {
-        let bounded =
-            config.runtime == RuntimeChoice::Auto && config.search.time_budget.is_none();
+        let bounded = config.runtime == RuntimeChoice::Auto && config.search.time_budget.is_none();
         Patience { run: bench.cost.and_then(|cost| Some(cost.run_ms? * 1e-3)), bounded }
     }
 
@@ -78,7 +77,9 @@ mod tests {
         assert_eq!(patience(Some(1000.0), true).allowed(25, 3, 4.0), 3);
         assert_eq!(patience(Some(1000.0), false).allowed(25, 3, 4.0), 25);
         assert_eq!(patience(None, true).allowed(25, 3, 4.0), 25);
-        assert!(patience(Some(10.0), true).warning(25, 6).unwrap().contains("one run takes 10.0 s"));
+        assert!(
+            patience(Some(10.0), true).warning(25, 6).unwrap().contains("one run takes 10.0 s")
+        );
     }
 
     #[test]

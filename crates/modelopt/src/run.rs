@@ -14,7 +14,7 @@ use modelopt_runtime::{
 use modelopt_validate::{Kept, Origins, Profile, References};
 
 use crate::config::{Config, RuntimeChoice};
-use crate::emulation::{self, StandIn};
+use crate::emulation::StandIn;
 use crate::error::{Error, ErrorKind};
 use crate::subject::{Copies, Subject};
 use crate::witness;
@@ -136,7 +136,7 @@ impl<'a> Place<'a> {
         if let (None, Some(inputs)) = (cost, inputs) {
             session.run(inputs)?;
         }
-        Ok(Ready { session, cost, how: stand_in.map(|_| emulation::HOW) })
+        Ok(Ready { session, cost, how: stand_in.map(|stand_in| stand_in.how) })
     }
 
     /// Loads a model that was made from one that runs, without a child.

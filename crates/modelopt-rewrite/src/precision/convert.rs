@@ -403,6 +403,13 @@ mod tests {
         b.quantized(&options(Scheme::Fp16))
     }
 
+    /// Larger than any weight here: what stays float32 keeps its weights.
+    const LARGE: usize = 1 << 20;
+
+    fn half_but_large(b: &mut Build) -> Plan {
+        b.quantized(&PlanOptions { min_weight_bytes: LARGE, ..options(Scheme::Fp16) })
+    }
+
     fn with(precision: PrecisionOptions) -> PlanOptions {
         PlanOptions { precision, ..options(Scheme::Fp16) }
     }
@@ -524,7 +531,7 @@ mod tests {
             let z = b.node("Pow", &[x, w], &[]);
             b.output(y, float(&[size]));
             b.output(z, float(&[size]));
-            half(&mut b);
+            half_but_large(&mut b);
             let wide = b.maker(z).input(1).unwrap();
             assert_eq!((wide, elem(&b, wide)), (w, DataType::FLOAT));
             let sum = b.ops().iter().position(|op| op == "Add").unwrap();
@@ -643,7 +650,7 @@ mod tests {
     #[test]
     fn a_loop_that_computes_in_float32_keeps_its_state() {
         let (mut b, state, _) = looped("Pow");
-        let plan = half(&mut b);
+        let plan = half_but_large(&mut b);
         assert_eq!(plan.changed(), 0, "{plan:?}");
         assert_eq!(elem(&b, state), DataType::FLOAT);
     }
@@ -661,7 +668,8 @@ mod tests {
         let third = b.node("MatMul", &[second, v], &[]);
         b.output(third, float(&[4, 32]));
         let unfit = HashMap::from([(second, "'second' reaches 1e5".to_owned())]);
-        let plan = b.quantized(&with(PrecisionOptions { unfit, ..Default::default() }));
+        let options = with(PrecisionOptions { unfit, ..Default::default() });
+        let plan = b.quantized(&PlanOptions { min_weight_bytes: LARGE, ..options });
         let reasons: Vec<&str> = plan.layers.iter().map(|layer| layer.reason.as_str()).collect();
         assert_eq!(reasons[0], "'W' reaches 7.000e4, beyond the 6.550e4 of float16");
         assert_eq!(reasons[1..], ["'second' reaches 1e5"; 2]);

@@ -55,8 +55,8 @@ impl Steps {
                 overflow: Some((power(112), power(-112))),
             },
             Precision::Bf16 => Steps {
-                scale: Some((power(-20), power(20))),
-                bounds: (power(-120), power(109)),
+                scale: Some((power(-24), power(24))),
+                bounds: (power(-120), power(105)),
                 lift: CENTRE * power(16),
                 overflow: None,
             },
@@ -182,8 +182,7 @@ impl Chain<'_> {
             return self.add("Clip", &[x, values.0, values.1]);
         }
         let value = self.value();
-        let bounds =
-            vec![Attribute::new("min", numbers.0), Attribute::new("max", numbers.1)];
+        let bounds = vec![Attribute::new("min", numbers.0), Attribute::new("max", numbers.1)];
         self.last = insert(self.model, "Clip", &[x], value, bounds, Place::After(self.last));
         value
     }
