@@ -80,7 +80,7 @@ pub(crate) fn figure(value: f64, unit: Unit) -> String {
         Unit::Decibels => decibels(value),
         Unit::Times => times(value),
         Unit::Share => percent(value),
-        Unit::Count | Unit::Output => number(value),
+        Unit::Count | Unit::Output | Unit::Metric => number(value),
         Unit::Flag => if value >= 1.0 { "yes" } else { "no" }.to_owned(),
     }
 }

@@ -181,7 +181,7 @@ fn failed_checks(verdict: &Verdict) -> String {
             Unit::Times => format!("{value:.3}x"),
             Unit::Share => format!("{:.1} %", value * 100.0),
             Unit::Count | Unit::Flag => format!("{value}"),
-            Unit::Output => format!("{value:.3e}"),
+            Unit::Output | Unit::Metric => format!("{value:.3e}"),
         };
         let note = check.note.as_ref().map_or(String::new(), |note| format!(" ({note})"));
         let _ = writeln!(
