@@ -43,6 +43,14 @@ def floats(*shape):
     return np.zeros(shape, np.float32)
 
 
+def conv(b, x, weight, y, op="Conv", **attributes):
+    """A convolution with all attributes, also those that have defaults: some runtimes want them."""
+    kernel = next(list(w.dims)[2:] for w in b.initializers if w.name == weight)
+    ones = [1] * len(kernel)
+    defaults = {"kernel_shape": kernel, "strides": ones, "dilations": ones, "pads": [0] * 2 * len(kernel), "group": 1}
+    return b.node(op, [x, weight], y, **{**defaults, **attributes})
+
+
 def head(b, x, width, rank=3):
     """A product with a weight, so that there is something to quantize."""
     b.node("MatMul", [x, b.weight("head", width, 128)], "y")
@@ -53,7 +61,7 @@ def head(b, x, width, rank=3):
 def wide_convolution(b):
     """A dilated convolution reaches over 241 pixels."""
     b.input("x", ["n", 3, "h", "w"], floats(1, 3, 256, 256))
-    b.node("Conv", ["x", b.weight("w", 16, 3, 3, 3)], "c", dilations=[120, 120])
+    conv(b, "x", b.weight("w", 16, 3, 3, 3), "c", dilations=[120, 120])
     b.node("GlobalAveragePool", ["c"], "p")
     b.node("Flatten", ["p"], "f")
     head(b, "f", 16, 2)
@@ -78,7 +86,7 @@ def reshape_all(b):
 @model
 def squeeze_dim(b):
     """A dimension without a telling name is squeezed, so it is 1."""
-    b.input("x", ["a", "b", 64], floats(3, 1, 64))
+    b.input("x", ["a", "k", 64], floats(3, 1, 64))
     b.node("Squeeze", ["x", b.const("axes", [1], np.int64)], "s")
     head(b, "s", 64, 2)
 
@@ -149,7 +157,7 @@ def strided_audio(b):
     x, channels = "u", 1
     for index, (kernel, stride) in enumerate([(10, 5), (8, 4), (4, 2), (4, 2), (4, 2)]):
         weight = b.weight(f"w{index}", 16, channels, kernel)
-        x = b.node("Conv", [x, weight], f"c{index}", strides=[stride])
+        x = conv(b, x, weight, f"c{index}", strides=[stride])
         channels = 16
     b.node("Transpose", [x], "t", perm=[0, 2, 1])
     head(b, "t", 16)
@@ -181,14 +189,14 @@ def skip_connections(b):
     for index in range(7):
         skips.append((x, channels))
         weight = b.weight(f"down{index}", 8, channels, 3, 3)
-        x = b.node("Conv", [x, weight], f"d{index}", strides=[2, 2], pads=[1, 1, 1, 1])
+        x = conv(b, x, weight, f"d{index}", strides=[2, 2], pads=[1, 1, 1, 1])
         channels = 8
     for index, (skip, more) in enumerate(reversed(skips)):
         weight = b.weight(f"up{index}", channels, 8, 2, 2)
-        up = b.node("ConvTranspose", [x, weight], f"u{index}", strides=[2, 2])
+        up = conv(b, x, weight, f"u{index}", "ConvTranspose", strides=[2, 2])
         x = b.node("Concat", [up, skip], f"s{index}", axis=1)
         channels = 8 + more
-    b.node("Conv", [x, b.weight("last", 2, channels, 1, 1)], "y")
+    conv(b, x, b.weight("last", 2, channels, 1, 1), "y")
     b.output("y", ["batch", 2, "height", "width"])
 
 
@@ -213,7 +221,7 @@ def pixel_unshuffle(b):
 def patches(b):
     """A table of positions belongs to pictures of 96 in patches of 16, and one more."""
     b.input("x", ["batch", 3, "height", "width"], floats(1, 3, 96, 96))
-    b.node("Conv", ["x", b.weight("patch", 32, 3, 16, 16)], "c", strides=[16, 16])
+    conv(b, "x", b.weight("patch", 32, 3, 16, 16), "c", strides=[16, 16])
     b.node("Reshape", ["c", b.const("rows", [0, 32, -1], np.int64)], "r")
     b.node("Transpose", ["r"], "t", perm=[0, 2, 1])
     b.node("Add", ["t", b.weight("positions", 1, 36, 32)], "p")

@@ -21,15 +21,15 @@ const SIZES: [(&str, &str); 16] = [
     ("kv_cache", ""),
     ("kv_cache_unnamed", "--dim m0.1=32"),
     ("patches", "--dim height=96 --dim width=96"),
-    ("pixel_unshuffle", "--dim height=320 --dim width=320"),
+    ("pixel_unshuffle", "--dim height=240 --dim width=240"),
     ("position_slice", "--dim sequence=12"),
     ("position_table", "--dim sequence=20"),
     ("rate_in_branches", "--dim samples=48"),
     ("reshape_all", "--dim frames=12"),
     ("reshape_factor", "--dim time=24"),
     ("skip_connections", "--dim height=256 --dim width=256"),
-    ("squeeze_dim", "--dim b=1"),
-    ("strided_audio", "--dim samples=400"),
+    ("squeeze_dim", "--dim k=1"),
+    ("strided_audio", "--dim samples=512"),
     ("take", "--input take=2"),
     ("wide_convolution", "--dim h=256 --dim w=256"),
 ];
@@ -90,7 +90,7 @@ fn save(folder: &Path, arrays: &str) {
     finish(command.args(["-c", &program]).current_dir(folder)).expect(0);
 }
 
-/// The error that a sample meets, for a model that takes `x` of `float[n, 8, 32]`.
+/// The error that a sample meets, for a model that takes `x` of `float[n, 4, 64]`.
 fn refusal(arrays: &str) -> String {
     let folder = tempdir();
     save(folder.path(), arrays);
@@ -102,10 +102,10 @@ fn refusal(arrays: &str) -> String {
 
 #[test]
 fn samples_that_do_not_fit_are_said_so_before_anything_runs() {
-    assert_snapshot!(refusal("x=np.zeros((1, 8, 32))"), @"error: sample.npz: 'x' is float64, the model wants float32; convert it with .astype('float32')");
-    assert_snapshot!(refusal("x=np.zeros((8, 32), f)"), @"error: sample.npz: 'x' has shape [8, 32], of rank 2, the model wants [n, 8, 32], of rank 3; put a batch of 1 in front with [None]");
-    assert_snapshot!(refusal("x=np.zeros((1, 9, 32), f)"), @"error: sample.npz: 'x' has shape [1, 9, 32], the model wants [n, 8, 32]");
-    assert_snapshot!(refusal("y=np.zeros((1, 8, 32), f)"), @"error: no array in sample.npz is named like an input of the model: it has 'y', the model wants 'x'");
+    assert_snapshot!(refusal("x=np.zeros((1, 4, 64))"), @"error: sample.npz: 'x' is float64, the model wants float32; convert it with .astype('float32')");
+    assert_snapshot!(refusal("x=np.zeros((4, 64), f)"), @"error: sample.npz: 'x' has shape [4, 64], of rank 2, the model wants [n, 4, 64], of rank 3; put a batch of 1 in front with [None]");
+    assert_snapshot!(refusal("x=np.zeros((1, 9, 64), f)"), @"error: sample.npz: 'x' has shape [1, 9, 64], the model wants [n, 4, 64]");
+    assert_snapshot!(refusal("y=np.zeros((1, 4, 64), f)"), @"error: no array in sample.npz is named like an input of the model: it has 'y', the model wants 'x'");
     assert_snapshot!(refusal(""), @"error: sample.npz holds no arrays");
 }
 
@@ -124,7 +124,7 @@ fn missing_inputs_come_with_what_was_meant() {
 #[test]
 fn a_mistake_is_one_without_a_gate_too() {
     let folder = tempdir();
-    save(folder.path(), "x=np.zeros((1, 8, 32))");
+    save(folder.path(), "x=np.zeros((1, 4, 64))");
     let model = fixture("graphs/conv1d.onnx");
     quantize(folder.path(), &model, &["--samples", "sample.npz", "--no-gate"]).expect(1);
     assert!(!folder.path().join("out.onnx").exists());
@@ -135,7 +135,7 @@ fn more_arrays_than_inputs_are_fine() {
     let folder = tempdir();
     save(
         folder.path(),
-        "x=np.random.RandomState(0).normal(size=(1, 8, 32)).astype(f), label=np.zeros(1)",
+        "x=np.random.RandomState(0).normal(size=(1, 4, 64)).astype(f), label=np.zeros(1)",
     );
     let model = fixture("graphs/conv1d.onnx");
     quantize(folder.path(), &model, &["--samples", "sample.npz"]).expect(0);
@@ -146,11 +146,11 @@ fn elements_that_are_not_finite_are_told() {
     let folder = tempdir();
     save(
         folder.path(),
-        "x=np.pad(np.ones((1, 8, 31), f), ((0, 0), (0, 0), (0, 1)), constant_values=np.nan)",
+        "x=np.pad(np.ones((1, 4, 63), f), ((0, 0), (0, 0), (0, 1)), constant_values=np.nan)",
     );
     let model = fixture("graphs/conv1d.onnx");
     let output = quantize(folder.path(), &model, &["--samples", "sample.npz", "--no-gate"]);
-    let warning = "warning: sample 'sample': input 'x' has 8 of 256 elements that are NaN\n";
+    let warning = "warning: sample 'sample': input 'x' has 4 of 256 elements that are NaN\n";
     assert!(output.stderr.contains(warning), "{}", output.stderr);
 }
 

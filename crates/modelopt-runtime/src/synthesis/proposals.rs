@@ -14,6 +14,9 @@ use crate::{InputSpec, graph_inputs};
 /// How many sizes of each kind, and values of each control, are thought of.
 const ROUNDS: usize = 24;
 
+/// After how many of them batches have their turn.
+const LATE: usize = 8;
+
 /// What is said of an invented input besides what the user said: sizes by `--dim`, values by
 /// `--input`. Empty for the first guess.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -65,6 +68,8 @@ pub struct Proposals<'a> {
     controls: Vec<(String, Vec<Vec<i64>>)>,
     /// How many proposals were asked for.
     asked: usize,
+    /// How many were made of messages.
+    readings: usize,
     /// What is still to be looked at.
     queue: VecDeque<Guessed>,
     /// What the graph speaks against.
@@ -105,6 +110,7 @@ impl<'a> Proposals<'a> {
             given: options.dims.clone(),
             controls,
             asked: 0,
+            readings: 0,
             queue: VecDeque::new(),
             doubtful: VecDeque::new(),
             seen: HashSet::new(),
@@ -195,7 +201,8 @@ impl<'a> Proposals<'a> {
     /// All that is to be tried, in order.
     fn fill(&mut self, said: &[String]) {
         let first = self.first_guess();
-        self.queue.extend(self.read(said));
+        let read = self.read(said);
+        self.queue.extend(read);
         let hints = hints::numbers(self.model);
         let mut kinds: Vec<Guess> = self.open.iter().map(|open| open.guess).collect();
         kinds.sort_unstable();
@@ -203,7 +210,10 @@ impl<'a> Proposals<'a> {
         kinds.dedup();
         for round in 0..ROUNDS {
             for &kind in &kinds {
-                if let Some(size) = sizes(kind, &hints).get(round).copied() {
+                // Batches are changed when little else is left.
+                let late = if kind <= Guess::Batch { LATE } else { 0 };
+                let turn = round.checked_sub(late);
+                if let Some(size) = turn.and_then(|turn| sizes(kind, &hints).get(turn).copied()) {
                     let mut guess = first.clone();
                     for open in self.open.iter().filter(|open| open.guess == kind) {
                         guess.sizing.insert(open.name.clone(), size);
@@ -223,8 +233,13 @@ impl<'a> Proposals<'a> {
 
     /// What messages say of sizes: where one is named that was tried, the other numbers are tried
     /// in its place.
-    fn read(&self, said: &[String]) -> Vec<Guessed> {
-        const MOST: usize = 4;
+    fn read(&mut self, said: &[String]) -> Vec<Guessed> {
+        /// For each message, and in all: messages mention much that is no size.
+        const MOST: usize = 2;
+        const MOST_IN_ALL: usize = 6;
+        if self.readings >= MOST_IN_ALL {
+            return Vec::new();
+        }
         let mut guesses = Vec::new();
         for message in said {
             let numbers = numbers_in(message);
@@ -242,6 +257,7 @@ impl<'a> Proposals<'a> {
                 }
             }
         }
+        self.readings += guesses.len();
         guesses
     }
 }
@@ -313,16 +329,16 @@ mod tests {
             ("wide_convolution", "h=256 w=256"),
             ("reshape_factor", "time=24"),
             ("reshape_all", "frames=12"),
-            ("squeeze_dim", "b=1"),
+            ("squeeze_dim", "k=1"),
             ("position_table", "sequence=20"),
             ("position_slice", "sequence=12"),
             ("kv_cache", ""),
             ("kv_cache_unnamed", "m0.1=32"),
-            ("strided_audio", "samples=400"),
+            ("strided_audio", "samples=512"),
             ("agreeing_inputs", "p=32"),
             ("concat_constant", "k=10"),
             ("skip_connections", "height=256 width=256"),
-            ("pixel_unshuffle", "height=320 width=320"),
+            ("pixel_unshuffle", "height=240 width=240"),
             ("patches", "height=96 width=96"),
             ("rate_in_branches", "samples=48"),
         ] {
@@ -333,7 +349,8 @@ mod tests {
     #[test]
     fn what_is_given_stays() {
         assert_eq!(first("agreeing_inputs", &[("p", 24)]), "sequence=24");
-        assert_eq!(first("kv_cache", &[("total_sequence_length", 24)]), "past_sequence_length=8");
+        let sum = "sequence_length=12 past_sequence_length=12";
+        assert_eq!(first("kv_cache", &[("total_sequence_length", 24)]), sum);
         // Nothing else would help, so it is tried as it is.
         assert_eq!(first("position_table", &[("sequence", 5)]), "");
     }
