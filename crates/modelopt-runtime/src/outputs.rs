@@ -14,7 +14,7 @@
 //! So a sequence that becomes longer, an empty one, a key that is lost and a value that is missing are
 //! seen as differences.
 
-use modelopt_graph::{DataType, Model, NodeId, Payload, Tensor, Type, Use};
+use modelopt_graph::{DataType, Model, NodeId, Payload, Tensor, Type, ValueId};
 
 use crate::Outputs;
 
@@ -54,19 +54,18 @@ impl Returned {
             Returned::Tensor(tensor) => {
                 outputs.insert(name.to_owned(), tensor);
             }
-            Returned::Sequence(values) => match stacked(&values) {
-                Some((keys, values)) => {
+            Returned::Sequence(values) => {
+                if let Some((keys, values)) = stacked(&values) {
                     outputs.insert(format!("{name}.keys"), keys);
                     outputs.insert(format!("{name}.values"), values);
+                    return;
                 }
-                None => {
-                    let length = Tensor::scalar(values.len() as i64);
-                    outputs.insert(format!("{name}.length"), length);
-                    for (at, value) in values.into_iter().enumerate() {
-                        value.flatten(&format!("{name}[{at}]"), outputs);
-                    }
+                let length = Tensor::scalar(values.len() as i64);
+                outputs.insert(format!("{name}.length"), length);
+                for (at, value) in values.into_iter().enumerate() {
+                    value.flatten(&format!("{name}[{at}]"), outputs);
                 }
-            },
+            }
             Returned::Map { keys, values } => {
                 let (keys, values) = sorted(keys, values);
                 outputs.insert(format!("{name}.keys"), keys);
@@ -114,12 +113,11 @@ fn stacked(values: &[Returned]) -> Option<(Tensor, Tensor)> {
 /// Keys in ascending order, and the values in theirs.
 fn sorted(keys: Tensor, values: Tensor) -> (Tensor, Tensor) {
     let mut order: Vec<usize> = (0..keys.len()).collect();
-    match keys.payload() {
-        Payload::Strings(strings) => order.sort_by_key(|&at| strings.get(at)),
-        _ => {
-            let numbers = keys.to_i64().unwrap_or_default();
-            order.sort_by_key(|&at| numbers.get(at).copied());
-        }
+    if let Payload::Strings(strings) = keys.payload() {
+        order.sort_by_key(|&at| strings.get(at));
+    } else {
+        let numbers = keys.to_i64().unwrap_or_default();
+        order.sort_by_key(|&at| numbers.get(at).copied());
     }
     match (picked(&keys, &order), picked(&values, &order)) {
         (Some(keys), Some(values)) => (keys, values),
@@ -129,19 +127,16 @@ fn sorted(keys: Tensor, values: Tensor) -> (Tensor, Tensor) {
 
 /// Elements of a list in another order.
 fn picked(list: &Tensor, order: &[usize]) -> Option<Tensor> {
-    let payload = match list.payload() {
-        Payload::Strings(strings) => Payload::Strings(
-            order.iter().map(|&at| strings.get(at).cloned()).collect::<Option<_>>()?,
-        ),
-        _ => {
-            let bytes = list.bytes()?;
-            let width = bytes.len() / list.len().max(1);
-            let mut moved = Vec::with_capacity(bytes.len());
-            for &at in order {
-                moved.extend_from_slice(bytes.get(at * width..(at + 1) * width)?);
-            }
-            Payload::Dense(moved.into())
+    let payload = if let Payload::Strings(strings) = list.payload() {
+        Payload::Strings(order.iter().map(|&at| strings.get(at).cloned()).collect::<Option<_>>()?)
+    } else {
+        let bytes = list.bytes()?;
+        let width = bytes.len() / list.len().max(1);
+        let mut moved = Vec::with_capacity(bytes.len());
+        for &at in order {
+            moved.extend_from_slice(bytes.get(at * width..(at + 1) * width)?);
         }
+        Payload::Dense(moved.into())
     };
     Tensor::new(list.dtype(), vec![order.len()], payload).ok()
 }
@@ -187,11 +182,7 @@ impl Kept {
         model.retain_outputs(main, |place| self.places.contains(&place));
         let nodes: Vec<NodeId> = model.nodes_of(main).collect();
         for id in nodes.into_iter().rev() {
-            let used = |value: &modelopt_graph::ValueId| {
-                model.value(*value).uses().iter().any(|at| match at {
-                    Use::Node(..) | Use::Output(..) => true,
-                })
-            };
+            let used = |value: &ValueId| !model.value(*value).uses().is_empty();
             if !model.node(id).outputs().iter().flatten().any(used) {
                 model.remove(id);
             }
@@ -204,6 +195,8 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use modelopt_graph::verify;
+    use xtask::testdata::fixture;
 
     use super::*;
 
@@ -268,6 +261,21 @@ mod tests {
         let outputs = flat(Returned::Sequence(rows));
         let all = ["o.length", "o[0].keys", "o[0].values", "o[1].keys", "o[1].values"];
         assert_eq!(names(&outputs), all);
+    }
+
+    #[test]
+    fn outputs_that_are_left_out_leave_nothing_behind() {
+        let model = modelopt_onnx::load(&fixture("outputs/sequence.onnx")).unwrap();
+        let kept = Kept::of(&crate::graph_outputs(&model), |ty| matches!(ty, Type::Tensor { .. }));
+        assert_eq!(kept.left_out[0].to_string(), "'ys' (seq(float[..]))");
+        kept.check("tract").unwrap();
+        let only = kept.only(&model);
+        verify::check(&only).unwrap();
+        assert_eq!(verify::interface(&only).len(), 2);
+        assert_eq!((model.walk().len(), only.walk().len()), (4, 3));
+        let none = Kept { places: Vec::new(), ..kept };
+        let error = none.check("tract").unwrap_err().to_string();
+        assert!(error.contains("none of the outputs: 'ys' (seq(float[..]))"), "{error}");
     }
 
     #[test]

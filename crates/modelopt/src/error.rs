@@ -92,6 +92,7 @@ impl Error {
             ErrorKind::Runtime(
                 RuntimeError::NoLibrary
                 | RuntimeError::Library { .. }
+                | RuntimeError::NothingReturned { .. }
                 | RuntimeError::Provider { .. }
                 | RuntimeError::MissingInput { .. }
                 | RuntimeError::Mismatch { .. },

@@ -122,9 +122,10 @@ impl<'a> Search<'a> {
         progress(Progress::Step("planning"));
         let prepared = transform::prepared(&original, config)?;
         let runs = config.enforcement != Enforcement::None;
-        let subject = Arc::new(match runs {
-            true => Subject::new(input, &original, &[], config)?,
-            false => Subject::as_it_is(input),
+        let subject = Arc::new(if runs {
+            Subject::new(input, &original, &[], config)?
+        } else {
+            Subject::as_it_is(input)
         });
         let mut warnings = Vec::new();
         let mut cache = Cache::open(config.measure_cache.as_deref());
@@ -306,10 +307,8 @@ impl Job<'_> {
         warnings: &mut Vec<String>,
     ) -> Result<(Transformed, Option<Casting>), Error> {
         let made = transform::rewritten(self.original, self.prepared, plan, self.config)?;
-        warnings.extend(match self.subject.is_unsteady {
-            true => kept_unproven(&made),
-            false => unchanged_warning(&made),
-        });
+        let unchanged = if self.subject.is_unsteady { kept_unproven } else { unchanged_warning };
+        warnings.extend(unchanged(&made));
         warnings.extend(transform::format_warning(self.original, &made));
         let computes_in = self.config.computes_in().filter(|_| !made.unchanged);
         warnings.extend(computes_in.map(cpu_warning));

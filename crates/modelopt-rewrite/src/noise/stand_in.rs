@@ -33,6 +33,11 @@ pub(super) fn replace(model: &mut Model, id: NodeId, seed: u64) -> Result<(), &'
     Ok(())
 }
 
+fn extent(nodes: &mut Nodes<'_>, value: ValueId) -> Result<Extent, &'static str> {
+    Extent::of(nodes, value)
+        .ok_or("before opset 9 elements can be counted only where their shape is fixed")
+}
+
 struct Draft<'a> {
     node: &'a Node,
     seed: u64,
@@ -41,11 +46,6 @@ struct Draft<'a> {
 impl Draft<'_> {
     fn input(&self, at: usize) -> Result<ValueId, &'static str> {
         self.node.input(at).ok_or("an input is missing")
-    }
-
-    fn extent(&self, nodes: &mut Nodes<'_>, value: ValueId) -> Result<Extent, &'static str> {
-        Extent::of(nodes, value)
-            .ok_or("before opset 9 elements can be counted only where their shape is fixed")
     }
 
     /// The element type of what it makes.
@@ -63,7 +63,7 @@ impl Draft<'_> {
         let node = self.node;
         let (extent, elem) = if node.op.name.ends_with("Like") {
             let like = self.input(0)?;
-            (self.extent(nodes, like)?, self.elem(nodes, Some(like)))
+            (extent(nodes, like)?, self.elem(nodes, Some(like)))
         } else {
             let shape = node.ints("shape").ok_or("it has no shape")?;
             let shape = shape.iter().map(|&size| usize::try_from(size).ok()).collect::<Option<_>>();
@@ -85,7 +85,7 @@ impl Draft<'_> {
     fn bernoulli(&self, nodes: &mut Nodes<'_>, made: ValueId) -> Result<(), &'static str> {
         let probability = self.input(0)?;
         let elem = self.elem(nodes, Some(probability));
-        let extent = self.extent(nodes, probability)?;
+        let extent = extent(nodes, probability)?;
         let drawn = Numbers::new(nodes, &extent, self.seed).uniform(nodes);
         let probability = nodes.cast(probability, DataType::FLOAT);
         let chosen = nodes.op("Less", &[drawn, probability], &[]);
@@ -102,7 +102,7 @@ impl Draft<'_> {
             None => DataType::INT32,
         };
         let draws = self.node.int("sample_size", 1);
-        let extent = match self.extent(nodes, logits)? {
+        let extent = match extent(nodes, logits)? {
             Extent::Known(shape) => {
                 let [batch, classes] = shape[..] else { return Err("its input is no matrix") };
                 let draws = usize::try_from(draws).map_err(|_| "its sample size is negative")?;
@@ -140,7 +140,7 @@ impl Draft<'_> {
         }
         let mut data = self.input(0)?;
         let elem = nodes.model.value(data).elem().unwrap_or(DataType::FLOAT);
-        let extent = self.extent(nodes, data)?;
+        let extent = extent(nodes, data)?;
         let drawn = Numbers::new(nodes, &extent, self.seed).uniform(nodes);
         let (ratio, scale) = self.ratio(nodes, at);
         let dropped = nodes.op("Less", &[drawn, ratio], &[]);

@@ -49,9 +49,10 @@ impl Runtime for Rten {
         let kept = Kept::of(&interface.outputs, returns);
         kept.check(NAME)?;
         guarded(NAME, Stage::Loading, path, || {
-            let model = match kept.left_out.is_empty() {
-                true => load(path, &original)?,
-                false => load_bytes(path, &kept.only(&original))?,
+            let model = if kept.left_out.is_empty() {
+                load(path, &original)?
+            } else {
+                load_bytes(path, &kept.only(&original))?
             };
             let input_ids = input_ids(&model, &interface, path)?;
             let output_ids = model.output_ids().to_vec();

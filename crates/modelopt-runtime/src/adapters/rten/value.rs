@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn sequences_come_back_in_order() {
-        let lists = [[1i32, 2], [3, 4]].map(|list| rten_tensor::Tensor::from(list));
+        let lists = [[1i32, 2], [3, 4]].map(rten_tensor::Tensor::from);
         let theirs = Value::from(rten::Sequence::from(lists));
         let ty = Type::Sequence(Type::tensor(DataType::INT64).into());
         let mut outputs = crate::Outputs::new();
