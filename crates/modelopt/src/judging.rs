@@ -59,7 +59,7 @@ const ABSURD: (f64, f64) = (1000.0, 10.0);
 fn absurdity(original: Option<Cost>, candidate: Option<Cost>) -> Option<String> {
     let (before, after) = (original?.run_ms?, candidate?.run_ms?);
     (after > ABSURD.0 && after > before * ABSURD.1)
-        .then(|| format!("the candidate took {:.0} ms there, the original {before:.0}", after))
+        .then(|| format!("the candidate took {after:.0} ms there, the original {before:.0}"))
 }
 
 /// Both models in one runtime, or, where nobody named it, in the first of several in which the

@@ -123,7 +123,7 @@ pub(crate) const NARROW_ALREADY: &str = "the weights are 16-bit already";
 fn left_alone(mut plan: Plan) -> Plan {
     for line in plan.layers.iter_mut().filter(|line| line.scheme != Scheme::Keep) {
         line.scheme = Scheme::Keep;
-        line.reason = NARROW_ALREADY.to_owned();
+        NARROW_ALREADY.clone_into(&mut line.reason);
     }
     plan
 }

@@ -101,12 +101,11 @@ fn needed_in_float(
         if computing.contains(candidate.layer.name.as_str()) {
             continue;
         }
-        let stored: HashSet<ValueId> = match storing.contains(&at) {
-            true => candidate.weights(scheme).map(|weight| weight.value).collect(),
-            false => HashSet::new(),
+        let stores = |value: ValueId| {
+            storing.contains(&at) && candidate.weights(scheme).any(|weight| weight.value == value)
         };
         let read = candidate.layer.weights.iter().map(|weight| weight.value);
-        needed.extend(read.filter(|value| !stored.contains(value)));
+        needed.extend(read.filter(|&value| !stores(value)));
     }
     needed
 }
