@@ -181,7 +181,9 @@ fn default_decision(model: &Model, candidate: &Candidate, options: &PlanOptions)
     let node = model.node(candidate.layer.node);
     let is_conv = node.op.is("Conv");
     let weight = candidate.int8_dynamic.as_ref().ok().map(|&place| &candidate.layer.weights[place]);
-    let pays = options.target.scheme(node, weight.map_or(&[], |weight| weight.tensor.shape()));
+    let shape = weight.map_or(&[][..], |weight| weight.tensor.shape());
+    let pays = options.target.scheme(node, shape);
+    let wrong = options.target.refuses_dynamic(node, shape);
     let wanted = match options.scheme {
         Some(Scheme::Keep) => {
             return Decision { scheme: Scheme::Keep, reason: "as asked".to_owned() };
@@ -191,6 +193,11 @@ fn default_decision(model: &Model, candidate: &Candidate, options: &PlanOptions)
         Some(scheme) => scheme,
         None => pays,
     };
+    if let (Scheme::Int8Dynamic, Some(reason)) = (wanted, wrong)
+        && candidate.possible(Scheme::Int8Weights).is_ok()
+    {
+        return Decision { scheme: Scheme::Int8Weights, reason: reason.to_owned() };
+    }
     if let (None, Some(measured)) = (options.scheme, options.measured.get(&candidate.layer.name))
         && let Some(decision) = measured.decision(candidate)
     {
@@ -422,6 +429,27 @@ mod tests {
         let options = PlanOptions { include, ..options(Scheme::Int8Weights) };
         let error = plan(&shared().model, &options).unwrap_err().to_string();
         assert!(error.contains("'Conv*' fits no weight layer"), "{error}");
+    }
+
+    #[test]
+    fn batches_of_int8_matrices_are_not_multiplied_where_that_goes_wrong() {
+        let scheme = |shape: &[usize], target| {
+            let mut b = Build::new(13);
+            let x = b.input("x", float(&[1, 4, 2, 64]));
+            let w = b.weight("W", shape, &noise(shape.iter().product(), 1));
+            let y = b.node("MatMul", &[x, w], &[]);
+            b.output(y, float(&[1, 4, 2, 64]));
+            let options = PlanOptions { target, ..PlanOptions::default() };
+            plan(&b.model, &options).unwrap().layers.remove(0)
+        };
+        let (one, four) = ([1, 1, 64, 64], [4, 64, 64]);
+        assert_eq!(scheme(&one, Target::Rten).scheme, Scheme::Int8Dynamic);
+        assert_eq!(scheme(&four, Target::Onnxruntime).scheme, Scheme::Int8Dynamic);
+        for target in [Target::Rten, Target::Anywhere] {
+            let layer = scheme(&four, target);
+            assert_eq!(layer.scheme, Scheme::Int8Weights);
+            assert!(layer.reason.contains("rten multiplies batches"), "{}", layer.reason);
+        }
     }
 
     #[test]

@@ -152,7 +152,7 @@ fn make(arguments: &[&str], program: &Path, case: &Case, folder: &Path) -> Resul
         format!("{}: {}", ran.status, why(&document).unwrap_or_else(|| first_line(&stderr)))
     });
     ensure!(failure.is_some() || output.exists(), "{}: nothing was written", case.name);
-    let unchanged = failure.is_none() && fs::read(&output)? == fs::read(&case.model)?;
+    let unchanged = failure.is_none() && document["verdict"].is_null();
     Ok(Done { output, failure, unchanged })
 }
 

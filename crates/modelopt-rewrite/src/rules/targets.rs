@@ -71,6 +71,17 @@ impl Target {
         row.map_or(Int8Weights, |(_, schemes)| schemes[column])
     }
 
+    /// Why a product should not be computed with an int8 weight of this shape there, if it should not.
+    ///
+    /// rten 0.27 gives wrong products of batches of int8 matrices, and where nobody says where the
+    /// model will run it may be rten.
+    pub(crate) fn refuses_dynamic(self, node: &Node, weight: &[usize]) -> Option<&'static str> {
+        let [batch @ .., _, _] = weight else { return None };
+        let batched = node.op.is("MatMul") && batch.iter().any(|&size| size > 1);
+        (matches!(self, Target::Rten | Target::Anywhere) && batched)
+            .then_some("rten multiplies batches of int8 matrices wrongly")
+    }
+
     /// Why a weight that a node reads should not be stored as int8 there, if it should not.
     ///
     /// In a branch rten folds what is done to constants, but not to what the graph around it folds:
