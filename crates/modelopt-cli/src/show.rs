@@ -158,7 +158,8 @@ pub(crate) fn plan(plan: &Plan) -> String {
     }
     let mut text = indented(rows, &[2]);
     if !notes.is_empty() {
-        text += &format!("\n{}", notes.below());
+        text.push('\n');
+        text += &notes.below();
     }
     let _ = writeln!(text, "\n  {} of {} layers are changed", plan.changed(), plan.layers.len());
     text

@@ -220,6 +220,6 @@ fn a_pipe_is_called_what_it_is() {
     let mut command = command(folder.path(), "inspect -");
     let output = command.stdin(Stdio::from(text.into_file())).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(!stderr.contains("/"), "{stderr}");
+    assert!(!stderr.contains('/'), "{stderr}");
     assert_snapshot!(stderr);
 }

@@ -165,7 +165,7 @@ fn temporary(folder: &Path, name: &str) -> io::Result<NamedTempFile> {
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
     loop {
-        let file = builder.tempfile_in(folder).map_err(without_path)?;
+        let file = builder.tempfile_in(folder).map_err(|error| without_path(&error))?;
         // Where files cannot be locked, others cannot either, and leave it alone.
         let _ = file.as_file().lock();
         // Another process may have removed it before it was locked.
@@ -176,7 +176,7 @@ fn temporary(folder: &Path, name: &str) -> io::Result<NamedTempFile> {
 }
 
 /// What the system said, without the name of the temporary file.
-fn without_path(error: io::Error) -> io::Error {
+fn without_path(error: &io::Error) -> io::Error {
     let cause = error.get_ref().and_then(std::error::Error::source).map(ToString::to_string);
     cause.map_or(error.kind().into(), |cause| io::Error::new(error.kind(), cause))
 }

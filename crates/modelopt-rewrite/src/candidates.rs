@@ -14,7 +14,7 @@ const PATTERN_BYTES: usize = 300;
 /// The longest dot product whose sum of u8 x s8 products always fits 32 bits.
 const LONGEST_DOT: usize = i32::MAX as usize / (255 * 127);
 
-/// The first version of `ai.onnx` whose `Mul` broadcasts as NumPy does. Before, it does so by
+/// The first version of `ai.onnx` whose `Mul` broadcasts as numpy does. Before, it does so by
 /// attributes, and not along two axes at once; onnxruntime has no kernel for those versions.
 const BROADCASTS_SINCE: i64 = 7;
 

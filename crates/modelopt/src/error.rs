@@ -52,6 +52,11 @@ pub enum ErrorKind {
     Io(#[from] std::io::Error),
 }
 
+/// Whether the user's inputs do not fit the model.
+fn is_of_inputs(error: &RuntimeError) -> bool {
+    matches!(error, RuntimeError::MissingInput { .. } | RuntimeError::Mismatch { .. })
+}
+
 /// What each said, a line each; the model is the one that is spoken of.
 fn list(errors: &[RuntimeError]) -> String {
     let lines = errors.iter().map(|error| format!("\n  {}", crate::run::without_path(error)));
@@ -87,16 +92,17 @@ impl Error {
     pub fn hint(&self) -> Option<Hint> {
         match self.kind() {
             ErrorKind::Onnx(error) => error.hint().map(Hint::File),
+            // What is wrong with the inputs is wrong in any runtime.
+            ErrorKind::NoRuntime(failures) if failures.iter().any(is_of_inputs) => None,
             ErrorKind::NoRuntime(failures) => Some(Hint::after(failures)),
             // These say what to try themselves.
             ErrorKind::Runtime(
                 RuntimeError::NoLibrary
                 | RuntimeError::Library { .. }
                 | RuntimeError::NothingReturned { .. }
-                | RuntimeError::Provider { .. }
-                | RuntimeError::MissingInput { .. }
-                | RuntimeError::Mismatch { .. },
+                | RuntimeError::Provider { .. },
             ) => None,
+            ErrorKind::Runtime(failure) if is_of_inputs(failure) => None,
             ErrorKind::Runtime(failure) => Some(Hint::after(std::slice::from_ref(failure))),
             ErrorKind::Run(_) | ErrorKind::Candidate(_) => Some(Hint::RealInputs),
             ErrorKind::Unreasonable(_) => Some(Hint::WithoutProof),

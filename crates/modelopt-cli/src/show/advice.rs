@@ -40,7 +40,7 @@ pub(super) fn for_parity(outcome: &Outcome) -> Option<String> {
 
 /// The highest limit of SQNR that failed, in dB.
 fn least(outcome: &Outcome) -> Option<f64> {
-    let checks = outcome.verdict.iter().flat_map(|verdict| verdict.failures());
+    let checks = outcome.verdict.iter().flat_map(modelopt::validate::Verdict::failures);
     checks.filter(|check| check.name == "sqnr").map(|check| check.limit).max_by(f64::total_cmp)
 }
 
