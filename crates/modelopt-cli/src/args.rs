@@ -1,11 +1,15 @@
 //! The command line, as people read it in `--help`.
 
+mod metric;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use modelopt::rewrite::{self, Granularity, Interface, Scheme};
 use modelopt::runtime::Optimization;
 use modelopt::{Objective, RuntimeChoice, Smoothing};
+
+pub(crate) use metric::Measuring;
 
 /// Makes ONNX models smaller and faster, and proves that they still are the same model.
 #[derive(Debug, Parser)]
@@ -126,6 +130,8 @@ pub(crate) struct Quantize {
     #[command(flatten)]
     pub(crate) gate: Gate,
     #[command(flatten)]
+    pub(crate) measuring: Measuring,
+    #[command(flatten)]
     pub(crate) enforcing: Enforcing,
 }
 
@@ -216,6 +222,8 @@ pub(crate) struct Convert {
     pub(crate) running: Running,
     #[command(flatten)]
     pub(crate) gate: Gate,
+    #[command(flatten)]
+    pub(crate) measuring: Measuring,
     #[command(flatten)]
     pub(crate) enforcing: Enforcing,
 }
@@ -636,6 +644,8 @@ pub(crate) struct Compare {
     pub(crate) running: Running,
     #[command(flatten)]
     pub(crate) gate: Gate,
+    #[command(flatten)]
+    pub(crate) measuring: Measuring,
     /// Write report.json, report.md, report.html and junit.xml into this folder
     #[arg(long, value_name = "DIR")]
     pub(crate) report: Option<PathBuf>,

@@ -16,9 +16,9 @@ use crate::args::{self, Arguments, Command, Common};
 use crate::files::{Input, Output};
 use crate::progress::Bar;
 use crate::settings::{
-    apply_enforcing, apply_gate, apply_integers, apply_place, apply_planning, apply_precision,
-    apply_running, apply_sampling, apply_searching, apply_selection, default_cache, settings,
-    settings_over,
+    apply_enforcing, apply_gate, apply_integers, apply_metric, apply_place, apply_planning,
+    apply_precision, apply_running, apply_sampling, apply_searching, apply_selection,
+    default_cache, settings, settings_over,
 };
 use crate::{Done, Usage, places, show, sniff};
 
@@ -60,6 +60,7 @@ fn quantize(args: &args::Quantize, common: &Common) -> Result<Done> {
     apply_running(&mut config, &args.running)?;
     apply_gate(&mut config, &args.gate);
     apply_enforcing(&mut config, &args.enforcing);
+    apply_metric(&mut config, &args.measuring, &args.gate)?;
     if args.measure {
         config.measure = true;
         config.measure_cache = args.measure_cache.clone().or(config.measure_cache);
@@ -84,6 +85,7 @@ fn convert(args: &args::Convert, common: &Common) -> Result<Done> {
     apply_running(&mut config, &args.running)?;
     apply_gate(&mut config, &args.gate);
     apply_enforcing(&mut config, &args.enforcing);
+    apply_metric(&mut config, &args.measuring, &args.gate)?;
     make("convert", &args.making, config, common)
 }
 
@@ -106,7 +108,7 @@ fn make(command: &str, args: &args::Making, config: Config, common: &Common) -> 
     let output = Output::new(&target)?;
     let mut bar = Bar::new(common.quiet);
     let search = modelopt::Search::new(&config);
-    if config.searches() {
+    if config.searches() || config.metric.is_given() {
         stop_on_interrupt(search.stop())?;
     }
     let outcome = search.run(input.path(), output.path(), &mut |event| bar.show(&event))?;
@@ -233,14 +235,23 @@ fn compare(args: &args::Compare, common: &Common) -> Result<Done> {
     let mut config = settings(common)?;
     apply_running(&mut config, &args.running)?;
     apply_gate(&mut config, &args.gate);
+    apply_metric(&mut config, &args.measuring, &args.gate)?;
     for model in [&args.original, &args.candidate] {
         sniff::check_model(model)?;
     }
     let mut bar = Bar::new(common.quiet);
-    let compared = modelopt::compare(&args.original, &args.candidate, &config, &mut |event| {
-        bar.show(&event);
-    })?;
+    let stop = modelopt::Stop::default();
+    if config.metric.is_given() {
+        stop_on_interrupt(stop.clone())?;
+    }
+    let (original, candidate) = (&args.original, &args.candidate);
+    let compared =
+        modelopt::compare_until(original, candidate, &config, &stop, &mut |event| bar.show(&event));
     bar.finish();
+    if stop.is_stopped() {
+        return Ok(Done::Stopped);
+    }
+    let compared = compared?;
     for warning in &compared.warnings {
         eprintln!("warning: {}", show::plain(warning));
     }

@@ -1,5 +1,7 @@
 //! Settings: the file, then what the arguments say.
 
+mod metric;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use modelopt::{Config, Enforcement, rewrite};
 use crate::Usage;
 use crate::args::{self, Common};
 use crate::files::read_text;
+
+pub(crate) use metric::apply_metric;
 
 /// How long a child may try one model.
 const PATIENCE: Duration = Duration::from_secs(600);

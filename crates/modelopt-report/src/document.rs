@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use modelopt_validate::{
-    Culprit, Footprint, LatencyComparison, Parity, SizeChange, SlowLayer, Verdict, number::Float,
+    Culprit, Footprint, LatencyComparison, MetricChange, Parity, SizeChange, SlowLayer, Verdict,
+    number::Float,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,9 @@ pub struct Document {
     /// What each runtime said of the two models; the target, which the verdict is about, first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runs: Vec<Run>,
+    /// The user's own metric of both models, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<MetricChange>,
     /// Pass or fail, if it was judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
@@ -203,6 +207,11 @@ pub struct Trial {
     #[schemars(with = "Option<Float>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slowdown: Option<f64>,
+    /// The user's own metric of the candidate, if it was evaluated.
+    #[serde(default, with = "modelopt_validate::number::optional")]
+    #[schemars(with = "Option<Float>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric: Option<f64>,
     /// Whether it met all limits that were judged.
     pub pass: bool,
     /// Why it could not be judged, if it could not.

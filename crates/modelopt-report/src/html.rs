@@ -48,6 +48,7 @@ struct Page<'a> {
     runs: Table,
     sections: Vec<Section>,
     search: Option<&'static str>,
+    metric: Option<Table>,
     trials: Table,
     sensitivity: Table,
     sensitivity_plot: Option<Plot>,
@@ -96,6 +97,7 @@ impl<'a> Page<'a> {
             runs: table::runs(&document.runs),
             sections: sections(document),
             search: wording::search_end(document),
+            metric: document.metric.as_ref().map(table::metric),
             trials: table::trials(&document.trials),
             sensitivity: table::sensitivity(&document.sensitivity),
             sensitivity_plot: plot::sensitivity(&document.sensitivity),
@@ -124,6 +126,11 @@ fn tiles(document: &Document) -> Vec<Tile> {
             value: wording::times(latency.ratio_median),
             note: format!("{interval} with {confidence} confidence, {pairs}"),
         });
+    }
+    if let Some(change) = &document.metric {
+        let note =
+            format!("{}; the original has {}", change.name, wording::number(change.original));
+        tiles.push(Tile { name: "Metric", value: wording::number(change.candidate), note });
     }
     if let Some((sqnr, output)) = target.and_then(wording::worst_sqnr) {
         let value = wording::decibels(sqnr);

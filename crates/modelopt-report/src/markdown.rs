@@ -23,6 +23,7 @@ pub(crate) fn render(document: &Document) -> String {
     let warnings = document.warnings.iter();
     out.lines(warnings.map(|warning| format!("> **Warning:** {}\n", text(warning))));
     out.verdict(document);
+    out.metric(document);
     out.section("Worst layers, each changed alone", &table::culprits(&document.culprits));
     out.section("Layers that became slower", &table::slow_layers(&document.slow_layers));
     out.section("Runtimes", &table::runs(&document.runs));
@@ -88,6 +89,12 @@ impl Markdown {
                 format!("Not judged: {} ({}).\n", text(&left.name), text(&left.reason))
             }),
         );
+    }
+
+    fn metric(&mut self, document: &Document) {
+        if let Some(change) = &document.metric {
+            self.section("Metric", &table::metric(change));
+        }
     }
 
     fn search(&mut self, document: &Document) {

@@ -1,6 +1,8 @@
 //! The tables of a report, before they are Markdown or HTML.
 
-use modelopt_validate::{Check, Culprit, FloatParity, OutputParity, Parity, SlowLayer, Verdict};
+use modelopt_validate::{
+    Check, Culprit, FloatParity, MetricChange, OutputParity, Parity, SlowLayer, Verdict,
+};
 use serde::Serialize;
 
 use crate::wording::{self, NONE};
@@ -259,15 +261,16 @@ pub(crate) fn parity(parity: &Parity) -> Table {
 }
 
 pub(crate) fn trials(trials: &[Trial]) -> Table {
+    let has_metric = trials.iter().any(|trial| trial.metric.is_some());
     let mut columns = vec![
         ("#", Kind::Figure),
         ("Tried", Kind::Prose),
         ("Layers", Kind::Prose),
         ("Size", Kind::Figure),
         ("Worst SQNR", Kind::Figure),
-        ("Latency ratio", Kind::Figure),
-        ("Result", Kind::Mark),
     ];
+    columns.extend(has_metric.then_some(("Metric", Kind::Figure)));
+    columns.extend([("Latency ratio", Kind::Figure), ("Result", Kind::Mark)]);
     let failures = trials.iter().any(|trial| trial.failure.is_some());
     columns.extend(failures.then_some(("Note", Kind::Prose)));
     let row = |(at, trial): (usize, &Trial)| {
@@ -285,14 +288,41 @@ pub(crate) fn trials(trials: &[Trial]) -> Table {
             Cell::from(wording::bytes(trial.bytes)).key(trial.bytes as f64),
             Cell::from(or_none(trial.sqnr_db.map(wording::decibels)))
                 .key(trial.sqnr_db.unwrap_or(f64::NAN)),
+        ];
+        cells.extend(has_metric.then(|| {
+            Cell::from(or_none(trial.metric.map(wording::number)))
+                .key(trial.metric.unwrap_or(f64::NAN))
+        }));
+        cells.extend([
             Cell::from(or_none(trial.slowdown.map(wording::times)))
                 .key(trial.slowdown.unwrap_or(f64::NAN)),
             Cell { good: Some(trial.pass), ..Cell::from(result) },
-        ];
+        ]);
         cells.extend(failures.then(|| trial.failure.as_deref().unwrap_or_default().into()));
         cells
     };
     table(&columns, trials.iter().enumerate().map(row))
+}
+
+/// The user's metric, and what came with it.
+pub(crate) fn metric(change: &MetricChange) -> Table {
+    let columns = [
+        ("Metric", Kind::Name),
+        ("Original", Kind::Figure),
+        ("Candidate", Kind::Figure),
+        ("May be lost", Kind::Figure),
+    ];
+    let row = |name: &str, original: f64, candidate: f64, may: String| {
+        let figures = [original, candidate].map(|x| Cell::from(wording::number(x)).key(x));
+        let [original, candidate] = figures;
+        vec![name.into(), original, candidate, may.into()]
+    };
+    let own = row(&change.name, change.original, change.candidate, change.max_drop.to_string());
+    let further = change
+        .further
+        .iter()
+        .map(|further| row(&further.name, further.original, further.candidate, NONE.to_owned()));
+    table(&columns, std::iter::once(own).chain(further))
 }
 
 pub(crate) fn sensitivity(layers: &[Sensitivity]) -> Table {

@@ -27,7 +27,7 @@ pub struct Isolated {
     pub key: String,
 }
 
-/// The layers that could be multiplied as int8, each as a model of its own, where `shapes` of the
+/// The layers that take other time as int8, products and tables, each as a model of its own, where `shapes` of the
 /// main graph's inputs, by name, determine theirs; the names of the others.
 ///
 /// The model must be prepared the way it was when it was planned.
@@ -43,7 +43,9 @@ pub fn isolate(model: &Model, shapes: &[(String, Vec<usize>)]) -> (Vec<Isolated>
     infer::infer(&mut shaped);
     let (mut isolated, mut unknown) = (Vec::new(), Vec::new());
     for candidate in candidates(&shaped, &Look::new([Scheme::Int8Dynamic], 0, 0.0)) {
-        if candidate.int8_dynamic.is_err() {
+        // A table that is stored as int8 is multiplied by its scales in every run.
+        let is_table = shaped.node(candidate.layer.node).op.is("Gather");
+        if candidate.int8_dynamic.is_err() && !(is_table && candidate.int8_weights.is_ok()) {
             continue;
         }
         let name = candidate.layer.name;

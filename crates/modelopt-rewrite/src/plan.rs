@@ -210,6 +210,11 @@ pub struct PlannedLayer {
     /// channel, or none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bias_correction: Vec<f32>,
+    /// For a table that is gathered from and stored as int8: turn all of it into float while the
+    /// model loads, rather than the rows that are gathered in every run. That takes no time, and as
+    /// much memory as float does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub at_load: bool,
 }
 
 impl PlannedLayer {
@@ -224,6 +229,7 @@ impl PlannedLayer {
             bytes: 0,
             smoothing: Vec::new(),
             bias_correction: Vec::new(),
+            at_load: false,
         }
     }
 }
@@ -329,6 +335,7 @@ mod tests {
                 bytes: 4096,
                 smoothing: vec![0.1, 1.0, 1e-3, 123.4],
                 bias_correction: vec![-3.021e-5],
+                at_load: true,
             }],
             ..Plan::new(Numerics { granularity: Granularity::PerTensor, reduce_range: true })
         };

@@ -183,6 +183,7 @@ pub(crate) fn lines_from(
         let line = PlannedLayer {
             smoothing: wanted.smoothing.clone(),
             bias_correction: wanted.bias_correction.clone(),
+            at_load: wanted.at_load,
             ..line(model, layer.node, &layer.name, wanted.scheme, wanted.reason.clone())
         };
         lines.push((layer.node, line));

@@ -8,7 +8,7 @@ mod numerics;
 mod switches;
 mod weights;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -96,6 +96,8 @@ fn apply_to_weights(model: &mut Model, plan: &Plan) -> Result<Vec<QuantizedWeigh
     let candidates = candidates(model, &Look::at(plan));
     let schemes: HashMap<&str, Scheme> =
         plan.layers.iter().map(|layer| (layer.name.as_str(), layer.scheme)).collect();
+    let at_load = plan.layers.iter().filter(|line| line.at_load);
+    let at_load: HashSet<&str> = at_load.map(|line| line.name.as_str()).collect();
     let jobs = jobs(model, &candidates, &schemes);
     let changes: Vec<Option<(Change, QuantizedWeight)>> =
         jobs.par_iter().map(|(&value, job)| change(model, value, job, plan.numerics)).collect();
@@ -112,7 +114,9 @@ fn apply_to_weights(model: &mut Model, plan: &Plan) -> Result<Vec<QuantizedWeigh
             let Some((change, result)) = change else { continue };
             results.push(result);
             match change {
-                Change::Int8(quantized) => rewrite(model, value, job, *quantized, &activations),
+                Change::Int8(quantized) => {
+                    rewrite(model, value, job, *quantized, &activations, &at_load);
+                }
                 Change::Half(to) => halves::rewrite(model, value, job.home, &job.tensor, to),
             }
         }
@@ -221,6 +225,7 @@ fn rewrite(
     job: &Job<'_>,
     quantized: Quantized,
     activations: &dynamic::Activations,
+    at_load: &HashSet<&str>,
 ) {
     let transposed = stored_transposed(job);
     let values = if transposed { transpose(&quantized.values) } else { quantized.values };
@@ -245,7 +250,7 @@ fn rewrite(
             (Scheme::Int8Dynamic, _) => {
                 dynamic::rewrite(model, candidate.layer.node, weight, &stored, activations);
             }
-            (_, Role::GatherTable { axis }) => {
+            (_, Role::GatherTable { axis }) if !at_load.contains(candidate.layer.name.as_str()) => {
                 gather::rewrite(model, candidate.layer.node, axis, &stored, job.elem);
             }
             _ => {}

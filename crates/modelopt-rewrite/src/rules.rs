@@ -140,11 +140,12 @@ pub fn plan_from(model: &Model, wanted: &Plan) -> Result<Plan, PlanError> {
     // With no threshold every small constant is a candidate; only what is named gets a line.
     for (_, line) in nodes {
         let (smoothing, bias_correction) = (line.smoothing.clone(), line.bias_correction.clone());
+        let at_load = line.at_load;
         let line = match by_weight.remove(&line.name) {
             Some(planned) if line.scheme.computes_in().is_none() => planned,
             _ => line,
         };
-        plan.layers.push(PlannedLayer { smoothing, bias_correction, ..line });
+        plan.layers.push(PlannedLayer { smoothing, bias_correction, at_load, ..line });
     }
     improve::check(model, &plan)?;
     Ok(plan)

@@ -23,7 +23,8 @@ pub struct Limits {
     pub min_sqnr_db: Option<f64>,
     /// Highest ratio of latencies, candidate to original; 1.05 by default. Judged only if
     /// latency was measured, and broken only if the whole confidence interval is above it and the
-    /// time lost is one that can be told: see [`LatencyComparison::is_told`].
+    /// time lost is one that can be told, for limits of at least 1: see
+    /// [`LatencyComparison::is_told`].
     #[serde(with = "crate::number::limit")]
     pub max_slowdown: Option<f64>,
     /// Lowest ratio of sizes, original to candidate; 1 (not larger) by default. A limit of at most
@@ -226,7 +227,10 @@ impl Judge {
         match (limits.max_slowdown, latency) {
             (None, _) => {}
             (Some(_), None) => self.leave_out("slowdown", "latency was not measured"),
-            (Some(limit), Some(latency)) if latency.ratio_low > limit && !latency.is_told() => {
+            // Whoever asks for a faster model gets one.
+            (Some(limit), Some(latency))
+                if limit >= 1.0 && latency.ratio_low > limit && !latency.is_told() =>
+            {
                 self.leave_out(
                     "slowdown",
                     &format!(
@@ -734,6 +738,10 @@ mod tests {
         let dear = |call_ms| LatencyComparison { call_ms: Some(call_ms), ..slower(0.040, 1.4) };
         assert!(left_out(&judged(&dear(0.020))));
         assert_eq!(failures(&judged(&dear(0.010))), [("slowdown", "model")]);
+        let faster = Limits { max_slowdown: Some(0.9), ..Limits::default() };
+        let same = slower(0.010, 1.0);
+        let measured = Measurements { parity: Some(&good()), size: SIZE, latency: Some(&same) };
+        assert!(!judge(&faster, &measured).pass, "whoever asks for a faster model gets one");
         // What meets the limit is listed as such.
         assert!(judged(&slower(0.010, 1.0)).unjudged.is_empty());
         // A figure that is none does not pass for a small one.

@@ -49,6 +49,11 @@ impl Budget {
         self.stop.is_stopped()
     }
 
+    /// The handle that ends it.
+    pub(crate) fn stop(&self) -> Stop {
+        self.stop.clone()
+    }
+
     /// The same, ending so much earlier.
     pub(crate) fn holding_back(&self, reserve: Duration) -> Self {
         let now = Instant::now();

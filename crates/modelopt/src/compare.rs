@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use modelopt_onnx as onnx;
 use modelopt_report as report;
-use modelopt_validate::{Parity, SizeChange, Verdict};
+use modelopt_validate::{MetricChange, Parity, SizeChange, Verdict};
 
 use crate::Progress;
+use crate::budget::Stop;
 use crate::config::Config;
 use crate::demand;
 use crate::error::{Error, ErrorKind};
@@ -28,6 +29,8 @@ pub struct Compared {
     pub found_inputs: Option<FoundInputs>,
     /// What each runtime said; the target first.
     pub runs: Vec<report::Run>,
+    /// The user's own metric of both, if there is one.
+    pub metric: Option<MetricChange>,
     /// The figures against the limits.
     pub verdict: Verdict,
     /// What the user should know.
@@ -43,6 +46,19 @@ pub fn compare(
     config: &Config,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Compared, Error> {
+    compare_until(original, candidate, config, &Stop::default(), progress)
+}
+
+/// [`compare`], with a handle that ends the user's metric early; the error is
+/// [`crate::MetricError::Stopped`] then.
+pub fn compare_until(
+    original: &Path,
+    candidate: &Path,
+    config: &Config,
+    stop: &Stop,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Compared, Error> {
+    config.check()?;
     progress(Progress::Step("loading"));
     let model = onnx::load(original)?;
     let other = onnx::load(candidate)?;
@@ -65,14 +81,22 @@ pub fn compare(
     }
     let mut warnings = told.warnings;
     warnings.extend(subject.warnings.iter().cloned().chain(target.left_out()));
-    let verdict = judging::verdict(Some(&run), size, config);
+    let mut verdict = judging::verdict(Some(&run), size, config);
     let mut runs = vec![run];
+    let mut meter = judging::meter(original, &model, &target, config, stop, None)?;
+    let metric = meter.as_mut().map(|meter| {
+        progress(Progress::Step("evaluating the metric"));
+        meter.measure_file(candidate)
+    });
+    let metric = metric.transpose()?;
+    judging::add_metric(&mut verdict, metric.as_ref());
     runs.extend(judging::run_others(&subject, judged, &samples, config, progress)?);
     Ok(Compared {
         size,
         samples: run::summary(&samples),
         found_inputs: told.found,
         runs,
+        metric,
         verdict,
         warnings,
         original: provenance::model_file(original, original),
@@ -96,6 +120,7 @@ impl Compared {
             size: Some(self.size),
             samples: Some(self.samples),
             runs: self.runs.clone(),
+            metric: self.metric.clone(),
             verdict: Some(self.verdict.clone()),
             warnings: self.warnings.clone(),
             machine: Some(provenance::machine()),

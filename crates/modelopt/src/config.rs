@@ -16,6 +16,7 @@ use modelopt_validate::{LatencyOptions, Limits};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
+use crate::metric::MetricOptions;
 
 /// Settings of a run. Every field has a default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -84,6 +85,11 @@ pub struct Config {
     pub judge_latency_anywhere: bool,
     /// How to search for a plan where nobody asked for a scheme or gave a plan.
     pub search: SearchOptions,
+    /// The user's own metric.
+    pub metric: MetricOptions,
+    /// Whether somebody set [`Limits::min_sqnr_db`]: a metric decides instead of the default.
+    #[serde(skip)]
+    pub sqnr_limit_given: bool,
     /// Choose schemes by measuring the model's layers on the target, instead of by the table.
     pub measure: bool,
     /// Where measurements are kept.
@@ -276,6 +282,8 @@ impl Default for Config {
             latency: LatencyOptions::default(),
             judge_latency_anywhere: false,
             search: SearchOptions::default(),
+            metric: MetricOptions::default(),
+            sqnr_limit_given: false,
             measure: false,
             measure_cache: None,
             samples: None,
@@ -307,6 +315,8 @@ impl Config {
         // First alone, so that errors tell the line.
         toml::from_str::<Config>(text).map_err(|error| wrong(error.to_string()))?;
         let given: toml::Table = toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        let gate = given.get("gate").and_then(toml::Value::as_table);
+        let sets_sqnr_limit = gate.is_some_and(|gate| gate.contains_key("min-sqnr-db"));
         let mut all = toml::Table::try_from(self).map_err(|error| wrong(error.to_string()))?;
         overlay(&mut all, given);
         let mut config: Config = all.try_into().map_err(|error| wrong(error.to_string()))?;
@@ -314,7 +324,19 @@ impl Config {
         config.plan.clone_from(&self.plan);
         config.environment.clone_from(&self.environment);
         config.worker.clone_from(&self.worker);
+        config.metric.custom.clone_from(&self.metric.custom);
+        config.sqnr_limit_given = self.sqnr_limit_given || sets_sqnr_limit;
         Ok(config)
+    }
+
+    /// The limits of the verdict: where there is a metric, it decides instead of the default limit
+    /// of parity.
+    pub(crate) fn limits(&self) -> Limits {
+        let mut limits = self.gate.clone();
+        if self.metric.is_given() && !self.sqnr_limit_given {
+            limits.min_sqnr_db = None;
+        }
+        limits
     }
 
     /// Whether the plan is to be searched for: nobody asked for a scheme or a plan, and there are
@@ -393,7 +415,7 @@ impl Config {
                 return Err(ErrorKind::Config(message).into());
             }
         }
-        Ok(())
+        self.metric.check(self.samples.as_deref())
     }
 }
 
@@ -422,7 +444,8 @@ mod tests {
     fn every_setting_survives_a_round_trip() {
         let mut config =
             Config { scheme: Some(Scheme::Int8Weights), threads: 2, ..Config::default() };
-        config.gate.min_sqnr_db = None;
+        // The text sets all that can be set.
+        (config.gate.min_sqnr_db, config.sqnr_limit_given) = (None, true);
         config.dims.insert("batch".into(), 3);
         config.inputs.insert("sr".into(), "16000".into());
         config.runtime = "onnxruntime,rten".parse().unwrap();
@@ -439,6 +462,15 @@ mod tests {
         assert_eq!((config.scheme, config.gate.min_sqnr_db), (Some(Scheme::Fp16), Some(40.0)));
         let config = defaults.with_toml("[gate]\nmin-sqnr-db = 30.0\n").unwrap();
         assert_eq!(config.gate.min_sqnr_db, Some(30.0));
+    }
+
+    #[test]
+    fn a_metric_decides_instead_of_the_default_limit_and_beside_one_that_is_set() {
+        let metric = "[metric]\ncommand = \"eval {model}\"\n";
+        let limits = |text: &str| Config::from_toml(text).unwrap().limits().min_sqnr_db;
+        assert_eq!(limits(""), Some(20.0));
+        assert_eq!(limits(metric), None);
+        assert_eq!(limits(&format!("{metric}[gate]\nmin-sqnr-db = 20\n")), Some(20.0));
     }
 
     #[test]

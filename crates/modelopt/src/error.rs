@@ -7,6 +7,7 @@ use modelopt_runtime::{RuntimeError, SampleError};
 use modelopt_validate::CompareError;
 
 use crate::hint::Hint;
+use crate::metric::MetricError;
 
 /// Why nothing came of it.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,9 @@ pub enum ErrorKind {
     /// The model asks for more than any machine has.
     #[error("the model cannot be run here: {0}")]
     Unreasonable(String),
+    /// The user's own metric has no figure.
+    #[error(transparent)]
+    Metric(#[from] MetricError),
     /// A configuration file or option is wrong.
     #[error("{0}")]
     Config(String),
@@ -135,5 +139,6 @@ through_kind!(
     SampleError,
     RuntimeError,
     CompareError,
+    MetricError,
     std::io::Error,
 );

@@ -3,17 +3,22 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use modelopt_graph::Model;
 use modelopt_report as report;
 use modelopt_runtime::worker::Cost;
-use modelopt_runtime::{RuntimeError, RuntimeKind, Sample, Session};
+use modelopt_runtime::{RuntimeError, RuntimeKind, Sample, Session, graph_inputs};
 use modelopt_validate::{
-    CompareError, Footprint, Measurements, Origins, Side, SizeChange, Verdict, compare_latency, judge,
+    CompareError, Footprint, Measurements, MetricChange, Origins, Side, SizeChange, Verdict,
+    compare_latency, judge,
 };
 
 use crate::Progress;
+use crate::budget::Stop;
 use crate::casting::Casting;
 use crate::config::{Config, RuntimeChoice};
 use crate::error::Error;
+use crate::metric::{LabelMetric, Meter, labelled};
+use crate::overhead;
 use crate::run::{self, Bench, Ready};
 use crate::subject::Subject;
 use crate::witness;
@@ -145,13 +150,16 @@ pub(crate) fn run_both(
         progress(Progress::Step("measuring latency"));
         let (original, inputs) = (bench.original.as_mut(), &sample.inputs);
         let (threads, options) = (config.threads, &config.latency);
-        let latency = match candidate.casting {
+        let mut latency = match candidate.casting {
             Some(casting) => {
                 let mut called = casting.called(ready.session.as_mut(), inputs);
                 compare_latency(original, &mut called, inputs, threads, options)?
             }
             None => compare_latency(original, ready.session.as_mut(), inputs, threads, options)?,
         };
+        if config.gate.max_slowdown.is_some_and(|limit| latency.ratio_low > limit) {
+            latency.call_ms = overhead::call_ms(bench, sample.inputs.len());
+        }
         run.latency = Some(latency);
     }
     Ok(run)
@@ -198,7 +206,7 @@ pub(crate) fn verdict(target: Option<&report::Run>, size: SizeChange, config: &C
         size,
         latency: latency.filter(|_| judged),
     };
-    let mut verdict = judge(&config.gate, &measured);
+    let mut verdict = judge(&config.limits(), &measured);
     if let (false, Some(latency)) = (judged, latency) {
         for left in verdict.unjudged.iter_mut().filter(|left| left.name == "slowdown") {
             left.reason = format!(
@@ -214,4 +222,29 @@ pub(crate) fn verdict(target: Option<&report::Run>, size: SizeChange, config: &C
     }
     verdict.pass &= target.is_none_or(|run| run.failure.is_none());
     verdict
+}
+
+/// The user's metric beside the other figures.
+pub(crate) fn add_metric(verdict: &mut Verdict, change: Option<&MetricChange>) {
+    let Some(check) = change.map(MetricChange::check) else { return };
+    verdict.pass &= check.pass;
+    verdict.checks.insert(0, check);
+}
+
+/// What evaluates the user's metric, if there is one: in the target's runtime, where it has to run
+/// models. `casting` is how candidates take what the original does.
+pub(crate) fn meter<'a>(
+    original: &'a Path,
+    model: &Model,
+    bench: &Bench<'a>,
+    config: &'a Config,
+    stop: &Stop,
+    casting: Option<Casting>,
+) -> Result<Option<Meter<'a>>, Error> {
+    Meter::new(config, original, stop, |labels| {
+        let inputs: Vec<String> = graph_inputs(model).into_iter().map(|input| input.name).collect();
+        let path = config.samples.as_deref().unwrap_or(Path::new(""));
+        let samples = labelled(path, &inputs, labels)?;
+        Ok(LabelMetric::new(bench.another_place()?, &labels.output, samples, casting))
+    })
 }

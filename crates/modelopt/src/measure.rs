@@ -164,7 +164,9 @@ fn figure(
     let inputs = inputs(layer)?;
     let latency =
         compare_latency(original.as_mut(), candidate.as_mut(), &inputs, 1, &QUICK).ok()?;
-    let figure = Figure { original_ms: latency.original.p50_ms, ratio: latency.ratio_median };
+    // What is too little to be told is nothing.
+    let ratio = if latency.is_told() { latency.ratio_median } else { 1.0 };
+    let figure = Figure { original_ms: latency.original.p50_ms, ratio };
     cache.known.insert(key, figure);
     cache.changed = true;
     Some(figure)

@@ -7,22 +7,27 @@ use std::time::Instant;
 use modelopt_graph::Model;
 use modelopt_onnx::{self as onnx, SaveOptions, Staged};
 use modelopt_report as report;
-use modelopt_rewrite::{Plan, Precision, QuantizedWeight, Scheme};
-use modelopt_validate::{Culprit, Parity, SizeChange, SlowLayer, Verdict};
+use modelopt_rewrite::{self as rewrite, Interface, Plan, Precision, QuantizedWeight, Scheme};
+use modelopt_validate::{
+    Culprit, Limits, Measurements, MetricChange, Parity, SizeChange, SlowLayer, Verdict, judge,
+};
 
 use crate::Progress;
 use crate::blame;
 use crate::budget::{Budget, Stop};
 use crate::casting::Casting;
+use crate::clock::TargetClock;
 use crate::config::{Config, Enforcement};
 use crate::error::Error;
 use crate::ground::FoundInputs;
 use crate::judging::{self, Candidate};
 use crate::measure::{self, Cache};
+use crate::metric::{Meter, MetricError};
 use crate::patience::Patience;
 use crate::planning::{self, Notes};
 use crate::provenance;
 use crate::prover::{self, Prover};
+use crate::quicken::{self, Clock};
 use crate::run::{self, Ground};
 use crate::search::{self, Searcher};
 use crate::subject::{Copy, Subject};
@@ -47,6 +52,8 @@ pub struct Outcome {
     pub found_inputs: Option<FoundInputs>,
     /// What each runtime said; the target first. Empty if nothing was run.
     pub runs: Vec<report::Run>,
+    /// The user's own metric of both models, if there is one and the models were run.
+    pub metric: Option<MetricChange>,
     /// The figures against the limits.
     pub verdict: Option<Verdict>,
     /// After a verdict that failed on parity: the layers by the damage that each does alone,
@@ -55,6 +62,9 @@ pub struct Outcome {
     /// After a verdict that failed on latency: the layers that became slower, the most time lost
     /// first.
     pub slow_layers: Vec<SlowLayer>,
+    /// After a verdict that failed on latency alone, where a scheme was asked for: a gentler one
+    /// that was tried and passes.
+    pub alternative: Option<Scheme>,
     /// The plans that a search ran and judged; the verdict is the last.
     pub trials: Vec<report::Trial>,
     /// Why the search ended, if there was one.
@@ -142,15 +152,17 @@ impl<'a> Search<'a> {
                 Err(error) => tolerate(error, config, &mut warnings)?,
             }
         }
-        let mut start = match &mut ground {
+        let start = match &mut ground {
             Some(ground) => {
                 let mut notes = Notes { cache: &mut cache, warnings: &mut warnings };
                 planning::informed(&original, &prepared, ground, config, &mut notes, progress)?
             }
             None => transform::planned(&prepared, config, &Hints::default())?,
         };
+        let limits = config.limits();
         let job = Job {
             subject: &subject,
+            limits: &limits,
             output,
             config,
             original_bytes: onnx::stored_size(input, &original)?,
@@ -158,14 +170,18 @@ impl<'a> Search<'a> {
             prepared: &prepared,
             budget: &budget,
         };
+        let mut meter = None;
+        if let (Some(ground), true) = (&ground, start.changed() > 0) {
+            meter = job.meter(ground, &start)?;
+        }
         let mut searched = Searched::default();
-        let plan = job.search(&start, &mut ground, &mut searched, progress);
+        let plan = job.search(&start, &mut ground, &mut searched, meter.as_mut(), progress)?;
         let (mut made, mut casting) = job.made(plan, &mut warnings)?;
-        let skip = made.unchanged || !runs;
-        if !skip && ground.is_none() && !planning::runs_the_model(config) {
+        if !made.unchanged && runs && ground.is_none() && !planning::runs_the_model(config) {
             match planning::survey(&subject, &original, &prepared, config, progress) {
                 Ok((surveyed, told)) => {
                     warnings.extend(told.warnings);
+                    meter = job.meter(&surveyed, &made.plan)?;
                     (ground, found_inputs) = (Some(surveyed), told.found);
                 }
                 Err(error) => tolerate(error, config, &mut warnings)?,
@@ -176,6 +192,7 @@ impl<'a> Search<'a> {
         let mut rounds = 0;
         let (mut outcome, staged) = loop {
             rounds += 1;
+            let skip = made.unchanged || !runs;
             let (mut outcome, staged) = job.staged(made, &original_file, progress)?;
             outcome.warnings.clone_from(&warnings);
             if ground.is_some() {
@@ -188,26 +205,34 @@ impl<'a> Search<'a> {
                 let path = copy.as_ref().map_or(staged.path(), Copy::path);
                 let casting = casting.as_ref();
                 let candidate = Candidate { path, casting, known };
-                let judged =
-                    outcome.judge(&job, candidate, ground, &mut cache, &mut searched, progress);
-                if let Err(error) = judged {
+                let place = Where { ground, cache: &mut cache, meter: meter.as_mut() };
+                let judged = outcome.judge(&job, candidate, place, &mut searched, progress);
+                // What was stopped has no verdict.
+                if let (Err(error), false) = (judged, budget.is_stopped()) {
                     tolerate(error, config, &mut outcome.warnings)?;
                 }
             }
-            // What turned out slow goes down the ladder, and parity is looked at again.
-            let Some(next) = quickened(&outcome, &start).filter(|_| rounds < MOST_ROUNDS) else {
+            if !skip && outcome.verdict.is_none() && !budget.is_stopped() {
+                outcome.verdict = Some(judging::verdict(None, outcome.size, config));
+            }
+            // What turned out slow or pointless is planned again.
+            let meter = meter.as_mut();
+            let next = job.next(&outcome, &mut ground, &mut searched, meter, rounds, progress)?;
+            let Some(Next { plan, why }) = next else {
+                outcome.trials.clone_from(&searched.trials);
                 break (outcome, staged);
             };
             drop(staged);
-            start = next;
-            let plan = job.search(&start, &mut ground, &mut searched, progress);
+            if plan.changed() == 0 {
+                // Of no concern to a model that stays as it is.
+                let no_faster = config.computes_in().map(cpu_warning);
+                warnings.retain(|warning| Some(warning) != no_faster.as_ref());
+            }
+            warnings.extend(why);
             (made, casting) = job.made(plan, &mut Vec::new())?;
         };
         outcome.warnings.extend(cache.close());
         outcome.found_inputs = found_inputs;
-        if !skip && outcome.verdict.is_none() && !budget.is_stopped() {
-            outcome.verdict = Some(judging::verdict(None, outcome.size, config));
-        }
         let pass = outcome.verdict.as_ref().is_none_or(|verdict| verdict.pass);
         outcome.emitted = !budget.is_stopped() && (pass || config.enforcement != Enforcement::Gate);
         if budget.is_stopped() {
@@ -234,18 +259,38 @@ pub fn optimize(
 /// How many trials are made however long they take.
 const FEWEST_TRIALS: usize = 4;
 
-/// How often layers that turned out slow are moved, and the rest searched again.
-const MOST_ROUNDS: usize = 2;
+/// How many verdicts there are at most: what turned out slow is moved in between. If the last one
+/// is slow as well, everything is kept.
+const MOST_ROUNDS: usize = 3;
+
+/// A candidate that is no smaller is of use if it takes less than this of the original's time, on a
+/// runtime that was named.
+const FASTER: f64 = 0.95;
+
+/// What to do after a verdict.
+struct Next {
+    plan: Plan,
+    /// What the user should know of it.
+    why: Option<String>,
+}
 
 /// What does not change from one candidate to the next.
 struct Job<'a> {
     subject: &'a Arc<Subject>,
     output: &'a Path,
     config: &'a Config,
+    limits: &'a Limits,
     original: &'a Model,
     original_bytes: u64,
     prepared: &'a Model,
     budget: &'a Budget,
+}
+
+/// Where and with what a candidate is judged.
+struct Where<'a, 'b> {
+    ground: &'a mut Ground<'b>,
+    cache: &'a mut Cache,
+    meter: Option<&'a mut Meter<'b>>,
 }
 
 /// What searching told, over all rounds.
@@ -267,19 +312,20 @@ impl Searched {
     }
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
     /// The plan that a search from `start` finds; `start` itself where there is nothing to search.
     fn search(
         &self,
         start: &Plan,
         ground: &mut Option<Ground<'_>>,
         searched: &mut Searched,
+        meter: Option<&mut Meter<'a>>,
         progress: &mut dyn FnMut(Progress),
-    ) -> Plan {
-        let Some(Ground { bench, samples }) = ground else { return start.clone() };
+    ) -> Result<Plan, Error> {
+        let Some(Ground { bench, samples }) = ground else { return Ok(start.clone()) };
         let used = searched.trials.len();
         if !self.config.searches() || start.changed() == 0 {
-            return start.clone();
+            return Ok(start.clone());
         }
         let (patience, wanted) = (Patience::of(bench, self.config), self.config.search.max_trials);
         let runs_each = samples.len() as f64;
@@ -287,9 +333,20 @@ impl Job<'_> {
         searched.warnings.extend(patience.warning(wanted, allowed));
         patience.announce("searching for a plan", allowed as f64 * runs_each, progress);
         let prover = Prover::new(self.prepared, samples, bench, None);
-        let searcher =
-            Searcher::new(prover, self.config, self.budget, self.original_bytes, progress);
+        let searcher = Searcher::new(
+            prover,
+            self.config,
+            self.limits,
+            self.budget,
+            self.original_bytes,
+            meter,
+            progress,
+        );
         let found = searcher.run(start, used + wanted - allowed);
+        match found.metric_error {
+            None | Some(MetricError::Stopped) => {}
+            Some(error) => return Err(error.into()),
+        }
         searched.trials.extend(found.trials);
         searched.end = Some(found.end);
         searched.passes = found.passes;
@@ -297,7 +354,14 @@ impl Job<'_> {
             searched.sensitivity = found.sensitivity;
         }
         searched.warnings.extend(found.warnings);
-        found.plan
+        Ok(found.plan)
+    }
+
+    /// What evaluates the user's metric, if there is one.
+    fn meter(&self, ground: &Ground<'a>, plan: &Plan) -> Result<Option<Meter<'a>>, Error> {
+        let casting = plan.io.precision().map(|to| Casting::of(self.original, to));
+        let stop = self.budget.stop();
+        judging::meter(self.subject.file(), self.original, &ground.bench, self.config, &stop, casting)
     }
 
     /// The candidate under a plan, and how it is run.
@@ -341,9 +405,11 @@ impl Job<'_> {
             samples: None,
             found_inputs: None,
             runs: Vec::new(),
+            metric: None,
             verdict: None,
             culprits: Vec::new(),
             slow_layers: Vec::new(),
+            alternative: None,
             trials: Vec::new(),
             search_end: None,
             sensitivity: Vec::new(),
@@ -352,6 +418,148 @@ impl Job<'_> {
             candidate: provenance::model_file(self.output, staged.path()),
         };
         Ok((outcome, staged))
+    }
+
+    /// The plan to judge next, if the last one does not stand: one that is not slow, one that passes
+    /// on parity once more, or the model as it is.
+    fn next(
+        &self,
+        outcome: &Outcome,
+        ground: &mut Option<Ground<'_>>,
+        searched: &mut Searched,
+        meter: Option<&mut Meter<'a>>,
+        rounds: usize,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Option<Next>, Error> {
+        if self.config.enforcement != Enforcement::Gate || self.budget.is_stopped() {
+            return Ok(None);
+        }
+        if let Some(why) = self.pointless(outcome) {
+            let plan = kept(&outcome.plan, "there is nothing to gain");
+            return Ok(Some(Next { plan, why: Some(why) }));
+        }
+        let passes = outcome.verdict.as_ref().is_none_or(|verdict| verdict.pass);
+        if passes || !self.config.searches() {
+            return Ok(None);
+        }
+        if let (true, Some(ground)) = (outcome.fails_on(&["slowdown"]), ground.as_mut()) {
+            return Ok(self.quickened(outcome, ground, searched, rounds, progress));
+        }
+        // Whether errors of layers that were moved cancelled those of others is seen only now.
+        if rounds == 1 || rounds >= MOST_ROUNDS {
+            return Ok(None);
+        }
+        let plan = self.search(&outcome.plan, ground, searched, meter, progress)?;
+        Ok((plan != outcome.plan && searched.passes).then_some(Next { plan, why: None }))
+    }
+
+    /// Why the candidate is of no use, if it is of none and nobody asked for it as it is.
+    fn pointless(&self, outcome: &Outcome) -> Option<String> {
+        let config = self.config;
+        let as_asked = config.plan.is_some()
+            || config.freeze_inputs
+            || outcome.plan.io != Interface::Float32
+            || config.gate.min_shrink.is_none_or(|limit| limit > 1.0);
+        let SizeChange { original_bytes, candidate_bytes } = outcome.size;
+        if as_asked || outcome.unchanged || candidate_bytes < original_bytes {
+            return None;
+        }
+        let verdict = outcome.verdict.as_ref()?;
+        if !verdict.pass && !outcome.fails_on(&["slowdown", "shrink"]) {
+            return None;
+        }
+        let judged = verdict.checks.iter().any(|check| check.name == "slowdown");
+        let latency = outcome.runs.first().and_then(|run| run.latency.as_ref());
+        if latency.is_some_and(|latency| judged && latency.ratio_high < FASTER && latency.is_told())
+        {
+            return None;
+        }
+        let more = candidate_bytes - original_bytes;
+        Some(format!(
+            "nothing to gain: it would be {more} bytes larger and not faster; the model is emitted as it is"
+        ))
+    }
+
+    /// The plan that is not slow; everything is kept if there is no other.
+    fn quickened(
+        &self,
+        outcome: &Outcome,
+        ground: &mut Ground<'_>,
+        searched: &mut Searched,
+        rounds: usize,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Option<Next> {
+        // Whoever asks for a faster model is not given the same.
+        let keep = self.config.gate.max_slowdown.is_some_and(|limit| limit >= 1.0);
+        let slowdown = outcome.runs.first()?.latency.as_ref()?.ratio_median;
+        let found = if rounds < MOST_ROUNDS {
+            let mut clock = self.clock(ground, progress)?;
+            let found = quicken::quicken(&outcome.plan, slowdown, keep, &mut clock);
+            searched.trials.append(&mut clock.trials);
+            found
+        } else {
+            keep.then(|| kept(&outcome.plan, "the model is slower with anything changed"))
+        };
+        let mut plan = found?;
+        search::tidy(&mut plan);
+        // Layers that share a weight agree.
+        let plan = rewrite::plan_from(self.prepared, &plan).ok()?;
+        let why = (plan.changed() == 0).then(|| {
+            format!(
+                "every plan is slower than the limit allows on {}: the model is emitted as it is",
+                ground.bench.used.name
+            )
+        });
+        Some(Next { plan, why })
+    }
+
+    fn clock<'c, 'g>(
+        &'c self,
+        ground: &'c mut Ground<'g>,
+        progress: &'c mut dyn FnMut(Progress),
+    ) -> Option<TargetClock<'c, 'g>> {
+        Some(TargetClock {
+            prepared: self.prepared,
+            sample: ground.samples.first()?,
+            bench: &mut ground.bench,
+            config: self.config,
+            budget: self.budget,
+            started: Instant::now(),
+            trials: Vec::new(),
+            progress,
+        })
+    }
+
+    /// A gentler scheme than the one that was asked for, if it passes: on all samples, and briefly
+    /// on the clock.
+    fn alternative(
+        &self,
+        ground: &mut Ground<'_>,
+        searched: &mut Searched,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Option<Scheme> {
+        let scheme = match self.config.scheme? {
+            Scheme::Int8Dynamic => Scheme::Int8Weights,
+            Scheme::Fp16 => Scheme::Fp16Weights,
+            Scheme::Bf16 => Scheme::Bf16Weights,
+            _ => return None,
+        };
+        let config = Config { scheme: Some(scheme), io: Interface::Float32, ..self.config.clone() };
+        let plan = transform::planned(self.prepared, &config, &Hints::default()).ok()?;
+        progress(Progress::Step("trying a gentler scheme"));
+        let mut prover = Prover::new(self.prepared, &ground.samples, &mut ground.bench, None);
+        let all = prover.all();
+        let proved = prover.prove(&plan, &all).ok()?;
+        let size =
+            SizeChange { original_bytes: self.original_bytes, candidate_bytes: proved.bytes };
+        let measured = Measurements { parity: Some(&proved.parity), size, latency: None };
+        if !judge(self.limits, &measured).pass {
+            return None;
+        }
+        let mut clock = self.clock(ground, progress)?;
+        let timed = clock.time(&plan, &format!("{scheme} instead"));
+        searched.trials.append(&mut clock.trials);
+        timed.ok()?.passes.then_some(scheme)
     }
 
     /// The settings for judging what a search found: no longer than its time allows, and without
@@ -369,26 +577,15 @@ impl Job<'_> {
     }
 }
 
-/// The plan to start again from, where layers turned out slow and nothing else failed.
-fn quickened(outcome: &Outcome, start: &Plan) -> Option<Plan> {
-    outcome.search_end?;
-    let verdict = outcome.verdict.as_ref()?;
-    let only_slow = verdict.failures().all(|check| check.name == "slowdown");
-    if !only_slow || outcome.slow_layers.is_empty() {
-        return None;
+/// The plan with everything kept.
+fn kept(plan: &Plan, reason: &str) -> Plan {
+    let mut plan = plan.clone();
+    for line in plan.layers.iter_mut().filter(|line| line.scheme != Scheme::Keep) {
+        (line.scheme, line.at_load) = (Scheme::Keep, false);
+        reason.clone_into(&mut line.reason);
     }
-    let mut next = start.clone();
-    for slow in &outcome.slow_layers {
-        for line in next.layers.iter_mut().filter(|line| line.name == slow.layer) {
-            line.scheme = match line.scheme {
-                Scheme::Int8Dynamic => Scheme::Int8Weights,
-                _ => Scheme::Keep,
-            };
-            line.reason =
-                format!("measured: {:.2}x of float32's time as {}", slow.slowdown, slow.scheme);
-        }
-    }
-    (next != *start).then_some(next)
+    search::tidy(&mut plan);
+    plan
 }
 
 /// What cannot be proven is emitted only where the user said to emit whatever the verdict. Samples
@@ -439,12 +636,12 @@ impl Outcome {
         &mut self,
         job: &Job<'_>,
         candidate: Candidate<'_>,
-        ground: &mut Ground<'_>,
-        cache: &mut Cache,
+        place: Where<'_, '_>,
         searched: &mut Searched,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), Error> {
         let config = &job.judging(searched);
+        let Where { ground, cache, meter } = place;
         let Ground { bench, samples } = ground;
         self.samples = Some(run::summary(samples));
         if self.samples.is_some_and(|samples| samples.kind == report::SampleKind::Synthetic) {
@@ -456,7 +653,15 @@ impl Outcome {
         let target = judging::run_somewhere(bench, candidate, samples, config, progress)?;
         self.warnings.extend(target.failure.clone());
         self.warnings.extend(bench.left_out());
-        let verdict = judging::verdict(Some(&target), self.size, config);
+        let mut verdict = judging::verdict(Some(&target), self.size, config);
+        if let (Some(meter), None) = (meter, &target.failure) {
+            progress(Progress::Step("evaluating the metric"));
+            let digest = provenance::essence(&self.plan);
+            let measured =
+                meter.measure(&digest, |path| search::carried_out(job.prepared, &self.plan, path));
+            self.metric = Some(measured?);
+            judging::add_metric(&mut verdict, self.metric.as_ref());
+        }
         self.runs = vec![target];
         self.runs.extend(judging::run_others(job.subject, candidate, samples, config, progress)?);
         let failed = |slow: bool| {
@@ -477,11 +682,17 @@ impl Outcome {
             self.culprits = searched.sensitivity.iter().filter_map(culprit).collect();
             self.culprits.sort_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
         }
-        if let (true, Some(sample)) = (failed(true), samples.first())
+        let may_keep = config.gate.max_slowdown.is_some_and(|limit| limit >= 1.0);
+        let goes_down = config.searches() && may_keep && !failed(false);
+        if let (true, false, Some(sample)) = (failed(true), goes_down, samples.first())
             && job.budget.allows(blame::PATIENCE)
         {
             self.slow_layers =
                 measure::slow_layers(job.prepared, &self.plan, sample, bench, cache, progress);
+            if config.enforcement == Enforcement::Gate && !failed(false) {
+                self.alternative = job.alternative(ground, searched, progress);
+                self.trials.clone_from(&searched.trials);
+            }
         }
         if searched.end.is_some() {
             let trial = self.as_trial(&verdict);
@@ -503,10 +714,20 @@ impl Outcome {
             bytes: self.size.candidate_bytes,
             sqnr_db: worst.map(|(sqnr_db, _)| sqnr_db),
             slowdown: run.and_then(|run| run.latency.as_ref()).map(|latency| latency.ratio_median),
+            metric: self.metric.as_ref().map(|change| change.candidate),
             pass: verdict.pass,
             failure: run.and_then(|run| run.failure.clone()),
             blake3: self.candidate.blake3.clone(),
         }
+    }
+
+    /// Whether the verdict failed, and on nothing but these checks.
+    fn fails_on(&self, names: &[&str]) -> bool {
+        let only = |verdict: &Verdict| {
+            verdict.failures().all(|check| names.contains(&check.name.as_str()))
+        };
+        let ran = self.runs.first().is_none_or(|run| run.failure.is_none());
+        ran && self.verdict.as_ref().is_some_and(|verdict| !verdict.pass && only(verdict))
     }
 
     /// How close the outputs are on the target, if the models ran.
@@ -524,6 +745,7 @@ impl Outcome {
             size: Some(self.size),
             samples: self.samples,
             runs: self.runs.clone(),
+            metric: self.metric.clone(),
             verdict: self.verdict.clone(),
             culprits: self.culprits.clone(),
             slow_layers: self.slow_layers.clone(),

@@ -20,6 +20,13 @@ pub(crate) fn plan_digest(plan: &Plan) -> String {
     onnx::digest_of(plan.to_toml().as_bytes())
 }
 
+/// What tells models apart that plans make of the same one: the plan without its reasons.
+pub(crate) fn essence(plan: &Plan) -> String {
+    let mut plan = plan.clone();
+    plan.layers.iter_mut().for_each(|line| line.reason.clear());
+    plan_digest(&plan)
+}
+
 /// The machine this runs on.
 pub(crate) fn machine() -> report::Machine {
     report::Machine {

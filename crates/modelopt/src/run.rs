@@ -1,5 +1,6 @@
 //! Where and on what the models run.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -81,7 +82,11 @@ pub(crate) struct Ready {
 }
 
 impl<'a> Place<'a> {
-    fn new(kind: RuntimeKind, copies: &Copies, config: &'a Config) -> Result<Self, RuntimeError> {
+    pub(crate) fn new(
+        kind: RuntimeKind,
+        copies: &Copies,
+        config: &'a Config,
+    ) -> Result<Self, RuntimeError> {
         let options = config.session();
         let library = match kind {
             RuntimeKind::Onnxruntime => Some(find_onnxruntime(&config.library_search())?),
@@ -217,7 +222,7 @@ impl<'a> Bench<'a> {
 
     /// The same of an original of which nothing but its file is known.
     pub(crate) fn look(&mut self, origins: Origins, samples: &[Sample]) -> Result<(), Error> {
-        let limit = self.place.config.gate.min_sqnr_db;
+        let limit = self.place.config.limits().min_sqnr_db;
         self.profile = Arc::new(self.references(samples).profile(origins)?.within(limit));
         Ok(())
     }
@@ -239,6 +244,11 @@ impl<'a> Bench<'a> {
     fn references<'s>(&'s mut self, samples: &'s [Sample]) -> References<'s> {
         let session = self.watched.as_mut().unwrap_or(&mut self.original);
         References::new(session.as_mut(), samples, &mut self.kept)
+    }
+
+    /// A model as it is run here.
+    pub(crate) fn copy_of<'m>(&self, model: &'m Model) -> Cow<'m, Model> {
+        self.place.copies.of(model)
     }
 
     /// Names of values that are judged beside the outputs.
@@ -307,6 +317,11 @@ impl<'a> Bench<'a> {
     /// Loads a model that was made from one that runs, without a child.
     pub(crate) fn prepare(&self, model: &Path) -> Result<Box<dyn Session>, RuntimeError> {
         self.place.prepare(model)
+    }
+
+    /// The same runtime once more, for who has to outlive this.
+    pub(crate) fn another_place(&self) -> Result<Place<'a>, RuntimeError> {
+        Place::new(self.place.kind, &self.place.copies, self.place.config)
     }
 
     /// The original, and where other models are loaded beside it.

@@ -10,25 +10,32 @@
 //! ```
 //!
 //! in growing batches until a real run passes, then back by bisection, and at last layer by layer
-//! where that is worth something. Predictions only say what to try next; what counts is runs.
+//! where that is worth something. Predictions only say what to try next; what counts is runs. Where the
+//! user has a metric, it has the last word on each plan that is run, and parity says which to run.
 
 mod ladder;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use modelopt_graph::Model;
+use modelopt_onnx::{SaveOptions, Staged};
 use modelopt_report as report;
 use modelopt_rewrite::{self as rewrite, Improvements, Plan, Scheme, Seen};
-use modelopt_validate::{Measurements, SizeChange, judge};
+use modelopt_validate::{Limits, Measurements, SizeChange, judge};
 
 use crate::Progress;
 use crate::budget::Budget;
 use crate::config::{Config, Smoothing};
+use crate::metric::{Meter, MetricError};
+use crate::provenance;
 use crate::prover::{Prover, worst_sqnr};
 use crate::run;
 use crate::sensitivity::{self, Probe};
 use crate::yardstick::Yardstick;
 use ladder::Ladder;
+pub(crate) use ladder::tidy;
 
 /// How many samples tell layers apart, at most.
 const MOST_PROBED: usize = 3;
@@ -54,6 +61,11 @@ const WORTH_A_TRIAL: f64 = 0.004;
 /// What noises may add up to at first, of what is allowed: they are not all independent.
 const SHARE: f64 = 0.7;
 
+/// Where the user's metric decides: what share of the noise is left at first, and what share of that
+/// each time the metric is still too low.
+const FIRST_SHARE: f64 = 0.5;
+const NEXT_SHARE: f64 = 0.4;
+
 /// The least share of the weights' bytes that must stay int8 for a plan to be a quantization.
 const LEAST_INT8: f64 = 0.02;
 
@@ -67,15 +79,20 @@ pub(crate) struct Found {
     pub(crate) end: report::SearchEnd,
     pub(crate) sensitivity: Vec<report::Sensitivity>,
     pub(crate) warnings: Vec<String>,
+    /// Why the user's metric could not be evaluated, if that ended the search.
+    pub(crate) metric_error: Option<MetricError>,
 }
 
 /// A search under way.
-pub(crate) struct Searcher<'a, 'b, 'c> {
+pub(crate) struct Searcher<'a, 'b, 'c, 'm> {
     pub(crate) prover: Prover<'a, 'b>,
     config: &'a Config,
     budget: &'c Budget,
     original_bytes: u64,
+    limits: &'a Limits,
     yardstick: Yardstick<'a>,
+    /// The user's metric, which has the last word.
+    meter: Option<&'c mut Meter<'m>>,
     progress: &'c mut dyn FnMut(Progress),
     found: Found,
     /// Trials that may still be made.
@@ -104,7 +121,12 @@ struct Tried {
     excess: f64,
     /// The sample that was worst.
     worst: usize,
+    /// What of the user's metric is lost, where that is too much.
+    lost: f64,
 }
+
+/// How much further off a plan is that the metric is not asked about.
+const NOT_EVALUATED: f64 = 1e12;
 
 /// What of a planned layer is carried out: its scheme, and whether it is refined.
 type Essence = (Scheme, bool, bool);
@@ -119,12 +141,14 @@ fn essence(plan: &Plan) -> Vec<Essence> {
 /// Why there is no trial.
 struct Over(report::SearchEnd);
 
-impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
+impl<'a, 'b, 'c, 'm> Searcher<'a, 'b, 'c, 'm> {
     pub(crate) fn new(
         prover: Prover<'a, 'b>,
         config: &'a Config,
+        limits: &'a Limits,
         budget: &'c Budget,
         original_bytes: u64,
+        meter: Option<&'c mut Meter<'m>>,
         progress: &'c mut dyn FnMut(Progress),
     ) -> Self {
         let real = run::summary(prover.samples).kind == report::SampleKind::Real;
@@ -135,13 +159,16 @@ impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
             end: report::SearchEnd::Impossible,
             sensitivity: Vec::new(),
             warnings: Vec::new(),
+            metric_error: None,
         };
         Searcher {
             prover,
             config,
             budget,
             original_bytes,
-            yardstick: Yardstick::new(&config.gate),
+            limits,
+            yardstick: Yardstick::new(limits),
+            meter,
             progress,
             found,
             // One is for the verdict.
@@ -208,9 +235,16 @@ impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
         let mut probed: Vec<usize> = Vec::new();
         let mut probe = Probe::new(&self.prover, base);
         self.probe(&mut ladder, &mut probe, &mut probed, tried.worst);
-        self.found.sensitivity = ladder.described(&self.config.gate);
+        self.found.sensitivity = ladder.described(self.limits);
         let mut steps = ladder.steps();
-        let mut target = SHARE;
+        // What the metric allows is not known beforehand: the noise is halved first.
+        let by_metric = self.meter.is_some();
+        let mut share = FIRST_SHARE;
+        let halved = |steps: &[ladder::Step], share: f64| {
+            let before = steps.first().map_or(0.0, |step| step.before);
+            (before * share).min(SHARE)
+        };
+        let mut target = if by_metric { halved(&steps, share) } else { SHARE };
         let mut low = 0;
         let mut high = loop {
             // In growing batches, whatever is predicted.
@@ -228,9 +262,16 @@ impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
             }
             if probed.len() < MOST_PROBED && !probed.contains(&tried.worst) {
                 self.probe(&mut ladder, &mut probe, &mut probed, tried.worst);
-                self.found.sensitivity = ladder.described(&self.config.gate);
+                self.found.sensitivity = ladder.described(self.limits);
                 steps = ladder.steps();
                 low = 0;
+                if by_metric {
+                    target = halved(&steps, share);
+                }
+            } else if by_metric {
+                low = count;
+                share *= NEXT_SHARE;
+                target = halved(&steps, share);
             } else {
                 low = count;
                 // By how much the prediction was off, and at least a growing batch.
@@ -250,7 +291,7 @@ impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
                 continue;
             }
             low = middle;
-            if tried.excess <= NEAR && near.is_none_or(|(known, _)| middle < known) {
+            if !by_metric && tried.excess <= NEAR && near.is_none_or(|(known, _)| middle < known) {
                 near = Some((middle, tried.excess));
             }
         }
@@ -376,6 +417,7 @@ impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
             bytes: 0,
             sqnr_db: None,
             slowdown: None,
+            metric: None,
             pass: false,
             failure: None,
             blake3: None,
@@ -387,24 +429,35 @@ impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
                     candidate_bytes: proved.bytes,
                 };
                 let measured = Measurements { parity: Some(&proved.parity), size, latency: None };
-                trial.pass = judge(&self.config.gate, &measured).pass;
+                trial.pass = judge(self.limits, &measured).pass;
                 trial.bytes = proved.bytes;
                 let worst = worst_sqnr(&proved.parity);
                 trial.sqnr_db = worst.map(|(sqnr_db, _)| sqnr_db);
                 let place = worst.and_then(|(_, sample)| self.prover.place(sample));
-                let tried = Tried {
+                let mut tried = Tried {
                     passes: trial.pass,
                     excess: self.yardstick.excess(&proved.parity),
                     worst: place.unwrap_or(0),
+                    lost: 0.0,
                 };
+                if tried.passes {
+                    self.consult(&plan, &mut trial, &mut tried)?;
+                }
                 (tried, plan)
             }
             Err(why) => {
                 trial.failure = Some(why);
-                (Tried { passes: false, excess: f64::INFINITY, worst: 0 }, plan.clone())
+                let excess = f64::INFINITY;
+                (Tried { passes: false, excess, worst: 0, lost: 0.0 }, plan.clone())
             }
         };
-        let rank = if tried.passes { cost } else { tried.excess };
+        // What misses the limits of parity is further off than what the metric refuses.
+        let missed = if tried.lost > 0.0 { tried.lost } else { tried.excess + NOT_EVALUATED };
+        let rank = match (tried.passes, self.meter.is_some()) {
+            (true, _) => cost,
+            (false, true) => missed,
+            (false, false) => tried.excess,
+        };
         let better = self.best.as_ref().is_none_or(|best| {
             (tried.passes && !best.passes) || (tried.passes == best.passes && rank < best.rank)
         });
@@ -415,6 +468,32 @@ impl<'a, 'b, 'c> Searcher<'a, 'b, 'c> {
         self.found.trials.push(trial);
         self.tried.push((essence, tried.clone()));
         Ok(tried)
+    }
+
+    /// Asks the user's metric about a plan that meets the limits.
+    fn consult(
+        &mut self,
+        plan: &Plan,
+        trial: &mut report::Trial,
+        tried: &mut Tried,
+    ) -> Result<(), Over> {
+        let Some(meter) = self.meter.as_mut() else { return Ok(()) };
+        (self.progress)(Progress::Step("evaluating the metric"));
+        let prepared = self.prover.prepared;
+        match meter.measure(&provenance::essence(plan), |path| carried_out(prepared, plan, path)) {
+            Ok(change) => {
+                let pass = change.check().pass;
+                trial.metric = Some(change.candidate);
+                trial.pass &= pass;
+                tried.passes &= pass;
+                tried.lost = if pass { 0.0 } else { change.lost() };
+                Ok(())
+            }
+            Err(error) => {
+                self.found.metric_error = Some(error);
+                Err(Over(report::SearchEnd::Stopped))
+            }
+        }
     }
 
     /// What the verdict will take: one more run, and latency.
@@ -446,6 +525,14 @@ pub(crate) fn improvements(config: &Config, real: bool) -> Improvements {
         smoothing: config.search.smoothing != Smoothing::Off,
         bias_correction: config.search.bias_correction && real,
     }
+}
+
+/// Writes a model under a plan.
+pub(crate) fn carried_out(prepared: &Model, plan: &Plan, path: &Path) -> Result<(), String> {
+    let mut model = prepared.clone();
+    rewrite::apply(&mut model, plan).map_err(|error| error.to_string())?;
+    let staged = Staged::write(&model, path, SaveOptions::default());
+    staged.and_then(Staged::commit).map_err(|error| error.to_string())
 }
 
 fn refinement(plan: &Plan) -> String {

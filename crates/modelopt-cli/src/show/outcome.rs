@@ -5,7 +5,9 @@ use std::fmt::Write;
 use std::path::Path;
 
 use modelopt::rewrite::Scheme;
-use modelopt::validate::{Bound, Check, OutputParity, Parity, SizeChange, Unit, Verdict};
+use modelopt::validate::{
+    Bound, Check, MetricChange, OutputParity, Parity, SizeChange, Unit, Verdict,
+};
 use modelopt::{Compared, Outcome};
 
 use super::advice;
@@ -33,6 +35,7 @@ pub(crate) fn outcome(outcome: &Outcome, input: &Path, output: &Path) -> String 
         text += &latency(&outcome.runs);
         text += &ran(&target.runtime, samples);
     }
+    text += &metric(outcome.metric.as_ref());
     text += &unjudged(outcome.verdict.as_ref());
     text += &trials(outcome);
     text += &failures(outcome);
@@ -163,7 +166,10 @@ fn slow_layers(outcome: &Outcome) -> String {
     if more > 0 {
         let _ = writeln!(text, "  and {more} more");
     }
-    if let Some(advice) = advice::for_latency(outcome) {
+    if let Some(scheme) = outcome.alternative {
+        let flag = if scheme.is_int8() { "scheme" } else { "to" };
+        text += &wrapped("try: ", &format!("--{flag} {scheme}, which passes"));
+    } else if let Some(advice) = advice::for_latency(outcome) {
         text += &wrapped("try: ", advice);
     }
     text
@@ -181,7 +187,8 @@ fn failed_checks(verdict: &Verdict) -> String {
             Unit::Times => format!("{value:.3}x"),
             Unit::Share => format!("{:.1} %", value * 100.0),
             Unit::Count | Unit::Flag => format!("{value}"),
-            Unit::Output | Unit::Metric => format!("{value:.3e}"),
+            Unit::Metric => plain_number(value),
+            Unit::Output => format!("{value:.3e}"),
         };
         let note = check.note.as_ref().map_or(String::new(), |note| format!(" ({note})"));
         let _ = writeln!(
@@ -196,6 +203,29 @@ fn failed_checks(verdict: &Verdict) -> String {
     text
 }
 
+/// The user's own metric of both models.
+fn metric(change: Option<&MetricChange>) -> String {
+    let Some(change) = change else { return String::new() };
+    let [original, candidate] = [change.original, change.candidate].map(plain_number);
+    let line = |name: &str, original: &str, candidate: &str| {
+        format!("  {}  {original} -> {candidate}\n", cell(name))
+    };
+    let further = change.further.iter().map(|further| {
+        line(&further.name, &plain_number(further.original), &plain_number(further.candidate))
+    });
+    format!("\n{}{}", line(&change.name, &original, &candidate), further.collect::<String>())
+}
+
+/// At most five decimals.
+pub(super) fn plain_number(value: f64) -> String {
+    if value.abs() >= 1e-3 || value == 0.0 {
+        let digits = format!("{value:.5}");
+        digits.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        format!("{value:.3e}")
+    }
+}
+
 /// What `modelopt compare` prints.
 pub(crate) fn compared(compared: &Compared) -> String {
     let mut text = size(compared.size);
@@ -205,6 +235,7 @@ pub(crate) fn compared(compared: &Compared) -> String {
         text += &latency(&compared.runs);
         text += &ran(&target.runtime, compared.samples);
     }
+    text += &metric(compared.metric.as_ref());
     text += &unjudged(Some(&compared.verdict));
     if compared.verdict.pass {
         text += "\npassed\n";

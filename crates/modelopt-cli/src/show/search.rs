@@ -7,6 +7,7 @@ use modelopt::report::{SearchEnd, Trial};
 use modelopt::{Outcome, Ranked};
 
 use super::notes::Notes;
+use super::outcome::plain_number;
 use super::runs::ran;
 use super::{bytes, cell, decibels, indented, sharing, table, wrapped};
 
@@ -17,18 +18,27 @@ pub(super) fn trials(outcome: &Outcome) -> String {
         return String::new();
     }
     let mut notes = Notes::default();
-    let mut rows = table(&["trial", "SQNR", "size", "result", "what was tried"]);
+    // The verdict, which is the last, has a time where that was measured.
+    let before = outcome.trials.split_last().map_or(&[][..], |(_, before)| before);
+    let has_times = before.iter().any(|trial| trial.slowdown.is_some());
+    let has_metric = outcome.trials.iter().any(|trial| trial.metric.is_some());
+    let mut titles = vec!["trial", "SQNR", "size"];
+    titles.extend(has_times.then_some("time"));
+    titles.extend(has_metric.then_some("metric"));
+    titles.extend(["result", "what was tried"]);
+    let mut rows = table(&titles);
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     for (at, trial) in outcome.trials.iter().enumerate() {
-        rows.add_row([
-            (at + 1).to_string(),
-            trial.sqnr_db.map_or_else(|| "-".to_owned(), decibels),
-            bytes(trial.bytes),
-            result(trial, &mut notes),
-            cell(&trial.what),
-        ]);
+        let mut cells =
+            vec![(at + 1).to_string(), or_dash(trial.sqnr_db.map(decibels)), bytes(trial.bytes)];
+        cells.extend(has_times.then(|| or_dash(trial.slowdown.map(|x| format!("{x:.2}x")))));
+        cells.extend(has_metric.then(|| or_dash(trial.metric.map(plain_number))));
+        cells.extend([result(trial, &mut notes), cell(&trial.what)]);
+        rows.add_row(cells);
     }
+    let figures: Vec<usize> = (0..titles.len() - 2).collect();
     let said = end.sentence(outcome.verdict.as_ref().is_none_or(|verdict| verdict.pass));
-    format!("\n{}{}{}", indented(rows, &[0, 1, 2]), notes.below(), wrapped("", said))
+    format!("\n{}{}{}", indented(rows, &figures), notes.below(), wrapped("", said))
 }
 
 fn result(trial: &Trial, notes: &mut Notes) -> String {

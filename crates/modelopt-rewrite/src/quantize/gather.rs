@@ -102,6 +102,23 @@ mod tests {
     }
 
     #[test]
+    fn a_table_can_be_float_once_it_is_loaded() {
+        let mut b = Build::new(13);
+        let ids = b.input("ids", Type::tensor(DataType::INT64));
+        let w = b.weight("table", &[64, 32], &noise(64 * 32, 4));
+        let y = b.node("Gather", &[w, ids], &[]);
+        b.output(y, float(&[4, 32]));
+        let mut plan = crate::plan(&b.model, &options(Scheme::Int8Weights)).unwrap();
+        plan.layers[0].at_load = true;
+        let plan = crate::plan_from(&b.model, &plan).unwrap();
+        assert!(plan.layers[0].at_load);
+        assert!(crate::Plan::from_toml(&plan.to_toml()).unwrap() == plan);
+        crate::apply(&mut b.model, &plan).unwrap();
+        // What is before the Gather depends on constants only.
+        assert_eq!(b.ops(), ["Cast", "Mul", "Gather"]);
+    }
+
+    #[test]
     fn a_table_that_is_multiplied_too_is_stored_once() {
         let mut b = Build::new(13);
         let ids = b.input("ids", Type::tensor(DataType::INT64));

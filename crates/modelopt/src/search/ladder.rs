@@ -270,23 +270,7 @@ impl Ladder {
                 }
             }
         }
-        // What refines int8 is of no use elsewhere.
-        for line in &mut plan.layers {
-            if !line.scheme.is_int8() {
-                line.bias_correction = Vec::new();
-            }
-        }
-        let useful: HashSet<Vec<u32>> = plan
-            .layers
-            .iter()
-            .filter(|line| line.scheme == Scheme::Int8Dynamic)
-            .map(|line| bits(&line.smoothing))
-            .collect();
-        for line in &mut plan.layers {
-            if !useful.contains(&bits(&line.smoothing)) {
-                line.smoothing = Vec::new();
-            }
-        }
+        tidy(&mut plan);
         plan
     }
 
@@ -340,6 +324,27 @@ impl Ladder {
             .collect();
         described.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         described.into_iter().map(|(_, entry)| entry).collect()
+    }
+}
+
+/// Drops refinements that no layer is left for: what refines int8 is of no use elsewhere.
+pub(crate) fn tidy(plan: &mut Plan) {
+    for line in &mut plan.layers {
+        if !line.scheme.is_int8() {
+            line.bias_correction = Vec::new();
+        }
+        line.at_load &= line.scheme == Scheme::Int8Weights;
+    }
+    let useful: HashSet<Vec<u32>> = plan
+        .layers
+        .iter()
+        .filter(|line| line.scheme == Scheme::Int8Dynamic)
+        .map(|line| bits(&line.smoothing))
+        .collect();
+    for line in &mut plan.layers {
+        if !useful.contains(&bits(&line.smoothing)) {
+            line.smoothing = Vec::new();
+        }
     }
 }
 

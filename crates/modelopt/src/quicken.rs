@@ -1,0 +1,499 @@
+//! The ladder for latency: what makes the model slower goes down, measured on the whole model.
+//!
+//! ```text
+//! int8-dynamic -> int8-weights                               -> keep
+//!       a table: int8-weights -> int8-weights, float at load -> keep
+//!                fp16-weights                                -> keep
+//! ```
+//!
+//! Layers are moved by form first, all convolutions, all matrix products, all tables and so on, each
+//! form alone and then those that help together; a runtime is slow at forms more than at layers.
+//! Products that were dynamic come first, then tables that are gathered from as int8: stored as int8
+//! and turned into float while the model loads, they cost no time anywhere, and not a byte.
+//! What passes is taken back by halves, so that only what is slow gives something up. If nothing else
+//! passes, everything is kept.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use modelopt_rewrite::{Plan, PlannedLayer, Scheme};
+
+/// How many plans are measured at most.
+const MOST_TRIALS: usize = 16;
+
+/// A change of the time's ratio below this is noise.
+const NOTICEABLE: f64 = 0.01;
+
+/// How slow a plan makes the whole model.
+pub(crate) trait Clock {
+    /// Measures a plan; why it cannot be measured otherwise.
+    fn time(&mut self, plan: &Plan, what: &str) -> Result<Timed, String>;
+
+    /// Whether there is no time left for another one.
+    fn is_over(&self) -> bool;
+}
+
+/// What a measurement told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Timed {
+    /// The candidate's time divided by the original's.
+    pub(crate) slowdown: f64,
+    /// Whether that meets the limit.
+    pub(crate) passes: bool,
+}
+
+/// Layers of one form, moved one step down.
+#[derive(Clone, Debug, PartialEq)]
+struct Move {
+    /// What the form is called.
+    form: String,
+    /// Places in the plan.
+    layers: Vec<usize>,
+    from: Rung,
+    to: Rung,
+}
+
+/// What a layer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rung {
+    As(Scheme),
+    /// A table stored as int8 that is float once the model is loaded.
+    FloatAtLoad,
+}
+
+impl Rung {
+    fn of(line: &PlannedLayer) -> Self {
+        if line.at_load { Rung::FloatAtLoad } else { Rung::As(line.scheme) }
+    }
+}
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rung::As(scheme) => write!(f, "{scheme}"),
+            Rung::FloatAtLoad => f.write_str("int8-weights, float at load"),
+        }
+    }
+}
+
+impl Move {
+    /// Whether the file grows by it.
+    fn costs_bytes(&self) -> bool {
+        self.to == Rung::As(Scheme::Keep)
+    }
+
+    /// How slow the model may be without it, for it to be taken back: bytes are worth what the limit
+    /// allows, memory is worth nothing that can be told, and what costs neither has to pay.
+    fn worth(&self, slowdown: f64) -> f64 {
+        match self.to {
+            Rung::As(Scheme::Keep) => f64::INFINITY,
+            Rung::FloatAtLoad => slowdown + NOTICEABLE,
+            Rung::As(_) => slowdown - NOTICEABLE,
+        }
+    }
+
+    fn apply(&self, plan: &Plan) -> Plan {
+        let mut plan = plan.clone();
+        for &place in &self.layers {
+            let line = &mut plan.layers[place];
+            match self.to {
+                Rung::As(scheme) => (line.scheme, line.at_load) = (scheme, false),
+                Rung::FloatAtLoad => line.at_load = true,
+            }
+            line.reason = format!("the whole model is slower with {} as {}", self.form, self.from);
+        }
+        plan
+    }
+
+    /// The plan with these layers as they are in another one.
+    fn undo(&self, plan: &Plan, before: &Plan) -> Plan {
+        let mut plan = plan.clone();
+        for &place in &self.layers {
+            plan.layers[place].clone_from(&before.layers[place]);
+        }
+        plan
+    }
+
+    fn halves(&self) -> Vec<Move> {
+        if self.layers.len() < 2 {
+            return Vec::new();
+        }
+        let (first, second) = self.layers.split_at(self.layers.len() / 2);
+        [first, second].map(|half| Move { layers: half.to_vec(), ..self.clone() }).to_vec()
+    }
+
+    /// Such as `all 7 Gather: int8-weights -> keep`.
+    fn down(&self) -> String {
+        let count = self.layers.len();
+        format!("{} {}: {} -> {}", all(count), self.form, self.from, self.to)
+    }
+
+    fn up(&self) -> String {
+        let count = self.layers.len();
+        format!("{count} {}: {} -> {}", self.form, self.to, self.from)
+    }
+}
+
+fn all(count: usize) -> String {
+    if count == 1 { "the one".to_owned() } else { format!("all {count}") }
+}
+
+/// The plan that is not slow and gives up the least of one that is; the plan with everything kept if
+/// there is no other and `keep` allows it.
+pub(crate) fn quicken(
+    plan: &Plan,
+    slowdown: f64,
+    keep: bool,
+    clock: &mut dyn Clock,
+) -> Option<Plan> {
+    let mut descent = Descent { clock, left: MOST_TRIALS, keep };
+    let mut base = (plan.clone(), slowdown);
+    for stage in Stage::ALL {
+        let moves = moves(&base.0, stage);
+        match descent.down(&base, &moves) {
+            Down::Passes(quick, slowdown, moved) => {
+                return Some(descent.up(quick, slowdown, &base.0, moved));
+            }
+            Down::Slow(lowest) => base = lowest,
+            Down::Over => break,
+        }
+    }
+    (keep && plan.changed() > 0).then(|| {
+        let moves = Stage::ALL.into_iter().flat_map(|stage| moves(plan, stage));
+        moves.fold(plan.clone(), |plan, step| {
+            Move { to: Rung::As(Scheme::Keep), ..step }.apply(&plan)
+        })
+    })
+}
+
+/// What is moved one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Dynamic products.
+    Dynamic,
+    /// Tables.
+    Tables,
+    /// All that is stored in another type.
+    Stored,
+}
+
+impl Stage {
+    const ALL: [Stage; 3] = [Stage::Dynamic, Stage::Tables, Stage::Stored];
+
+    /// Where it moves a layer, if it does.
+    fn next(self, line: &PlannedLayer) -> Option<Rung> {
+        let stored = line.scheme == Scheme::Int8Weights || line.scheme.stores_in().is_some();
+        let is_table = line.op == "Gather" && line.scheme == Scheme::Int8Weights;
+        match self {
+            Stage::Dynamic if line.scheme == Scheme::Int8Dynamic => {
+                Some(Rung::As(Scheme::Int8Weights))
+            }
+            Stage::Tables if is_table && !line.at_load => Some(Rung::FloatAtLoad),
+            Stage::Stored if stored => Some(Rung::As(Scheme::Keep)),
+            _ => None,
+        }
+    }
+}
+
+/// The forms of a plan that a stage moves down, those first that are most often slow.
+fn moves(plan: &Plan, stage: Stage) -> Vec<Move> {
+    let mut moves: Vec<(u8, Move)> = Vec::new();
+    for (place, line) in plan.layers.iter().enumerate() {
+        let Some(to) = stage.next(line) else { continue };
+        let from = Rung::of(line);
+        let (rank, form) = form(line);
+        let same = |known: &&mut (u8, Move)| known.1.form == form && known.1.from == from;
+        match moves.iter_mut().find(same) {
+            Some((_, known)) => known.layers.push(place),
+            None => {
+                moves.push((rank, Move { form, layers: vec![place], from, to }));
+            }
+        }
+    }
+    moves.sort_by_key(|(rank, _)| *rank);
+    moves.into_iter().map(|(_, step)| step).collect()
+}
+
+/// What runtimes treat alike, and its place in the order of suspicion.
+fn form(line: &PlannedLayer) -> (u8, String) {
+    match line.op.as_str() {
+        "Conv" | "ConvTranspose" => (0, "Conv".to_owned()),
+        "MatMul" | "Gemm" => (1, "MatMul and Gemm".to_owned()),
+        "Gather" => (2, "Gather".to_owned()),
+        other => (3, other.to_owned()),
+    }
+}
+
+/// Where going down led.
+enum Down {
+    /// To a plan that passes, with its slowdown and what was moved.
+    Passes(Plan, f64, Vec<Move>),
+    /// Nowhere: the lowest plan is slow, too.
+    Slow((Plan, f64)),
+    /// There is nothing left to measure with.
+    Over,
+}
+
+struct Descent<'a> {
+    clock: &'a mut dyn Clock,
+    /// How many plans may still be measured.
+    left: usize,
+    /// Whether everything may be kept.
+    keep: bool,
+}
+
+impl Descent<'_> {
+    /// Each form alone, those together that help, then all.
+    fn down(&mut self, base: &(Plan, f64), moves: &[Move]) -> Down {
+        let mut helpful: Vec<Move> = Vec::new();
+        if moves.len() > 1 {
+            for step in moves {
+                let Some(plan) = self.allowed(|| step.apply(&base.0)) else { return Down::Over };
+                match self.time(&plan, &step.down()) {
+                    Some(timed) if timed.passes => {
+                        return Down::Passes(plan, timed.slowdown, vec![step.clone()]);
+                    }
+                    Some(timed) if timed.slowdown < base.1 - NOTICEABLE => {
+                        helpful.push(step.clone());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let mut sets: Vec<&[Move]> = Vec::new();
+        if helpful.len() > 1 && helpful.len() < moves.len() {
+            sets.push(&helpful);
+        }
+        // Where all is kept there is nothing to measure.
+        let keeps_all = moves.iter().map(|step| step.layers.len()).sum::<usize>()
+            == base.0.changed()
+            && moves.iter().all(Move::costs_bytes);
+        if !moves.is_empty() && !keeps_all {
+            sets.push(moves);
+        }
+        let mut lowest = base.clone();
+        for set in sets {
+            let together = || set.iter().fold(base.0.clone(), |plan, step| step.apply(&plan));
+            let Some(plan) = self.allowed(together) else { return Down::Over };
+            let what = set.iter().map(Move::down).collect::<Vec<_>>().join(", ");
+            match self.time(&plan, &what) {
+                Some(timed) if timed.passes => {
+                    return Down::Passes(plan, timed.slowdown, set.to_vec());
+                }
+                Some(timed) => lowest = (plan, timed.slowdown),
+                None => {}
+            }
+        }
+        // The original takes its own time.
+        if keeps_all && self.keep {
+            let kept = moves.iter().fold(base.0.clone(), |plan, step| step.apply(&plan));
+            return Down::Passes(kept, 1.0, moves.to_vec());
+        }
+        Down::Slow(lowest)
+    }
+
+    /// Takes back what need not be down, as a whole or by halves.
+    fn up(&mut self, mut plan: Plan, mut slowdown: f64, before: &Plan, moved: Vec<Move>) -> Plan {
+        let mut queue: VecDeque<Move> = match moved.as_slice() {
+            // As a whole it is what was slow.
+            [only] => only.halves().into(),
+            _ => moved.into(),
+        };
+        while let Some(step) = queue.pop_front() {
+            let Some(without) = self.allowed(|| step.undo(&plan, before)) else { break };
+            let worth = |timed: &Timed| timed.passes && timed.slowdown < step.worth(slowdown);
+            match self.time(&without, &step.up()) {
+                Some(timed) if worth(&timed) => (plan, slowdown) = (without, timed.slowdown),
+                _ => queue.extend(step.halves()),
+            }
+        }
+        plan
+    }
+
+    fn allowed(&self, plan: impl FnOnce() -> Plan) -> Option<Plan> {
+        (self.left > 0 && !self.clock.is_over()).then(plan)
+    }
+
+    fn time(&mut self, plan: &Plan, what: &str) -> Option<Timed> {
+        self.left = self.left.saturating_sub(1);
+        self.clock.time(plan, what).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use modelopt_rewrite::Numerics;
+
+    use super::*;
+
+    /// Takes as long as its layers are said to: ratios of the whole that each adds.
+    struct Planted<F> {
+        adds: F,
+        limit: f64,
+        told: Vec<String>,
+    }
+
+    impl<F: Fn(usize, &PlannedLayer) -> f64> Clock for Planted<F> {
+        fn time(&mut self, plan: &Plan, what: &str) -> Result<Timed, String> {
+            self.told.push(what.to_owned());
+            let layers = plan.layers.iter().enumerate();
+            let slowdown = 1.0 + layers.map(|(at, line)| (self.adds)(at, line)).sum::<f64>();
+            Ok(Timed { slowdown, passes: slowdown <= self.limit })
+        }
+
+        fn is_over(&self) -> bool {
+            false
+        }
+    }
+
+    fn plan(layers: &[(&str, Scheme)]) -> Plan {
+        let mut plan = Plan::new(Numerics::default());
+        plan.layers = layers
+            .iter()
+            .enumerate()
+            .map(|(at, (op, scheme))| PlannedLayer {
+                op: (*op).to_owned(),
+                ..PlannedLayer::new(format!("{op}{at}"), *scheme)
+            })
+            .collect();
+        plan
+    }
+
+    /// A table that multiplies its rows in every run.
+    fn is_gathered_as_int8(line: &PlannedLayer) -> bool {
+        line.op == "Gather" && line.scheme == STORED && !line.at_load
+    }
+
+    /// The schemes that come of planted slownesses, and what was tried.
+    fn quickened(
+        before: &Plan,
+        keep: bool,
+        adds: impl Fn(usize, &PlannedLayer) -> f64,
+    ) -> (Option<Vec<Scheme>>, Vec<String>) {
+        let slowdown =
+            1.0 + before.layers.iter().enumerate().map(|(at, line)| adds(at, line)).sum::<f64>();
+        let mut clock = Planted { adds, limit: 1.05, told: Vec::new() };
+        let found = quicken(before, slowdown, keep, &mut clock);
+        let schemes = found.map(|plan| plan.layers.iter().map(|line| line.scheme).collect());
+        (schemes, clock.told)
+    }
+
+    const DYNAMIC: Scheme = Scheme::Int8Dynamic;
+    const STORED: Scheme = Scheme::Int8Weights;
+    const KEEP: Scheme = Scheme::Keep;
+
+    #[test]
+    fn the_form_that_is_slow_goes_down_and_no_other() {
+        let before = plan(&[
+            ("Gather", STORED),
+            ("Conv", DYNAMIC),
+            ("MatMul", DYNAMIC),
+            ("Conv", DYNAMIC),
+            ("Gemm", DYNAMIC),
+        ]);
+        let slow = |_: usize, line: &PlannedLayer| match (line.op.as_str(), line.scheme) {
+            ("Conv", DYNAMIC) => 0.5,
+            ("MatMul" | "Gemm", DYNAMIC) => -0.2,
+            _ => 0.0,
+        };
+        let (found, told) = quickened(&before, true, slow);
+        assert_eq!(found.unwrap(), [STORED, STORED, DYNAMIC, STORED, DYNAMIC]);
+        assert_eq!(told[0], "all 2 Conv: int8-dynamic -> int8-weights");
+        assert_eq!(told.len(), 3, "{told:?}");
+    }
+
+    #[test]
+    fn small_products_beside_tables_are_stored() {
+        // A recommender: tables, and products too small to pay.
+        let mut layers = vec![("Gather", STORED); 7];
+        layers.extend([("Gemm", DYNAMIC); 2]);
+        let slow = |_: usize, line: &PlannedLayer| match line.scheme {
+            DYNAMIC => 0.3,
+            _ => 0.0,
+        };
+        let (found, told) = quickened(&plan(&layers), true, slow);
+        assert_eq!(found.unwrap(), [STORED; 9]);
+        assert_eq!(told[0], "all 2 MatMul and Gemm: int8-dynamic -> int8-weights");
+    }
+
+    #[test]
+    fn tables_become_float_while_the_model_loads_before_they_are_kept() {
+        let before = plan(&[("Gather", STORED), ("Gather", STORED), ("Gemm", STORED)]);
+        let slow =
+            |_: usize, line: &PlannedLayer| 0.2 * f64::from(u8::from(is_gathered_as_int8(line)));
+        let mut clock = Planted { adds: slow, limit: 1.05, told: Vec::new() };
+        let found = quicken(&before, 1.4, true, &mut clock).unwrap();
+        assert!(found.layers.iter().all(|line| line.scheme == STORED));
+        assert_eq!(found.layers.iter().filter(|line| line.at_load).count(), 2);
+        assert_eq!(clock.told[0], "all 2 Gather: int8-weights -> int8-weights, float at load");
+        // What is kept is not marked.
+        let slower = |_: usize, line: &PlannedLayer| match (line.op.as_str(), line.scheme) {
+            ("Gather", STORED) => 0.2,
+            _ => 0.0,
+        };
+        let mut clock = Planted { adds: slower, limit: 1.05, told: Vec::new() };
+        let found = quicken(&before, 1.4, true, &mut clock).unwrap();
+        assert!(found.layers.iter().all(|line| !line.at_load), "{found:?}");
+    }
+
+    #[test]
+    fn tables_that_are_slow_are_kept_one_by_one() {
+        // One of eight is slow: halves find it, and the others stay stored.
+        let layers = [vec![("Gather", STORED); 8], vec![("Gemm", STORED); 2]].concat();
+        let slow = |at: usize, line: &PlannedLayer| match (at, line.scheme) {
+            (5, STORED) => 0.4,
+            _ => 0.0,
+        };
+        let (found, _) = quickened(&plan(&layers), true, slow);
+        let mut expected = vec![STORED; 10];
+        expected[5] = KEEP;
+        assert_eq!(found.unwrap(), expected);
+        // The same without another form.
+        let (found, _) = quickened(&plan(&layers[..8]), true, slow);
+        assert_eq!(found.unwrap(), expected[..8]);
+    }
+
+    #[test]
+    fn forms_that_are_slow_together_go_down_together() {
+        let before =
+            plan(&[("Conv", DYNAMIC), ("MatMul", DYNAMIC), ("Gather", STORED), ("Gather", STORED)]);
+        let slow = |_: usize, line: &PlannedLayer| match (line.op.as_str(), line.scheme) {
+            (_, DYNAMIC) => 0.3,
+            ("Gather", STORED) => 0.1,
+            _ => 0.0,
+        };
+        // Dynamic products alone are not enough, and both tables are too slow.
+        let (found, told) = quickened(&before, true, slow);
+        assert_eq!(found.unwrap(), [STORED, STORED, KEEP, KEEP], "{told:?}");
+    }
+
+    #[test]
+    fn if_nothing_helps_everything_is_kept() {
+        let before = plan(&[("Conv", DYNAMIC), ("Gather", STORED)]);
+        let slow = |_: usize, line: &PlannedLayer| f64::from(u8::from(line.scheme != KEEP));
+        assert_eq!(quickened(&before, true, slow).0.unwrap(), [KEEP, KEEP]);
+        assert_eq!(quickened(&before, false, slow).0, None);
+        // Measuring is bounded, however many layers there are.
+        let many = plan(&vec![("Gather", STORED); 200]);
+        let (found, told) =
+            quickened(&many, true, |_, line| 0.02 * f64::from(u8::from(line.scheme != KEEP)));
+        assert_eq!(found.unwrap(), vec![KEEP; 200]);
+        assert!(told.len() <= MOST_TRIALS, "{told:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_measured_is_no_plan() {
+        struct Broken;
+        impl Clock for Broken {
+            fn time(&mut self, _: &Plan, _: &str) -> Result<Timed, String> {
+                Err("it does not run".to_owned())
+            }
+            fn is_over(&self) -> bool {
+                false
+            }
+        }
+        let before = plan(&[("Conv", DYNAMIC), ("Gather", STORED)]);
+        assert_eq!(quicken(&before, 2.0, false, &mut Broken), None);
+        assert_eq!(quicken(&before, 2.0, true, &mut Broken).unwrap().changed(), 0);
+    }
+}
