@@ -140,7 +140,7 @@ impl<'a> LabelMetric<'a> {
         let told = |error| run::without_path(&error);
         let mut session = self.place.prepare(model).map_err(told)?;
         if let (Some(casting), true) = (&self.casting, self.casts) {
-            session = casting.clone().around(session);
+            session = Box::new(casting.clone().around(session));
         }
         let mut tally = Tally::default();
         for Labelled { sample, labels, shape } in &self.samples {
