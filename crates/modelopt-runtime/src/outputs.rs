@@ -6,6 +6,7 @@
 //! |---|---|
 //! | tensor `y` | `y` |
 //! | sequence `ys` | `ys.length` (int64 scalar), then `ys[0]`, `ys[1]` and so on |
+//! | sequence `ys` of more than 16 tensors of one type and shape | `ys.length`, then `ys[..]`, in which they lie one behind the other |
 //! | map `m` | `m.keys` (int64 or string, ascending) and `m.values` in their order |
 //! | sequence of maps `p` that all have the same keys | `p.keys` `[k]` and `p.values` `[n, k]` |
 //! | other sequence of maps `p` | `p.length`, then `p[0].keys`, `p[0].values` and so on |
@@ -17,6 +18,9 @@
 use modelopt_graph::{DataType, Model, NodeId, Payload, Tensor, Type, ValueId};
 
 use crate::Outputs;
+
+/// Longer sequences are one entry, if their elements are of one type and shape.
+const MOST_APART: usize = 16;
 
 /// An output that a runtime leaves out, because it cannot return values of its type.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +66,10 @@ impl Returned {
                 }
                 let length = Tensor::scalar(values.len() as i64);
                 outputs.insert(format!("{name}.length"), length);
+                if let (true, Some(all)) = (values.len() > MOST_APART, joined(&values)) {
+                    outputs.insert(format!("{name}[..]"), all);
+                    return;
+                }
                 for (at, value) in values.into_iter().enumerate() {
                     value.flatten(&format!("{name}[{at}]"), outputs);
                 }
@@ -108,6 +116,29 @@ fn stacked(values: &[Returned]) -> Option<(Tensor, Tensor)> {
     }
     let values = Tensor::dense(first.dtype(), shape, bytes).ok()?;
     Some((common?, values))
+}
+
+/// Tensors of one type and shape behind each other, along a new first axis.
+fn joined(values: &[Returned]) -> Option<Tensor> {
+    let Some(Returned::Tensor(first)) = values.first() else { return None };
+    let (mut dense, mut strings) = (Vec::new(), Vec::new());
+    for value in values {
+        let Returned::Tensor(tensor) = value else { return None };
+        if (tensor.dtype(), tensor.shape()) != (first.dtype(), first.shape()) {
+            return None;
+        }
+        match tensor.payload() {
+            Payload::Strings(texts) => strings.extend_from_slice(texts),
+            _ => dense.extend_from_slice(tensor.bytes()?),
+        }
+    }
+    let shape = std::iter::once(values.len()).chain(first.shape().iter().copied()).collect();
+    let payload = match first.payload() {
+        Payload::Strings(_) => Payload::Strings(strings),
+        _ => Payload::Dense(dense.into()),
+    };
+    // Elements of less than a byte do not lie behind each other in whole bytes.
+    Tensor::new(first.dtype(), shape, payload).ok()
 }
 
 /// Keys in ascending order, and the values in theirs.
@@ -235,6 +266,20 @@ mod tests {
             (names(&outputs), &outputs["o.length"]),
             (vec!["o.length"], &Tensor::scalar(0i64))
         );
+    }
+
+    #[test]
+    fn a_long_sequence_is_one_entry_where_its_elements_are_alike() {
+        let long = |last: &[f32]| {
+            let mut values = vec![Returned::Tensor(list(&[1.0, 2.0])); MOST_APART];
+            values.push(Returned::Tensor(list(last)));
+            flat(Returned::Sequence(values))
+        };
+        let alike = long(&[3.0, 4.0]);
+        assert_eq!(names(&alike), ["o.length", "o[..]"]);
+        assert_eq!(alike["o[..]"].shape(), [17, 2]);
+        assert_eq!(alike["o[..]"].to_f32().unwrap()[32..], [3.0, 4.0]);
+        assert_eq!(names(&long(&[3.0])).len(), 18);
     }
 
     #[test]

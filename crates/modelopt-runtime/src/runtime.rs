@@ -13,7 +13,8 @@ use crate::{LeftOut, RuntimeError};
 /// Named outputs, in the order of the graph's outputs. Those that are no tensors are several
 /// entries:
 ///
-/// - a sequence `ys`: `ys.length` (int64 scalar), then `ys[0]`, `ys[1]` and so on;
+/// - a sequence `ys`: `ys.length` (int64 scalar), then `ys[0]`, `ys[1]` and so on, or, where there
+///   are more than 16 of one type and shape, `ys[..]`, in which they lie one behind the other;
 /// - a map `m`: `m.keys` (int64 or string, ascending) and `m.values`;
 /// - a sequence `p` of maps that have the same keys: `p.keys` `[k]` and `p.values` `[n, k]`;
 /// - an optional `o`: `o.present` (bool scalar), then its value under `o`, if there is one.
