@@ -353,13 +353,11 @@ impl<'a> Bench<'a> {
 /// The samples to run, and what is odd about them: the user's, which must be what the model takes,
 /// or invented ones.
 pub(crate) fn samples(model: &Model, config: &Config) -> Result<FittingSamples, Error> {
-    match &config.samples {
-        Some(path) => Ok(fitting_samples(path, &graph_inputs(model))?),
-        None => {
-            let samples = synthesize(model, &config.synthesis()?)?;
-            Ok(FittingSamples { samples, warnings: Vec::new() })
-        }
+    if let Some(path) = &config.samples {
+        return Ok(fitting_samples(path, &graph_inputs(model))?);
     }
+    let samples = synthesize(model, &config.synthesis()?)?;
+    Ok(FittingSamples { samples, warnings: Vec::new() })
 }
 
 /// The target with the original running in it: the first runtime that was named, or of the

@@ -45,9 +45,9 @@ pub(super) fn demands(model: &Model, id: NodeId) -> Vec<Demand> {
     let reads = Reads { model, node };
     let found = match node.op.name.as_str() {
         "Add" | "Sub" | "Mul" | "Div" | "Pow" | "And" | "Or" | "Xor" | "Equal" | "Greater"
-        | "Less" => reads.opset().filter(|&opset| opset >= 7).and_then(|_| reads.broadcast()),
+        | "Less" => reads.opset().filter(|&opset| opset >= 7).map(|_| reads.broadcast()),
         "GreaterOrEqual" | "LessOrEqual" | "Max" | "Min" | "Mean" | "Sum" | "Mod" | "Where"
-        | "PRelu" => reads.broadcast(),
+        | "PRelu" => Some(reads.broadcast()),
         "MatMul" | "MatMulInteger" => reads.matmul(1),
         "QLinearMatMul" => reads.matmul(3),
         "Gemm" => reads.gemm(),
@@ -99,7 +99,7 @@ impl Reads<'_> {
         infer::known_integers(self.model, self.node.input(index)?)
     }
 
-    fn broadcast(&self) -> Option<Vec<Demand>> {
+    fn broadcast(&self) -> Vec<Demand> {
         let shapes: Vec<Sizes> =
             (0..self.node.inputs().len()).filter_map(|index| self.shape(index)).collect();
         let mut found = Vec::new();
@@ -108,7 +108,7 @@ impl Reads<'_> {
                 found.extend(aligned(first, second));
             }
         }
-        Some(found)
+        found
     }
 
     fn matmul(&self, right: usize) -> Option<Vec<Demand>> {

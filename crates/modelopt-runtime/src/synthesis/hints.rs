@@ -14,9 +14,8 @@ pub(super) fn numbers(model: &Model) -> Vec<usize> {
     for id in model.walk() {
         let node = model.node(id);
         let places: &[usize] = match node.op.name.as_str() {
-            "Reshape" | "Expand" | "Split" | "ConstantOfShape" => &[0, 1],
+            "Reshape" | "Expand" | "Split" | "ConstantOfShape" | "Equal" => &[0, 1],
             "Slice" => &[2],
-            "Equal" => &[0, 1],
             _ => continue,
         };
         let inputs = places.iter().filter_map(|&place| node.input(place));

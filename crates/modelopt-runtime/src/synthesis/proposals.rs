@@ -185,16 +185,14 @@ impl<'a> Proposals<'a> {
         let start: Sizing = self.given.clone().into_iter().chain(guess.sizing.clone()).collect();
         match check.conflict(&start) {
             Err(Tired) | Ok(None) => Some(guess),
-            Ok(Some(_)) => match repaired(check, &self.open, &start) {
-                Some(mut sizing) => {
-                    sizing.retain(|name, _| self.first.contains_key(name));
-                    Some(Guessed { sizing, ..guess })
-                }
-                None => {
+            Ok(Some(_)) => {
+                let Some(mut sizing) = repaired(check, &self.open, &start) else {
                     self.doubtful.push_back(guess);
-                    None
-                }
-            },
+                    return None;
+                };
+                sizing.retain(|name, _| self.first.contains_key(name));
+                Some(Guessed { sizing, ..guess })
+            }
         }
     }
 

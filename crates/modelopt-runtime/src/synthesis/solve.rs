@@ -169,16 +169,14 @@ struct Line {
 impl Line {
     fn solve(&self, here: Demand, there: Demand, found: &mut Vec<i64>) {
         match (here, there) {
-            (Demand::Same(a, b), Demand::Same(c, d)) => {
+            (Demand::Same(a, b), Demand::Same(c, d))
+            | (Demand::AtLeast(a, b), Demand::AtLeast(c, d)) => {
                 found.extend(self.root(gap(a, b), gap(c, d)));
             }
             (Demand::Broadcast(a, b), Demand::Broadcast(c, d)) => {
                 found.extend(self.root(gap(a, b), gap(c, d)));
                 found.extend(self.root(gap(a, 1), gap(c, 1)));
                 found.extend(self.root(gap(b, 1), gap(d, 1)));
-            }
-            (Demand::AtLeast(a, b), Demand::AtLeast(c, d)) => {
-                found.extend(self.root(gap(a, b), gap(c, d)));
             }
             (Demand::Multiple(a, of), Demand::Multiple(c, same)) if of == same => {
                 found.extend(self.multiples(a, c, of));
