@@ -13,7 +13,7 @@ use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table, presets};
 use modelopt::report::RuntimeUsed;
-use modelopt::rewrite::Plan;
+use modelopt::rewrite::{Plan, PlannedLayer};
 
 use crate::files;
 use notes::Notes;
@@ -145,7 +145,12 @@ fn plural(count: usize) -> &'static str {
 
 /// What `modelopt plan` and `--explain` print.
 pub(crate) fn plan(plan: &Plan) -> String {
-    let mut notes = Notes::default();
+    let longest =
+        |of: &dyn Fn(&PlannedLayer) -> usize| plan.layers.iter().map(of).max().unwrap_or(0);
+    let names = longest(&|layer| layer.name.chars().count());
+    let operators = longest(&|layer| layer.op.chars().count()).max("operator".len());
+    // Sizes, schemes and what stands between columns.
+    let mut notes = Notes::beside(names + operators + 32);
     let mut rows = table(&["layer", "operator", "weights", "scheme", "because"]);
     for layer in &plan.layers {
         rows.add_row([

@@ -2,20 +2,32 @@
 
 use super::{cell, wrapped};
 
-/// The longest text that stands in a cell, in characters.
-const LONGEST: usize = 64;
+/// How long a line of a table gets before texts go below it, in characters.
+const LINE: usize = 120;
 
 /// Texts that a table refers to by number.
-#[derive(Default)]
 pub(super) struct Notes {
     texts: Vec<String>,
+    /// The longest text that stands in a cell, in characters.
+    room: usize,
+}
+
+impl Default for Notes {
+    fn default() -> Self {
+        Notes { texts: Vec::new(), room: 64 }
+    }
 }
 
 impl Notes {
+    /// Notes of a table whose other columns are this wide.
+    pub(super) fn beside(width: usize) -> Self {
+        Notes { texts: Vec::new(), room: LINE.saturating_sub(width).max(40) }
+    }
+
     /// The text where it is short; else `word`, with the number of the note that says it.
     pub(super) fn short(&mut self, word: &str, text: &str) -> String {
         let text = cell(text);
-        if text.chars().count() <= LONGEST {
+        if text.chars().count() <= self.room {
             return text;
         }
         let known = self.texts.iter().position(|known| *known == text);
