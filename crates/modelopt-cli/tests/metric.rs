@@ -150,10 +150,10 @@ fn complaint(command: &str, more: &[OsString]) -> String {
 #[cfg(unix)]
 #[test]
 fn what_has_no_figure_is_told() {
-    insta::assert_snapshot!(complaint("python_of_mine eval.py {model}", &[]).replace("python_of_mine: command not found", "python_of_mine: not found").replace("line 1: ", "1: "), @r#"
-    error: the metric 'python_of_mine eval.py {model}' failed on the original (exit code 127)
-      | sh: 1: python_of_mine: not found
-    "#);
+    // What the shell says of it is the shell's.
+    let missing = complaint("python_of_mine eval.py {model}", &[]);
+    insta::assert_snapshot!(missing.lines().next().unwrap(), @"error: the metric 'python_of_mine eval.py {model}' failed on the original (exit code 127)");
+    assert!(missing.contains("not found"), "{missing}");
     insta::assert_snapshot!(complaint("echo loading >&2; echo 'no such class: 11' >&2; exit 4 # {model}", &[]), @r#"
     error: the metric 'echo loading >&2; echo 'no such class: 11' >&2; exit 4 # {model}' failed on the original (exit code 4)
       | loading
