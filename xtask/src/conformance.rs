@@ -8,7 +8,6 @@
 mod exceptions;
 mod models;
 mod nodes;
-mod program;
 
 use std::env;
 use std::process::Command;
@@ -37,7 +36,7 @@ pub fn build() -> Result<()> {
 /// # Errors
 /// If something is worse than the lists of exceptions say, or better.
 pub fn run() -> Result<()> {
-    let program = program::program()?;
+    let program = crate::program::program()?;
     let mut complaints = nodes::run(&program)?;
     complaints.extend(models::run(&program)?);
     if complaints.is_empty() {

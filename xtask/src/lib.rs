@@ -1,6 +1,6 @@
 //! What development and tests need beside the toolkit itself: test models and node tests
 //! ([`setup`], [`testdata`]), second opinions from Python ([`oracle`]), runs over other people's
-//! tests ([`conformance`]), what depends on the machine ([`machine`]) and the generated operator table
+//! tests ([`conformance`]), planted damages ([`sweep`]), what depends on the machine ([`machine`]) and the generated operator table
 //! ([`schema`]).
 //!
 //! The crates use this library in their tests; it depends on none of them. Everything it
@@ -10,6 +10,8 @@ pub mod conformance;
 pub mod machine;
 pub mod oracle;
 pub mod parallel;
+mod program;
 pub mod schema;
 pub mod setup;
+pub mod sweep;
 pub mod testdata;

@@ -5,7 +5,11 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
-use xtask::{conformance, schema, setup, testdata};
+use xtask::{conformance, schema, setup, sweep, testdata};
+
+/// The sweep of the tests; `cargo xtask sweep` takes others.
+const SWEEP_SEED: u64 = 1;
+const SWEEP_COUNT: usize = 220;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Set-up, generated files and the whole test run")]
@@ -26,7 +30,16 @@ enum Task {
     },
     /// Convert the models of the node tests to 16 bits and hold them against their originals
     Conformance,
-    /// Set up, check generated files, run all tests and the conformance suites
+    /// Hold the gate to random small models with planted structure and planted damages
+    Sweep {
+        /// Seed of the models
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many there are; each has one damaged copy and one that is only rounded otherwise
+        #[arg(long, default_value_t = 220)]
+        count: usize,
+    },
+    /// Set up, check generated files, run all tests, the conformance suites and a sweep
     Test {
         /// Arguments for `cargo test`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -56,6 +69,11 @@ fn run(task: Task) -> Result<()> {
             conformance::build()?;
             conformance::run()
         }
+        Task::Sweep { seed, count } => {
+            setup::run()?;
+            conformance::build()?;
+            sweep::run(seed, count)
+        }
         Task::Test { arguments } => {
             setup::run()?;
             run_all(&[
@@ -65,6 +83,7 @@ fn run(task: Task) -> Result<()> {
                     conformance::build()?;
                     conformance::run()
                 }),
+                ("sweep", &|| sweep::run(SWEEP_SEED, SWEEP_COUNT)),
             ])
         }
     }

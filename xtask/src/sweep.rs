@@ -1,7 +1,7 @@
 //! The gate against random small models with planted structure: a damaged copy of each must be
 //! refused, and one that is only rounded otherwise must pass.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -9,7 +9,7 @@ use fs_err as fs;
 use serde::Deserialize;
 
 use crate::parallel::parallel;
-use crate::{oracle, testdata};
+use crate::{oracle, program, testdata};
 
 /// More than this share of either may not go wrong.
 const MOST_WRONG: f64 = 0.01;
@@ -74,11 +74,11 @@ pub fn run(seed: u64, count: usize) -> Result<()> {
 
 /// Whether `modelopt compare` lets a model pass with its default limits.
 fn passes(folder: &Path, candidate: &str) -> Result<bool> {
-    let mut command = Command::new(testdata::program()?);
+    let mut command = Command::new(program::program()?);
     command.arg("compare").arg("model.onnx").arg(candidate);
     command.args(["--samples", "samples", "--runtime", "onnxruntime", "--no-latency"]);
     command.current_dir(folder).stdin(Stdio::null());
-    command.env("PATH", testdata::path_with_python()?).env_remove("ORT_DYLIB_PATH");
+    command.env("PATH", program::path_with_python()?).env_remove("ORT_DYLIB_PATH");
     let output = command.output().context("cannot start the program")?;
     match output.status.code() {
         Some(0) => Ok(true),
@@ -86,9 +86,4 @@ fn passes(folder: &Path, candidate: &str) -> Result<bool> {
         Some(1 | 3) => Ok(false),
         _ => bail!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)),
     }
-}
-
-/// The folder of a sweep, for who wants to look.
-pub fn folder() -> PathBuf {
-    testdata::target_dir().join("sweep")
 }

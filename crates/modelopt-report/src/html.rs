@@ -73,6 +73,8 @@ struct Section {
     runtime: String,
     plots: Vec<Plot>,
     parity: Option<Table>,
+    parts: Option<Table>,
+    decisions: Option<Table>,
 }
 
 impl<'a> Page<'a> {
@@ -161,5 +163,7 @@ fn section(document: &Document, at: usize, run: &Run) -> Section {
         runtime: wording::runtime(&run.runtime),
         plots: latency.into_iter().chain(parity).collect(),
         parity: run.parity.as_ref().map(table::parity).filter(|table| !table.rows.is_empty()),
+        parts: run.parity.as_ref().and_then(table::parts),
+        decisions: run.parity.as_ref().and_then(table::decisions),
     }
 }

@@ -29,6 +29,11 @@ pub(crate) fn render(document: &Document) -> String {
     out.section("Runtimes", &table::runs(&document.runs));
     if let Some(parity) = document.runs.first().and_then(|run| run.parity.as_ref()) {
         out.section("Parity", &table::parity(parity));
+        for (title, table) in
+            [("Parts", table::parts(parity)), ("Choices", table::decisions(parity))]
+        {
+            table.iter().for_each(|table| out.section(title, table));
+        }
     }
     out.search(document);
     out.plan(document);

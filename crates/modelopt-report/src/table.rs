@@ -1,7 +1,7 @@
 //! The tables of a report, before they are Markdown or HTML.
 
 use modelopt_validate::{
-    Check, Culprit, FloatParity, MetricChange, OutputParity, Parity, SlowLayer, Verdict,
+    Check, Culprit, FloatParity, MetricChange, OutputParity, Parity, PartParity, SlowLayer, Verdict,
 };
 use serde::Serialize;
 
@@ -258,6 +258,57 @@ pub(crate) fn parity(parity: &Parity) -> Table {
         ]
     };
     table(&columns, parity.outputs.iter().map(row))
+}
+
+/// The parts of outputs that are judged part by part.
+pub(crate) fn parts(parity: &Parity) -> Option<Table> {
+    let columns = [
+        ("Part", Kind::Name),
+        ("Kind", Kind::Word),
+        ("Elements", Kind::Figure),
+        ("SQNR", Kind::Figure),
+        ("Max error", Kind::Figure),
+        ("Worst sample", Kind::Name),
+    ];
+    let row = |part: &PartParity| {
+        vec![
+            (&part.name).into(),
+            if part.probability { "probabilities" } else { "numbers" }.into(),
+            part.elements.to_string().into(),
+            wording::decibels(part.sqnr_db).into(),
+            wording::number(part.max_abs_error).into(),
+            (&part.worst_sample).into(),
+        ]
+    };
+    let rows: Vec<Vec<Cell>> =
+        parity.outputs.iter().flat_map(|output| &output.parts).map(row).collect();
+    (!rows.is_empty()).then(|| table(&columns, rows.into_iter()))
+}
+
+/// How choices came out, where there are clear ones.
+pub(crate) fn decisions(parity: &Parity) -> Option<Table> {
+    let columns = [
+        ("Output", Kind::Name),
+        ("Rows", Kind::Figure),
+        ("Clear choices", Kind::Figure),
+        ("Kept", Kind::Figure),
+        ("Largest margin lost", Kind::Figure),
+    ];
+    let outputs = parity.outputs.iter();
+    let rows: Vec<Vec<Cell>> = outputs
+        .filter_map(|output| Some((output, output.decisions.as_ref()?)))
+        .filter(|(_, decisions)| decisions.decided > 0)
+        .map(|(output, decisions)| {
+            vec![
+                (&output.name).into(),
+                decisions.rows.to_string().into(),
+                decisions.decided.to_string().into(),
+                decisions.kept.to_string().into(),
+                wording::number(decisions.lost_margin).into(),
+            ]
+        })
+        .collect();
+    (!rows.is_empty()).then(|| table(&columns, rows.into_iter()))
 }
 
 pub(crate) fn trials(trials: &[Trial]) -> Table {

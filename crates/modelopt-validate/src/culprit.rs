@@ -16,6 +16,10 @@ pub struct Culprit {
     #[serde(with = "crate::number")]
     #[schemars(with = "Float")]
     pub sqnr_db: f64,
+    /// Whether that was predicted from switching errors on and off, and not measured with a model in
+    /// which only these are changed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub predicted: bool,
 }
 
 /// A layer that became slower, measured as a model of its own.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use modelopt_report as report;
 use modelopt_rewrite::{self as rewrite, Plan, Scheme};
 use modelopt_validate::Culprit;
 
@@ -12,25 +13,59 @@ use crate::prover::{Prover, worst_sqnr};
 /// At most this long, so that a refusal does not keep a build waiting.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How many layers are looked at where a search has put them in order.
+const MOST_SUSPECTS: usize = 8;
+
+/// Which layers to look at first.
+pub(crate) enum Suspects<'a> {
+    /// Those whose weights lost the most.
+    Weights(&'a [rewrite::QuantizedWeight]),
+    /// Those at the head of a list, and no others.
+    Ranked(&'a [report::Sensitivity]),
+}
+
+impl Suspects<'_> {
+    /// Changed layers of a plan, the first to look at first.
+    fn groups(&self, plan: &Plan) -> Vec<Vec<usize>> {
+        let mut groups = groups(plan);
+        match self {
+            Suspects::Weights(weights) => {
+                let loss: HashMap<&str, f64> =
+                    weights.iter().map(|weight| (weight.name.as_str(), weight.sqnr_db)).collect();
+                let worst = |group: &Vec<usize>| {
+                    let names = group.iter().flat_map(|&index| &plan.layers[index].weights);
+                    let losses = names.filter_map(|name| loss.get(name.as_str())).copied();
+                    losses.fold(f64::INFINITY, f64::min)
+                };
+                groups.sort_by(|a, b| worst(a).total_cmp(&worst(b)));
+            }
+            Suspects::Ranked(ranked) => {
+                let rank = |group: &Vec<usize>| {
+                    let names = |entry: &report::Sensitivity| {
+                        group.iter().any(|&at| entry.layers.contains(&plan.layers[at].name))
+                    };
+                    ranked.iter().position(names).unwrap_or(usize::MAX)
+                };
+                groups.sort_by_key(rank);
+                groups.truncate(MOST_SUSPECTS);
+            }
+        }
+        groups
+    }
+}
+
 /// The layers of the plan by the damage that each does alone, worst first, as far as time allows.
-/// Layers whose weights lost the most are tried first. `sample` is that on which the verdict was
-/// worst: it tells the layers apart, and leaves time for many layers.
+/// `sample` is that on which the verdict was worst: it tells the layers apart, and leaves time for
+/// many layers.
 pub(crate) fn culprits(
     prover: &mut Prover<'_, '_>,
     plan: &Plan,
-    weights: &[rewrite::QuantizedWeight],
+    suspects: &Suspects<'_>,
     sample: usize,
     progress: &mut dyn FnMut(Progress),
 ) -> Vec<Culprit> {
     let started = Instant::now();
-    let loss: HashMap<&str, f64> =
-        weights.iter().map(|weight| (weight.name.as_str(), weight.sqnr_db)).collect();
-    let mut groups = groups(plan);
-    let worst = |group: &Vec<usize>| {
-        let names = group.iter().flat_map(|&index| &plan.layers[index].weights);
-        names.filter_map(|name| loss.get(name.as_str())).copied().fold(f64::INFINITY, f64::min)
-    };
-    groups.sort_by(|a, b| worst(a).total_cmp(&worst(b)));
+    let groups = suspects.groups(plan);
     let total = groups.len();
     let mut culprits = Vec::new();
     progress(Progress::Step("looking for the layers to blame"));
@@ -50,6 +85,7 @@ pub(crate) fn culprits(
                 scheme: plan.layers[group[0]].scheme.to_string(),
                 layers: group.iter().map(|&index| plan.layers[index].name.clone()).collect(),
                 sqnr_db,
+                predicted: false,
             });
         }
         progress(Progress::Part { done: done + 1, total });

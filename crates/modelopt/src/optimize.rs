@@ -13,7 +13,7 @@ use modelopt_validate::{
 };
 
 use crate::Progress;
-use crate::blame;
+use crate::blame::{self, Suspects};
 use crate::budget::{Budget, Stop};
 use crate::casting::Casting;
 use crate::clock::TargetClock;
@@ -667,19 +667,18 @@ impl Outcome {
         let failed = |slow: bool| {
             verdict.failures().any(|c| c.name != "shrink" && (c.name == "slowdown") == slow)
         };
-        if failed(false) && searched.sensitivity.is_empty() && job.budget.allows(blame::PATIENCE) {
+        if failed(false) && job.budget.allows(blame::PATIENCE) {
             let worst = self.parity().and_then(prover::worst_sqnr).map(|(_, sample)| sample);
             let worst = worst.and_then(|name| samples.iter().position(|s| s.name == name));
             let mut prover = Prover::new(job.prepared, samples, bench, None);
-            self.culprits = blame::culprits(
-                &mut prover,
-                &self.plan,
-                &self.weights,
-                worst.unwrap_or(0),
-                progress,
-            );
+            let suspects = match searched.sensitivity.as_slice() {
+                [] => Suspects::Weights(&self.weights),
+                ranked => Suspects::Ranked(ranked),
+            };
+            let (plan, worst) = (&self.plan, worst.unwrap_or(0));
+            self.culprits = blame::culprits(&mut prover, plan, &suspects, worst, progress);
         } else if failed(false) {
-            self.culprits = searched.sensitivity.iter().filter_map(culprit).collect();
+            self.culprits = searched.sensitivity.iter().filter_map(predicted).collect();
             self.culprits.sort_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
         }
         let may_keep = config.gate.max_slowdown.is_some_and(|limit| limit >= 1.0);
@@ -784,11 +783,12 @@ impl Outcome {
     }
 }
 
-/// What a layer costs alone, as one that is to blame.
-fn culprit(entry: &report::Sensitivity) -> Option<Culprit> {
+/// What a layer is predicted to cost alone, as one that is to blame.
+fn predicted(entry: &report::Sensitivity) -> Option<Culprit> {
     Some(Culprit {
         layers: entry.layers.clone(),
         scheme: entry.scheme.clone(),
         sqnr_db: entry.alone_db?,
+        predicted: true,
     })
 }

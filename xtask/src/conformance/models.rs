@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use fs_err as fs;
 
 use super::exceptions;
-use super::program::path_with_python;
+use crate::program::path_with_python;
 use crate::oracle::{self, Answer};
 use crate::parallel::{cores, parallel};
 use crate::testdata;

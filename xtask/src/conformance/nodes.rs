@@ -11,7 +11,7 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use super::exceptions;
-use super::program::path_with_python;
+use crate::program::path_with_python;
 use crate::parallel::{cores, parallel};
 use crate::{oracle, testdata};
 

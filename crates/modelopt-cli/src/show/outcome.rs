@@ -103,8 +103,45 @@ fn parity_table(parity: &Parity, verdict: &Verdict) -> String {
             cosine,
             pass.to_owned(),
         ]);
+        for part in &output.parts {
+            let limit = checks.iter().find(|check| check.name == "sqnr").map(|check| check.limit);
+            let verdict = match limit {
+                Some(limit) if part.sqnr_db >= limit => "pass",
+                Some(_) => "FAIL",
+                None => "",
+            };
+            rows.add_row([
+                format!("  {}", cell(&part.name)),
+                if part.probability { "probabilities" } else { "" }.to_owned(),
+                decibels(part.sqnr_db),
+                String::new(),
+                format!("{:.2e}", part.max_abs_error),
+                String::new(),
+                verdict.to_owned(),
+            ]);
+        }
     }
-    indented(rows, &[2, 3, 4, 5])
+    indented(rows, &[2, 3, 4, 5]) + &choices(parity)
+}
+
+/// How choices came out, where there are clear ones.
+fn choices(parity: &Parity) -> String {
+    let mut text = String::new();
+    for output in &parity.outputs {
+        let decisions = output.decisions.iter().filter(|decisions| decisions.decided > 0);
+        for decisions in decisions {
+            let among = decisions.among.iter().map(|name| format!(" among {}", cell(name)));
+            let line = format!(
+                "{} of {} clear choices kept, {} rows in all{}",
+                decisions.kept,
+                decisions.decided,
+                decisions.rows,
+                among.collect::<String>()
+            );
+            text += &wrapped(&format!("{}: ", cell(&output.name)), &line);
+        }
+    }
+    text
 }
 
 fn figures(output: &OutputParity) -> [String; 3] {
@@ -116,6 +153,10 @@ fn figures(output: &OutputParity) -> [String; 3] {
             format!("{:.6}", float.cosine),
         ],
         (None, Some(0)) => ["equal".to_owned(), dash(), dash()],
+        (None, Some(_)) if output.agreement.is_some() => {
+            let agreement = output.agreement.unwrap_or_default() * 100.0;
+            [format!("{agreement:.1} % agree"), dash(), dash()]
+        }
         (None, Some(count)) => [format!("{count} differ"), dash(), dash()],
         (None, None) => [dash(), dash(), dash()],
     }
@@ -128,7 +169,11 @@ fn failures(outcome: &Outcome) -> String {
     };
     text += &failed_checks(verdict);
     if !outcome.culprits.is_empty() {
-        text += "\n  worst layers, each changed alone:\n";
+        let predicted = outcome.culprits.iter().any(|culprit| culprit.predicted);
+        text += match predicted {
+            true => "\n  worst layers, each changed alone as predicted from a search:\n",
+            false => "\n  worst layers, each changed alone:\n",
+        };
         let mut rows = table(&["SQNR", "scheme", "layer"]);
         for culprit in outcome.culprits.iter().take(NAMED) {
             rows.add_row([

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use crate::testdata;
 
 /// The program as it was built last.
-pub(super) fn program() -> Result<PathBuf> {
+pub(crate) fn program() -> Result<PathBuf> {
     let name = format!("modelopt{}", env::consts::EXE_SUFFIX);
     let program = testdata::target_dir().join("release").join(name);
     ensure!(program.exists(), "{} is not built", program.display());
@@ -17,7 +17,7 @@ pub(super) fn program() -> Result<PathBuf> {
 }
 
 /// The search path with the Python environment first, in which the program finds onnxruntime.
-pub(super) fn path_with_python() -> Result<OsString> {
+pub(crate) fn path_with_python() -> Result<OsString> {
     let own = testdata::python().parent().map(Path::to_owned);
     let rest = env::var_os("PATH").unwrap_or_default();
     Ok(env::join_paths(own.into_iter().chain(env::split_paths(&rest)))?)
