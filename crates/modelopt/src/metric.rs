@@ -328,7 +328,7 @@ impl<'a> Meter<'a> {
     fn evaluate(&mut self, path: &Path, is_original: bool) -> Result<Evaluated, MetricError> {
         match &mut self.metric {
             Held::Command(metric) => {
-                metric.subject(if is_original { "original" } else { "candidate" })
+                metric.subject(if is_original { "original" } else { "candidate" });
             }
             Held::Labels(metric) => metric.casts(!is_original),
             Held::Custom(_) => {}
@@ -355,6 +355,7 @@ impl Held<'_> {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp)] // They are whole numbers.
 mod tests {
     use super::*;
 

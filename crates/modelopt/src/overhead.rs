@@ -60,6 +60,7 @@ fn shortest(count: usize) -> (Model, IndexMap<String, Tensor>) {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp)] // What is read back is what was written.
 mod tests {
     use modelopt_runtime::{Runtime, RuntimeKind, SessionOptions, runtime};
 

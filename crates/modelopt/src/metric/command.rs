@@ -279,6 +279,7 @@ fn shortened(line: &str) -> String {
 }
 
 #[cfg(all(test, unix))]
+#[allow(clippy::float_cmp)] // What is read back is what was written.
 mod tests {
     use super::*;
 

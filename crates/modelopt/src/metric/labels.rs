@@ -235,7 +235,7 @@ fn rank(classes: usize, label: usize, score: impl Fn(usize) -> f32) -> usize {
         return classes;
     }
     (0..classes)
-        .filter(|&class| score(class) > own || (class < label && score(class) == own))
+        .filter(|&class| score(class) > own || (class < label && score(class) >= own))
         .count()
 }
 
