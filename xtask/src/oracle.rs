@@ -134,7 +134,8 @@ pub fn run_models(jobs: &[RunJob]) -> Result<Vec<RunResult>> {
     ask("run_models.py", jobs)
 }
 
-pub(crate) fn script(name: &str) -> PathBuf {
+/// A script of `xtask/python`.
+pub fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(name)
 }
 

@@ -37,8 +37,16 @@ fn a_class_that_never_wins_is_caught() {
         let class = String::from_utf8_lossy(&planted.stdout).trim().to_owned();
         assert!(planted.status.success(), "{}", String::from_utf8_lossy(&planted.stderr));
         let compared = run(&args![
-            "compare", model, damaged, "--samples", samples, "--runtime", "onnxruntime",
-            "--no-latency", "--min-shrink", "0",
+            "compare",
+            model,
+            damaged,
+            "--samples",
+            samples,
+            "--runtime",
+            "onnxruntime",
+            "--no-latency",
+            "--min-shrink",
+            "0",
         ]);
         (name, class, compared.code, compared.stdout)
     });

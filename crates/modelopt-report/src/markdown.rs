@@ -32,7 +32,9 @@ pub(crate) fn render(document: &Document) -> String {
         for (title, table) in
             [("Parts", table::parts(parity)), ("Choices", table::decisions(parity))]
         {
-            table.iter().for_each(|table| out.section(title, table));
+            if let Some(table) = &table {
+                out.section(title, table);
+            }
         }
     }
     out.search(document);

@@ -127,7 +127,10 @@ impl<'a> References<'a> {
         }
         for (place, sample) in samples.iter().enumerate() {
             if let Some(output) = not_a_number(&*self.get(place)?) {
-                return Err(CompareError::NothingComparable { sample: sample.name.clone(), output });
+                return Err(CompareError::NothingComparable {
+                    sample: sample.name.clone(),
+                    output,
+                });
             }
         }
         Profile::of(origins, samples.len(), |place, see| {

@@ -67,7 +67,8 @@ impl Decisions {
             };
             read(&mut ours, original);
             read(&mut theirs, candidate);
-            let (Some((best, second)), Some((chosen, _))) = (two_highest(&ours), two_highest(&theirs))
+            let (Some((best, second)), Some((chosen, _))) =
+                (two_highest(&ours), two_highest(&theirs))
             else {
                 return;
             };

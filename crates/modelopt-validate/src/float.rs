@@ -8,9 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::number::Float;
-use crate::profile::{
-    Band, FEW, LEAST_OF_FEW, OutputProfile, PROBABILITY_SCALE, Part, band_of,
-};
+use crate::profile::{Band, FEW, LEAST_OF_FEW, OutputProfile, PROBABILITY_SCALE, Part, band_of};
 
 /// Independent accumulators, so that the compiler can use vector registers.
 const LANES: usize = 4;
@@ -356,9 +354,10 @@ impl<'a> Walk<'a> {
     ) -> usize {
         let pairs = originals.len().min(candidates.len());
         let apart = self.apart;
-        let all_ordinary = originals.iter().zip(&*candidates).fold(true, |all, (r, c)| {
-            all & (r.abs() < apart) & r.is_finite() & c.is_finite()
-        });
+        let all_ordinary = originals
+            .iter()
+            .zip(&*candidates)
+            .fold(true, |all, (r, c)| all & (r.abs() < apart) & r.is_finite() & c.is_finite());
         if all_ordinary {
             return pairs;
         }
@@ -452,9 +451,9 @@ impl Sums {
     /// The figures of a part; `rows` as [`softmax_rows`] gives them.
     fn figures(&self, part: Option<&Part>, rows: Option<(f64, f64)>) -> PartFigures {
         let ratio = |noise: f64| self.ratio(noise, part, rows);
-        let (plain_db, resolved_db) = if self.finite == 0 && self.new_non_finite > 0 {
-            (f64::NAN, Some(f64::NAN))
-        } else if self.noise.is_nan() || self.signal.is_infinite() && self.noise.is_infinite() {
+        let gone = self.finite == 0 && self.new_non_finite > 0;
+        let overflow = self.signal.is_infinite() && self.noise.is_infinite();
+        let (plain_db, resolved_db) = if gone || overflow || self.noise.is_nan() {
             (f64::NAN, Some(f64::NAN))
         } else {
             (ratio(self.noise), (self.resolved > 0.0).then(|| ratio(self.resolved)))

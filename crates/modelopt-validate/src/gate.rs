@@ -301,7 +301,8 @@ impl Judge {
         let top1 = float.and_then(|float| float.top1);
         self.figure(("top1", name), top1, limit, Bound::AtLeast, Unit::Share);
         for sentinel in &output.sentinels {
-            let check = self.at_most(("sentinels", name), sentinel.changed as f64, 0.0, Unit::Count);
+            let check =
+                self.at_most(("sentinels", name), sentinel.changed as f64, 0.0, Unit::Count);
             check.note(format!(
                 "of {} elements that are {:.4e}, which stands for something else than a quantity",
                 sentinel.elements, sentinel.value
@@ -326,7 +327,11 @@ impl Judge {
             let lost = decisions.lost_margin;
             let check = self.at_most(("decisions", name), lost, limit, Unit::Times);
             let Decisions { rows, decided, kept, worst_sample, .. } = decisions;
-            let worst = if lost > 0.0 { format!(", worst on sample {worst_sample}") } else { String::new() };
+            let worst = if lost > 0.0 {
+                format!(", worst on sample {worst_sample}")
+            } else {
+                String::new()
+            };
             check.note(format!(
                 "the margin of the clearest choice that was lost; {kept} of {decided} decided rows kept, {rows} in all{worst}"
             ));
@@ -468,8 +473,7 @@ impl Limits {
 /// Whether an output is the one of a name, or a part of what that holds: `y[0]` and `y.length` of
 /// `y`.
 fn is_of(output: &str, name: &str) -> bool {
-    output == name
-        || output.strip_prefix(name).is_some_and(|rest| rest.starts_with(['[', '.']))
+    output == name || output.strip_prefix(name).is_some_and(|rest| rest.starts_with(['[', '.']))
 }
 
 /// Why an output whose rows are chosen is judged by what they are chosen by: because another choice

@@ -30,6 +30,7 @@ pub struct Parity {
 }
 
 /// How close one output is, over all samples.
+#[allow(clippy::struct_excessive_bools)] // Each is a key of its own in reports.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OutputParity {
     /// Name of the output.
@@ -288,7 +289,7 @@ impl Accumulator {
             tally.add_floats(sample, output, original.shape(), (&a, &b), self.close, &self.profile);
         } else if original.dtype() == candidate.dtype() {
             *output.mismatches.get_or_insert(0) += exact::mismatches(original, candidate);
-            if self.profile.origins().from_floats(name) {
+            if self.profile.origins().is_from_floats(name) {
                 tally.compared += original.len() as u64;
             }
             if let Some(choice) = self.profile.origins().choice(name)
@@ -315,12 +316,11 @@ impl Tally {
         profile: &Profile,
     ) {
         let unknown;
-        let known = match profile.output(&output.name) {
-            Some(known) => known,
-            None => {
-                unknown = OutputProfile::unknown(&output.name);
-                &unknown
-            }
+        let known = if let Some(known) = profile.output(&output.name) {
+            known
+        } else {
+            unknown = OutputProfile::unknown(&output.name);
+            &unknown
         };
         let figures = FloatParity::of(sample, shape, (a, b), close, known);
         self.parts.resize_with(figures.parts.len(), PartTally::new);
@@ -391,7 +391,8 @@ impl OutputParity {
             return;
         }
         let by_value = profile.bands.iter().filter(|band| band.sentinel.is_none());
-        let by_value = by_value.map(|band| (format!("{} from ±{:.3e}", self.name, band.low), false));
+        let by_value =
+            by_value.map(|band| (format!("{} from ±{:.3e}", self.name, band.low), false));
         let by_index = profile.parts.iter().map(|part| (part.name.clone(), part.probability));
         let names = by_index.chain(by_value);
         self.parts = names

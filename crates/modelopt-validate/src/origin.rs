@@ -24,8 +24,20 @@ const PROBABILITIES: [&str; 4] = ["Sigmoid", "Softmax", "HardSigmoid", "Hardmax"
 
 /// Operators that hand elements on, in another order or shape.
 const MOVERS: [&str; 14] = [
-    "Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Concat",
-    "Slice", "Split", "Gather", "Expand", "Dropout", "Resize",
+    "Identity",
+    "Cast",
+    "Reshape",
+    "Transpose",
+    "Squeeze",
+    "Unsqueeze",
+    "Flatten",
+    "Concat",
+    "Slice",
+    "Split",
+    "Gather",
+    "Expand",
+    "Dropout",
+    "Resize",
 ];
 
 /// Those that keep the order of elements.
@@ -112,7 +124,7 @@ impl Origins {
     }
 
     /// Whether integers of this output depend on floats that the model computes; not known is no.
-    pub(crate) fn from_floats(&self, name: &str) -> bool {
+    pub(crate) fn is_from_floats(&self, name: &str) -> bool {
         self.outputs.get(name).is_some_and(|origin| origin.from_floats)
     }
 
@@ -193,7 +205,8 @@ impl<'a> Walk<'a> {
         while let Some(value) = next.pop() {
             let Some(id) = self.maker(value) else { continue };
             floats |= self.is_float(value);
-            if seen.len() > MOST_NODES || !seen.insert(id) || self.is_one_of(id, &["Shape", "Size"]) {
+            if seen.len() > MOST_NODES || !seen.insert(id) || self.is_one_of(id, &["Shape", "Size"])
+            {
                 continue;
             }
             see(id);

@@ -17,8 +17,8 @@ use modelopt_graph::{DataType, Tensor};
 
 use crate::float::Floats;
 use crate::origin::Origins;
-pub(crate) use bands::{Band, band_of};
 use bands::Spectrum;
+pub(crate) use bands::{Band, band_of};
 use index::Axes;
 pub(crate) use rows::{Rows, fibers};
 
@@ -243,7 +243,11 @@ fn floor(peak: f64, dtype: DataType) -> f64 {
         DataType::DOUBLE => 50,
         _ => return 0.0,
     };
-    if peak > 0.0 && peak.is_finite() { peak.log2().floor().exp2() / 2f64.powi(digits) } else { 0.0 }
+    if peak > 0.0 && peak.is_finite() {
+        peak.log2().floor().exp2() / 2f64.powi(digits)
+    } else {
+        0.0
+    }
 }
 
 impl OutputProfile {

@@ -19,7 +19,7 @@ use crate::casting::Casting;
 use crate::clock::TargetClock;
 use crate::config::{Config, Enforcement};
 use crate::error::Error;
-use crate::ground::FoundInputs;
+use crate::ground::{FoundInputs, Told};
 use crate::judging::{self, Candidate};
 use crate::measure::{self, Cache};
 use crate::metric::{Meter, MetricError};
@@ -141,17 +141,18 @@ impl<'a> Search<'a> {
         let mut cache = Cache::open(config.measure_cache.as_deref());
         let runs = runs
             && !(planning::runs_the_model(config) && transform::leaves_alone(&prepared, config)?);
-        let (mut ground, mut found_inputs) = (None, None);
+        let survey = |told: &mut Told, progress: &mut dyn FnMut(Progress)| {
+            surveyed(
+                planning::survey(&subject, &original, &prepared, config, progress),
+                config,
+                told,
+            )
+        };
+        let (mut ground, mut told) = (None, Told::default());
         if runs && planning::runs_the_model(config) {
-            match planning::survey(&subject, &original, &prepared, config, progress) {
-                Ok((surveyed, told)) => {
-                    warnings.extend(told.warnings);
-                    (ground, found_inputs) = (Some(surveyed), told.found);
-                }
-                Err(error) if config.measure => return Err(error),
-                Err(error) => tolerate(error, config, &mut warnings)?,
-            }
+            ground = survey(&mut told, progress)?;
         }
+        warnings.append(&mut told.warnings);
         let start = match &mut ground {
             Some(ground) => {
                 let mut notes = Notes { cache: &mut cache, warnings: &mut warnings };
@@ -178,13 +179,10 @@ impl<'a> Search<'a> {
         let plan = job.search(&start, &mut ground, &mut searched, meter.as_mut(), progress)?;
         let (mut made, mut casting) = job.made(plan, &mut warnings)?;
         if !made.unchanged && runs && ground.is_none() && !planning::runs_the_model(config) {
-            match planning::survey(&subject, &original, &prepared, config, progress) {
-                Ok((surveyed, told)) => {
-                    warnings.extend(told.warnings);
-                    meter = job.meter(&surveyed, &made.plan)?;
-                    (ground, found_inputs) = (Some(surveyed), told.found);
-                }
-                Err(error) => tolerate(error, config, &mut warnings)?,
+            ground = survey(&mut told, progress)?;
+            warnings.append(&mut told.warnings);
+            if let Some(ground) = &ground {
+                meter = job.meter(ground, &made.plan)?;
             }
         }
         // Reading a file again cannot panic; if it did, the report would lack its digest.
@@ -232,17 +230,25 @@ impl<'a> Search<'a> {
             (made, casting) = job.made(plan, &mut Vec::new())?;
         };
         outcome.warnings.extend(cache.close());
-        outcome.found_inputs = found_inputs;
-        let pass = outcome.verdict.as_ref().is_none_or(|verdict| verdict.pass);
-        outcome.emitted = !budget.is_stopped() && (pass || config.enforcement != Enforcement::Gate);
-        if budget.is_stopped() {
-            outcome.search_end = Some(report::SearchEnd::Stopped);
+        outcome.found_inputs = told.found;
+        outcome.emit(staged, &job, progress)
+    }
+}
+
+/// The original where it runs, with what is to be told of its samples; none where it does not run
+/// and the settings let that pass.
+fn surveyed<'a>(
+    survey: Result<(Ground<'a>, Told), Error>,
+    config: &Config,
+    told: &mut Told,
+) -> Result<Option<Ground<'a>>, Error> {
+    match survey {
+        Ok((ground, heard)) => {
+            *told = heard;
+            Ok(Some(ground))
         }
-        if outcome.emitted {
-            progress(Progress::Step("emitting"));
-            staged.commit()?;
-        }
-        Ok(outcome)
+        Err(error) if config.measure => Err(error),
+        Err(error) => tolerate(error, config, &mut told.warnings).map(|()| None),
     }
 }
 
@@ -361,7 +367,14 @@ impl<'a> Job<'a> {
     fn meter(&self, ground: &Ground<'a>, plan: &Plan) -> Result<Option<Meter<'a>>, Error> {
         let casting = plan.io.precision().map(|to| Casting::of(self.original, to));
         let stop = self.budget.stop();
-        judging::meter(self.subject.file(), self.original, &ground.bench, self.config, &stop, casting)
+        judging::meter(
+            self.subject.file(),
+            self.original,
+            &ground.bench,
+            self.config,
+            &stop,
+            casting,
+        )
     }
 
     /// The candidate under a plan, and how it is run.
@@ -701,6 +714,26 @@ impl Outcome {
         }
         self.verdict = Some(verdict);
         Ok(())
+    }
+
+    /// Puts the candidate at its target, if the verdict is good or the settings say so.
+    fn emit(
+        mut self,
+        staged: Staged,
+        job: &Job<'_>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self, Error> {
+        let pass = self.verdict.as_ref().is_none_or(|verdict| verdict.pass);
+        let stopped = job.budget.is_stopped();
+        self.emitted = !stopped && (pass || job.config.enforcement != Enforcement::Gate);
+        if stopped {
+            self.search_end = Some(report::SearchEnd::Stopped);
+        }
+        if self.emitted {
+            progress(Progress::Step("emitting"));
+            staged.commit()?;
+        }
+        Ok(self)
     }
 
     /// The run that the verdict is about, as the last trial of a search.

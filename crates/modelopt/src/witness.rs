@@ -29,7 +29,8 @@ pub(crate) fn show_named(model: &mut Model, names: &[String]) {
     let main = model.main();
     let inside = |value: &ValueId| {
         let value = model.value(*value);
-        let made = matches!(value.producer(), Producer::Node(id, _) if model.node(id).graph() == main);
+        let made =
+            matches!(value.producer(), Producer::Node(id, _) if model.node(id).graph() == main);
         made && names.iter().any(|name| name == value.name())
     };
     let values: Vec<ValueId> = model.values().filter(inside).collect();

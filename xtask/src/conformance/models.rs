@@ -11,9 +11,9 @@ use anyhow::{Context, Result, ensure};
 use fs_err as fs;
 
 use super::exceptions;
-use crate::program::path_with_python;
 use crate::oracle::{self, Answer};
 use crate::parallel::{cores, parallel};
+use crate::program::path_with_python;
 use crate::testdata;
 
 /// What is run over all models; the names are those of the lists of exceptions.

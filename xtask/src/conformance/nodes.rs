@@ -11,8 +11,8 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use super::exceptions;
-use crate::program::path_with_python;
 use crate::parallel::{cores, parallel};
+use crate::program::path_with_python;
 use crate::{oracle, testdata};
 
 /// Relative and absolute tolerance alike.

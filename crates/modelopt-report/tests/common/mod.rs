@@ -5,8 +5,8 @@ use modelopt_report::{
     Document, Machine, ModelFile, PlanLine, Run, RuntimeUsed, SampleKind, Samples,
 };
 use modelopt_validate::{
-    Culprit, Distribution, FloatParity, Footprint, LatencyComparison, Limits, Measurements,
-    OutputParity, Parity, SizeChange, SlowLayer, TensorForm, judge,
+    Culprit, Decisions, Distribution, FloatParity, Footprint, LatencyComparison, Limits,
+    Measurements, OutputParity, Parity, PartParity, SizeChange, SlowLayer, TensorForm, judge,
 };
 
 /// A float output that is close enough.
@@ -34,6 +34,36 @@ pub(crate) fn scores() -> OutputParity {
             top5: Some(1.0),
         }),
         mismatches: None,
+        agreement: None,
+        parts: vec![
+            PartParity {
+                name: "class|scores[:, 0:4]".into(),
+                elements: 16,
+                probability: false,
+                sqnr_db: 52.5,
+                worst_sample: "digit_1".into(),
+                max_abs_error: 0.0125,
+            },
+            PartParity {
+                name: "class|scores[:, 4:10]".into(),
+                elements: 24,
+                probability: true,
+                sqnr_db: 38.25,
+                worst_sample: "digit_7".into(),
+                max_abs_error: 0.001_25,
+            },
+        ],
+        sentinels: Vec::new(),
+        decisions: Some(Decisions {
+            rows: 4,
+            decided: 3,
+            kept: 3,
+            lost_margin: 0.125,
+            worst_sample: "digit_7".into(),
+            among: None,
+        }),
+        witness: false,
+        selected: None,
     }
 }
 
@@ -235,11 +265,13 @@ pub(crate) fn refused(layers: usize) -> Document {
             layers: vec!["/encoder/embed/Gather".into(), "/decoder/head/MatMul".into()],
             scheme: "int8-dynamic".into(),
             sqnr_db: 12.5,
+            predicted: false,
         },
         Culprit {
             layers: vec!["/encoder/layers.0/attention/out_proj/MatMul".into()],
             scheme: "int8-weights".into(),
             sqnr_db: 29.0,
+            predicted: false,
         },
     ];
     document.slow_layers = vec![SlowLayer {

@@ -174,7 +174,11 @@ mod tests {
 
     /// Every third logit is replaced.
     fn masked(by: impl Fn(f32) -> f32) -> Vec<f32> {
-        logits(60).into_iter().enumerate().map(|(i, x)| if i % 3 == 0 { by(x) } else { x }).collect()
+        logits(60)
+            .into_iter()
+            .enumerate()
+            .map(|(i, x)| if i % 3 == 0 { by(x) } else { x })
+            .collect()
     }
 
     #[test]
@@ -204,11 +208,8 @@ mod tests {
 
     #[test]
     fn two_kinds_of_masks_are_two_bands() {
-        let values: Vec<f32> = logits(60)
-            .into_iter()
-            .enumerate()
-            .map(|(i, x)| [x, x, -1e4, x, -1e9][i % 5])
-            .collect();
+        let values: Vec<f32> =
+            logits(60).into_iter().enumerate().map(|(i, x)| [x, x, -1e4, x, -1e9][i % 5]).collect();
         let found: Vec<_> = bands(&values).iter().map(|band| band.sentinel).collect();
         assert_eq!(found, [Some(-1e4), Some(-1e9)]);
     }
@@ -229,7 +230,8 @@ mod tests {
 
     #[test]
     fn rounding_errors_beside_a_constant_are_not_what_it_stands_apart_from() {
-        let values: Vec<f32> = (0..40).map(|i| if i % 2 == 0 { 5.0 } else { 1e-7 * i as f32 }).collect();
+        let values: Vec<f32> =
+            (0..40).map(|i| if i % 2 == 0 { 5.0 } else { 1e-7 * i as f32 }).collect();
         assert_eq!(bands(&values), []);
     }
 

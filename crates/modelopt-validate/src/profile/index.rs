@@ -33,13 +33,7 @@ pub(crate) struct Slice {
 
 impl Default for Slice {
     fn default() -> Self {
-        Slice {
-            count: 0,
-            squares: 0.0,
-            peak: 0.0,
-            low: f64::INFINITY,
-            high: f64::NEG_INFINITY,
-        }
+        Slice { count: 0, squares: 0.0, peak: 0.0, low: f64::INFINITY, high: f64::NEG_INFINITY }
     }
 }
 
@@ -130,7 +124,8 @@ impl Axes {
                 let first = usize::from(shape.len() > 1);
                 let fits = |axis: &usize| (2..=LONGEST).contains(&shape[*axis]);
                 let axes = (first..shape.len()).filter(fits);
-                self.places = axes.map(|axis| (axis, vec![Slice::default(); shape[axis]])).collect();
+                self.places =
+                    axes.map(|axis| (axis, vec![Slice::default(); shape[axis]])).collect();
                 self.shape = Some(shape.to_vec());
             }
             Some(known) if known.len() != shape.len() => {
@@ -169,18 +164,15 @@ fn cut(axis: usize, places: &[Slice], made: bool) -> Option<(f64, Cut)> {
     let labels = labels(places, made)?;
     let mut groups: Vec<(usize, Group)> = Vec::new();
     for (at, (label, slice)) in labels.iter().zip(places).enumerate() {
-        match groups.iter_mut().find(|(known, _)| known == label) {
-            Some((_, group)) => {
-                group.all = group.all.join(slice);
-                match group.ranges.last_mut() {
-                    Some(last) if last.end == at => last.end = at + 1,
-                    _ => group.ranges.push(at..at + 1),
-                }
+        if let Some((_, group)) = groups.iter_mut().find(|(known, _)| known == label) {
+            group.all = group.all.join(slice);
+            match group.ranges.last_mut() {
+                Some(last) if last.end == at => last.end = at + 1,
+                _ => group.ranges.push(at..at + 1),
             }
-            None => {
-                let ranges = std::iter::once(at..at + 1).collect();
-                groups.push((*label, Group { ranges, all: *slice }));
-            }
+        } else {
+            let ranges = std::iter::once(at..at + 1).collect();
+            groups.push((*label, Group { ranges, all: *slice }));
         }
     }
     let groups: Vec<Group> = groups.into_iter().map(|(_, group)| group).collect();
@@ -199,10 +191,8 @@ fn labels(places: &[Slice], made: bool) -> Option<Vec<usize>> {
     let mut sizes: Vec<f64> = places.iter().filter(beyond).map(Slice::rms).collect();
     sizes.sort_by(f64::total_cmp);
     let least = sizes.first().copied()?;
-    let scores = places
-        .iter()
-        .filter(|slice| slice.within_one())
-        .fold(Slice::default(), |all, slice| all.join(slice));
+    let scores =
+        places.iter().filter(|slice| slice.within_one()).fold(Slice::default(), Slice::join);
     // Scores are one kind, however rare some are.
     let telling = made || scores.peak >= super::TELLING;
     let scored = telling && scores.count > 0 && least >= RATIO * scores.rms();
@@ -319,7 +309,10 @@ mod tests {
     fn scores_near_zero_are_scores_where_that_is_known() {
         let value = |at: &[usize]| if at[1] < 4 { 640.0 * share(at) } else { 1e-4 * share(at) };
         assert_eq!(cut_of(&[1, 8, 40], value, true).unwrap(), ["y[:, 0:4]", "y[:, 4:8]"]);
-        assert_eq!(cut_of(&[1, 8, 40], |at| if at[1] < 4 { 0.9 } else { 1e-4 * share(at) }, true), None);
+        assert_eq!(
+            cut_of(&[1, 8, 40], |at| if at[1] < 4 { 0.9 } else { 1e-4 * share(at) }, true),
+            None
+        );
     }
 
     #[test]
@@ -327,7 +320,10 @@ mod tests {
         assert_eq!(cut_of(&[2, 16, 8], wave, false), None);
         assert_eq!(cut_of(&[1, 5], |at| (at[1] + 1) as f32, false), None);
         // Tokens are not told apart by the batch they are in.
-        assert_eq!(cut_of(&[2, 8], |at| wave(at) * if at[0] == 0 { 100.0 } else { 1.0 }, false), None);
+        assert_eq!(
+            cut_of(&[2, 8], |at| wave(at) * if at[0] == 0 { 100.0 } else { 1.0 }, false),
+            None
+        );
     }
 
     #[test]
@@ -342,7 +338,8 @@ mod tests {
     fn axes_whose_size_changes_are_not_cut() {
         let mut axes = Axes::default();
         for size in [4usize, 5] {
-            let values: Vec<f32> = (0..size * 2).map(|i| if i < size { 1.0 } else { 900.0 }).collect();
+            let values: Vec<f32> =
+                (0..size * 2).map(|i| if i < size { 1.0 } else { 900.0 }).collect();
             let tensor = Tensor::of(vec![1, 2, size], &values).unwrap();
             axes.add(&[1, 2, size], &Floats::of(&tensor).unwrap(), &[]);
         }
