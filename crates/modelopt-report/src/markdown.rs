@@ -12,7 +12,7 @@ const TABLE_BYTES: usize = 90_000;
 /// Longest text of one cell, in characters.
 const CELL_CHARS: usize = 300;
 /// Longest prose in a cell of a table with several columns, in characters; longer goes below.
-const LONGEST_PROSE: usize = 60;
+const LONGEST_PROSE: usize = 90;
 /// Most warnings, and most limits that were not judged.
 const MOST_LINES: usize = 20;
 
