@@ -334,7 +334,7 @@ impl Config {
     pub(crate) fn limits(&self) -> Limits {
         let mut limits = self.gate.clone();
         if self.metric.is_given() && !self.sqnr_limit_given {
-            limits.min_sqnr_db = None;
+            (limits.min_sqnr_db, limits.min_agreement) = (None, None);
         }
         limits
     }

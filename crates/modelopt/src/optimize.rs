@@ -198,17 +198,9 @@ impl<'a> Search<'a> {
             }
             searched.tell(&mut outcome);
             if let (false, Some(ground), false) = (skip, &mut ground, budget.is_stopped()) {
-                let known = searched.end.is_some() && !searched.passes;
-                let copy = subject.copies().of_file(staged.path())?;
-                let path = copy.as_ref().map_or(staged.path(), Copy::path);
-                let casting = casting.as_ref();
-                let candidate = Candidate { path, casting, known };
                 let place = Where { ground, cache: &mut cache, meter: meter.as_mut() };
-                let judged = outcome.judge(&job, candidate, place, &mut searched, progress);
-                // What was stopped has no verdict.
-                if let (Err(error), false) = (judged, budget.is_stopped()) {
-                    tolerate(error, config, &mut outcome.warnings)?;
-                }
+                let made = (&staged, casting.as_ref());
+                outcome.judge_staged(&job, made, place, &mut searched, progress)?;
             }
             if !skip && outcome.verdict.is_none() && !budget.is_stopped() {
                 outcome.verdict = Some(judging::verdict(None, outcome.size, config));
@@ -714,6 +706,27 @@ impl Outcome {
         }
         self.verdict = Some(verdict);
         Ok(())
+    }
+
+    /// Judges a candidate that was written, by a copy where it is run as one.
+    fn judge_staged<'b>(
+        &mut self,
+        job: &Job<'b>,
+        (staged, casting): (&Staged, Option<&Casting>),
+        place: Where<'_, 'b>,
+        searched: &mut Searched,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), Error> {
+        let known = searched.end.is_some() && !searched.passes;
+        let copy = job.subject.copies().of_file(staged.path())?;
+        let path = copy.as_ref().map_or(staged.path(), Copy::path);
+        let judged = self.judge(job, Candidate { path, casting, known }, place, searched, progress);
+        match judged {
+            // What was stopped has no verdict.
+            Err(_) if job.budget.is_stopped() => Ok(()),
+            Err(error) => tolerate(error, job.config, &mut self.warnings),
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Puts the candidate at its target, if the verdict is good or the settings say so.

@@ -437,6 +437,7 @@ fn stale(model: &Model, graph: GraphId) -> Vec<(usize, usize, DeclaredType)> {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp)] // Rounding is exact.
 mod tests {
     use half::{bf16, f16};
 
