@@ -138,7 +138,8 @@ impl Repair<'_, '_> {
         let patience = self.patient.patience;
         // Making a part and loading it takes about as long as running it.
         let most = patience.allowed(most as usize, FEWEST_RUNS as usize, 2.0) as u64;
-        patience.announce("looking for what must stay float32", most as f64 * 2.0, self.progress);
+        // Most searches end long before.
+        patience.announce("looking for what must stay float32", most as f64 * 0.5, self.progress);
         self.runs_left = most;
         let allowed = noise(limit);
         let mut budget = allowed * SHARE;
