@@ -170,9 +170,10 @@ fn failures(outcome: &Outcome) -> String {
     text += &failed_checks(verdict);
     if !outcome.culprits.is_empty() {
         let predicted = outcome.culprits.iter().any(|culprit| culprit.predicted);
-        text += match predicted {
-            true => "\n  worst layers, each changed alone as predicted from a search:\n",
-            false => "\n  worst layers, each changed alone:\n",
+        text += if predicted {
+            "\n  worst layers, each changed alone as predicted from a search:\n"
+        } else {
+            "\n  worst layers, each changed alone:\n"
         };
         let mut rows = table(&["SQNR", "scheme", "layer"]);
         for culprit in outcome.culprits.iter().take(NAMED) {

@@ -88,7 +88,8 @@ mod tests {
     fn texts_are_words_that_the_model_knows() {
         let model = modelopt_onnx::load(&fixture("outputs/text.onnx")).unwrap();
         let shape = vec![8, 1];
-        let plan = InputPlan { name: "text", dtype: DataType::STRING, shape, bound: None };
+        let dtype = DataType::STRING;
+        let plan = InputPlan { name: "text", dtype, shape, bound: None, control: None };
         let words = Words::of(&model);
         let texts = words.fill(&plan, &mut Random::new(0, "text", 0)).unwrap();
         let again = words.fill(&plan, &mut Random::new(0, "text", 0)).unwrap();
