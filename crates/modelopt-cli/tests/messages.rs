@@ -101,7 +101,7 @@ fn the_named_runtime_does_not_do() {
 }
 
 #[test]
-fn an_input_that_cannot_be_invented() {
+fn texts_that_no_embedded_runtime_reads() {
     let folder = folder_of("text_classifier");
     assert_snapshot!(run(&folder, "quantize model.onnx -o out.onnx"));
 }

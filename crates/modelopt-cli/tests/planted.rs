@@ -6,7 +6,7 @@ mod support;
 
 use std::process::Command;
 
-use support::run;
+use support::{PROGRAM, finish};
 use xtask::parallel::parallel;
 use xtask::{oracle, testdata};
 
@@ -36,18 +36,13 @@ fn a_class_that_never_wins_is_caught() {
             .unwrap();
         let class = String::from_utf8_lossy(&planted.stdout).trim().to_owned();
         assert!(planted.status.success(), "{}", String::from_utf8_lossy(&planted.stderr));
-        let compared = run(&args![
-            "compare",
-            model,
-            damaged,
-            "--samples",
-            samples,
-            "--runtime",
-            "onnxruntime",
-            "--no-latency",
-            "--min-shrink",
-            "0",
-        ]);
+        let mut path = vec![testdata::python().parent().unwrap().to_owned()];
+        path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+        let mut command = Command::new(PROGRAM);
+        command.arg("compare").args(args![model, damaged, "--samples", samples]);
+        command.args(["--runtime", "onnxruntime", "--no-latency"]).current_dir(folder.path());
+        command.env("PATH", std::env::join_paths(path).unwrap()).env_remove("ORT_DYLIB_PATH");
+        let compared = finish(&mut command);
         (name, class, compared.code, compared.stdout)
     });
     for (name, class, code, said) in told {

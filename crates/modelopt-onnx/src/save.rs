@@ -177,8 +177,10 @@ fn temporary(folder: &Path, name: &str) -> io::Result<NamedTempFile> {
 
 /// What the system said, without the name of the temporary file.
 fn without_path(error: &io::Error) -> io::Error {
-    let cause = error.get_ref().and_then(std::error::Error::source).map(ToString::to_string);
-    cause.map_or(error.kind().into(), |cause| io::Error::new(error.kind(), cause))
+    let said = error.to_string();
+    // As `tempfile` puts it.
+    let cause = said.split(" at path ").next().unwrap_or_default();
+    io::Error::new(error.kind(), cause.to_owned())
 }
 
 /// Writes what `visit` hands out.

@@ -43,7 +43,7 @@ fn node_tests() {
 #[test]
 fn real_models() {
     let models: Vec<PathBuf> = testdata::models().into_iter().map(|(_, path)| path).collect();
-    assert_eq!(models.len(), 7);
+    assert_eq!(models.len(), testdata::MODELS.len());
     round_trip(&models, SaveOptions::default());
 }
 

@@ -32,6 +32,18 @@ pub enum CompareError {
         /// Name of the output, the first of several.
         output: String,
     },
+    /// A sample is no sample.
+    #[error(
+        "no finite value to compare: on sample '{sample}' the input '{input}' is NaN throughout, so that no output, such as '{output}', means anything"
+    )]
+    NoInput {
+        /// Name of the sample.
+        sample: String,
+        /// Name of the input.
+        input: String,
+        /// Name of the original's first output.
+        output: String,
+    },
     /// One of the models did not run.
     #[error("the {side} model failed on sample '{sample}': {source}")]
     Run {
@@ -126,7 +138,15 @@ impl<'a> References<'a> {
             return Err(CompareError::NoSamples);
         }
         for (place, sample) in samples.iter().enumerate() {
-            if let Some(output) = not_a_number(&*self.get(place)?) {
+            let outputs = self.get(place)?;
+            if let Some(input) = sample.inputs.iter().find(|(_, tensor)| is_nan(tensor)) {
+                return Err(CompareError::NoInput {
+                    sample: sample.name.clone(),
+                    input: input.0.clone(),
+                    output: outputs.keys().next().cloned().unwrap_or_default(),
+                });
+            }
+            if let Some(output) = not_a_number(&outputs) {
                 return Err(CompareError::NothingComparable {
                     sample: sample.name.clone(),
                     output,
@@ -144,17 +164,23 @@ impl<'a> References<'a> {
 fn not_a_number(outputs: &Outputs) -> Option<String> {
     let mut first = None;
     for (name, tensor) in outputs {
-        let floats = crate::float::Floats::of(tensor)?;
-        let mut comparable = false;
-        floats.each_block(|block| comparable |= block.iter().any(|x| !x.is_nan()));
-        if comparable {
-            return None;
-        }
-        if !tensor.is_empty() {
+        if is_nan(tensor) {
             first.get_or_insert_with(|| name.clone());
+        } else if !tensor.is_empty() {
+            return None;
         }
     }
     first
+}
+
+/// Whether a tensor is of floats and has nothing but NaN.
+fn is_nan(tensor: &Tensor) -> bool {
+    let Some(floats) = crate::float::Floats::of(tensor).filter(|_| !tensor.is_empty()) else {
+        return false;
+    };
+    let mut nan = true;
+    floats.each_block(|block| nan &= block.iter().all(|x| x.is_nan()));
+    nan
 }
 
 /// Parity on all samples, with the default [`Tolerance`].
@@ -274,6 +300,14 @@ mod tests {
         let error = compared(&mut broken, &mut Times(1.0, 9.0), &samples, &mut |_, _| {});
         let told = error.unwrap_err().to_string();
         assert!(told.contains("'s1'") && told.contains("'y'"), "{told}");
+        let error = compared(
+            &mut Times(1.0, 9.0),
+            &mut Times(1.0, 9.0),
+            &real(&[1.0, f32::NAN]),
+            &mut |_, _| {},
+        );
+        let told = error.unwrap_err().to_string();
+        assert!(told.contains("'sNaN'") && told.contains("'x'"), "{told}");
         let (nan, one) = (Tensor::scalar(f32::NAN), Tensor::scalar(1i64));
         let outputs: Outputs = [("y".to_owned(), nan), ("n".to_owned(), one)].into();
         assert_eq!(not_a_number(&outputs), None);

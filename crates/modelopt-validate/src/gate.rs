@@ -286,13 +286,18 @@ impl Judge {
         let float = output.float.as_ref();
 
         let sqnr = float.map(|float| float.sqnr_db);
-        let limit = Limit { own: own.min_sqnr_db, common: limits.min_sqnr_db };
+        let attainable = |limit: Option<f64>| limit.map(|limit| output.attainable_db(limit));
+        let limit =
+            Limit { own: attainable(own.min_sqnr_db), common: attainable(limits.min_sqnr_db) };
         if let Some(check) =
             self.figure(("sqnr", name), sqnr, limit, Bound::AtLeast, Unit::Decibels)
             && let Some(float) = float
         {
             let part = output.worst_part().map_or(String::new(), |part| format!(", {}", part.name));
-            check.note(format!("worst on sample {}{part}", float.worst_sample));
+            let itself = output.itself_db.map_or(String::new(), |itself| {
+                format!("; the original agrees with itself to {itself:.1} dB")
+            });
+            check.note(format!("worst on sample {}{part}{itself}", float.worst_sample));
         }
         let limit = Limit { own: own.max_abs_error, common: limits.max_abs_error };
         let error = float.map(|float| float.max_abs_error);
@@ -325,16 +330,15 @@ impl Judge {
             let limit = margin(Some(limit));
             let name = output.name.as_str();
             let lost = decisions.lost_margin;
-            let check = self.at_most(("decisions", name), lost, limit, Unit::Times);
+            let check = self.at_most(("decisions", name), lost, limit, Unit::Share);
             let Decisions { rows, decided, kept, worst_sample, .. } = decisions;
             let worst = if lost > 0.0 {
-                format!(", worst on sample {worst_sample}")
+                format!("; the most was lost on sample {worst_sample}")
             } else {
                 String::new()
             };
-            check.note(format!(
-                "the margin of the clearest choice that was lost; {kept} of {decided} decided rows kept, {rows} in all{worst}"
-            ));
+            check
+                .note(format!("{kept} of {decided} clear choices kept, {rows} rows in all{worst}"));
         }
     }
 

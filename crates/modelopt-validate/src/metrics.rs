@@ -15,6 +15,9 @@ use crate::number::Float;
 use crate::profile::{OutputProfile, Profile};
 use crate::scores::Agreement;
 
+/// An output that is less close to itself than this, less 3 dB, cannot be judged.
+const LEAST_ATTAINABLE_DB: f64 = 10.0;
+
 /// How close a candidate is to its original on the samples.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Parity {
@@ -72,6 +75,11 @@ pub struct OutputParity {
     /// of places that are chosen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decisions: Option<Decisions>,
+    /// How close the original is to itself when it runs again, in dB, where that is not close to
+    /// equal: nothing can be judged more closely.
+    #[serde(with = "crate::number::optional", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Float>")]
+    pub itself_db: Option<f64>,
     /// Whether this is no output, but a value that outputs are chosen by.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub witness: bool,
@@ -253,6 +261,8 @@ impl Accumulator {
             let unknown = OutputProfile::unknown(&output.name);
             let known = profile.output(&output.name).unwrap_or(&unknown);
             output.settle(tally, known, others);
+            let itself = profile.unsteady().find(|(name, _)| *name == output.name);
+            output.itself_db = itself.map(|(_, db)| db);
         }
         parity
     }
@@ -361,6 +371,7 @@ impl OutputParity {
             parts: Vec::new(),
             sentinels: Vec::new(),
             decisions: None,
+            itself_db: None,
             witness: false,
             selected: None,
         }
@@ -409,6 +420,14 @@ impl OutputParity {
                 })
             })
             .collect();
+    }
+
+    /// A limit on the SQNR, in dB, as far as this output can be held to it: 3 dB below how close the
+    /// original is to itself, which is what two runs of it differ by each. Below 10 dB nothing is
+    /// proven, and the limit stays.
+    pub fn attainable_db(&self, limit: f64) -> f64 {
+        let attainable = self.itself_db.map(|itself| itself - 3.0);
+        attainable.filter(|db| *db >= LEAST_ATTAINABLE_DB).map_or(limit, |db| limit.min(db))
     }
 
     /// The part that is furthest from the original, if the output has several.
@@ -617,6 +636,15 @@ mod tests {
         let json = serde_json::to_string(&parity).unwrap();
         assert!(json.contains(r#""sqnr_db":"inf""#), "{json}");
         assert_eq!(serde_json::from_str::<Parity>(&json).unwrap(), parity);
+    }
+
+    #[test]
+    fn what_differs_from_itself_is_held_to_that() {
+        let limit = |itself_db: Option<f64>| {
+            let output = output_of(row(&[1.0f32]), row(&[1.0f32]));
+            OutputParity { itself_db, ..output }.attainable_db(20.0)
+        };
+        assert_eq!([None, Some(50.0), Some(18.0), Some(5.0)].map(limit), [20.0, 20.0, 15.0, 20.0]);
     }
 
     proptest! {

@@ -16,6 +16,7 @@ use indexmap::IndexMap;
 use modelopt_graph::{DataType, Tensor};
 
 use crate::float::Floats;
+use crate::metrics::Parity;
 use crate::origin::Origins;
 use bands::Spectrum;
 pub(crate) use bands::{Band, band_of};
@@ -42,6 +43,14 @@ pub(crate) const LEAST_OF_FEW: f64 = 0.1;
 /// A margin of more than this many times the error that a limit allows is a decision.
 const MARGINS: f64 = 4.0;
 
+/// A margin below this is never a decision: where a Softmax is undecided its errors are largest,
+/// however small they are in all.
+const LEAST_MARGIN: f64 = 0.2;
+
+/// From here on an output is the same when the original runs again: other threads and kernels leave
+/// so much of float32.
+const STEADY_DB: f64 = 60.0;
+
 /// What the outputs of the original are like on all samples.
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
@@ -49,6 +58,9 @@ pub struct Profile {
     origins: Origins,
     samples: usize,
     decided_beyond: f64,
+    /// How close outputs are to themselves when the original runs again, in dB, where that is not
+    /// close to equal.
+    itself_db: IndexMap<String, f64>,
 }
 
 /// What one output is like.
@@ -128,7 +140,8 @@ impl Profile {
             let rms = profile.parts.iter().map(|part| part.rms).fold(0.0, f64::max);
             profile.rows.iter_mut().for_each(|rows| rows.settle(rms));
         }
-        Ok(Profile { outputs: profiles, origins, samples, decided_beyond: margin(None) })
+        let (decided_beyond, itself_db) = (margin(None), IndexMap::new());
+        Ok(Profile { outputs: profiles, origins, samples, decided_beyond, itself_db })
     }
 
     /// The profile for a limit on the SQNR, in dB, which says how much of a margin an error that is
@@ -137,6 +150,24 @@ impl Profile {
     pub fn within(mut self, min_sqnr_db: Option<f64>) -> Self {
         self.decided_beyond = margin(min_sqnr_db);
         self
+    }
+
+    /// Takes in how close the original's outputs are to themselves in another run: what differs by
+    /// itself cannot be judged more closely than that.
+    #[must_use]
+    pub fn beside_itself(mut self, again: &Parity) -> Self {
+        let floats =
+            again.outputs.iter().filter_map(|output| Some((output, output.float.as_ref()?)));
+        let unsteady = floats.filter(|(_, float)| float.sqnr_db < STEADY_DB);
+        self.itself_db =
+            unsteady.map(|(output, float)| (output.name.clone(), float.sqnr_db)).collect();
+        self
+    }
+
+    /// Outputs that differ from themselves when the original runs again, with how close they are,
+    /// in dB.
+    pub fn unsteady(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.itself_db.iter().map(|(name, db)| (name.as_str(), *db))
     }
 
     /// Names of values that are judged beside the outputs: see [`Origins::witnesses`].
@@ -166,10 +197,10 @@ impl Profile {
 }
 
 /// How much of a margin errors can take that a limit of parity allows: four times their share of
-/// what there is, `4 · 10^(−dB/20)`. 0.4 at 20 dB, which also stands for "no limit".
+/// what there is, `4 · 10^(−dB/20)`, and at least 0.2. 0.4 at 20 dB, which also stands for "no limit".
 pub fn margin(min_sqnr_db: Option<f64>) -> f64 {
     let limit = min_sqnr_db.filter(|limit| limit.is_finite()).unwrap_or(20.0);
-    MARGINS * 10f64.powf(-limit / 20.0)
+    (MARGINS * 10f64.powf(-limit / 20.0)).max(LEAST_MARGIN)
 }
 
 /// Whether numbers up to `small` are what float32 leaves of differences of numbers like `large`,
@@ -349,7 +380,8 @@ mod tests {
     #[test]
     fn a_stricter_limit_decides_more() {
         assert!((margin(Some(20.0)) - 0.4).abs() < 1e-12);
-        assert!((margin(Some(40.0)) - 0.04).abs() < 1e-12);
+        assert!((margin(Some(10.0)) - 1.2649).abs() < 1e-3);
+        assert!((margin(Some(40.0)) - 0.2).abs() < 1e-12);
         assert!((margin(None) - 0.4).abs() < 1e-12);
     }
 

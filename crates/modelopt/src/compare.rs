@@ -81,6 +81,7 @@ pub fn compare_until(
     }
     let mut warnings = told.warnings;
     warnings.extend(subject.warnings.iter().cloned().chain(target.left_out()));
+    warnings.extend(target.unsteady());
     let mut verdict = judging::verdict(Some(&run), size, config);
     let mut runs = vec![run];
     let mut meter = judging::meter(original, &model, &target, config, stop, None)?;

@@ -658,6 +658,7 @@ impl Outcome {
         let target = judging::run_somewhere(bench, candidate, samples, config, progress)?;
         self.warnings.extend(target.failure.clone());
         self.warnings.extend(bench.left_out());
+        self.warnings.extend(bench.unsteady());
         let mut verdict = judging::verdict(Some(&target), self.size, config);
         if let (Some(meter), None) = (meter, &target.failure) {
             progress(Progress::Step("evaluating the metric"));

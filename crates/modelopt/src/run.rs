@@ -12,7 +12,7 @@ use modelopt_runtime::{
     FittingSamples, Runtime, RuntimeError, RuntimeKind, Sample, SampleKind, Session,
     SessionOptions, find_onnxruntime, fitting_samples, graph_inputs, runtime, synthesize,
 };
-use modelopt_validate::{Kept, Origins, Profile, References};
+use modelopt_validate::{Accumulator, Kept, Origins, Parity, Profile, References, Tolerance};
 
 use crate::config::{Config, RuntimeChoice};
 use crate::emulation::StandIn;
@@ -223,8 +223,34 @@ impl<'a> Bench<'a> {
     /// The same of an original of which nothing but its file is known.
     pub(crate) fn look(&mut self, origins: Origins, samples: &[Sample]) -> Result<(), Error> {
         let limit = self.place.config.limits().min_sqnr_db;
-        self.profile = Arc::new(self.references(samples).profile(origins)?.within(limit));
+        let profile = self.references(samples).profile(origins)?.within(limit);
+        self.profile = Arc::new(profile.clone());
+        let again = self.again(samples)?;
+        self.profile = Arc::new(profile.beside_itself(&again));
         Ok(())
+    }
+
+    /// The original against itself, in another run on the first sample.
+    fn again(&mut self, samples: &[Sample]) -> Result<Parity, Error> {
+        let mut parity = Accumulator::new(Arc::clone(&self.profile), Tolerance::default());
+        if let Some(sample) = samples.first() {
+            let session = self.watched.as_mut().unwrap_or(&mut self.original);
+            let again = session.run(&sample.inputs)?;
+            parity.add(&sample.name, false, &*self.references(samples).get(0)?, &again);
+        }
+        Ok(parity.finish())
+    }
+
+    /// What to say of an original that differs from itself.
+    pub(crate) fn unsteady(&self) -> Option<String> {
+        let outputs: Vec<String> =
+            self.profile.unsteady().map(|(name, db)| format!("{name} ({db:.1} dB)")).collect();
+        (!outputs.is_empty()).then(|| {
+            format!(
+                "the original differs from itself from run to run, and cannot be judged more closely than that: {}",
+                outputs.join(", ")
+            )
+        })
     }
 
     fn show(

@@ -7,6 +7,10 @@ use crate::prover::noise;
 /// What a limit that is no number counts as when it is missed: twice the noise that is allowed.
 const MISSED: f64 = 2.0;
 
+/// What a clear choice that is lost counts as: the plan nearly passes. How much noise there is says more
+/// of how far there is to go than the one row in which it was too much.
+const LOST: f64 = 1.2;
+
 /// The limits of parity.
 #[derive(Clone, Debug)]
 pub(crate) struct Yardstick<'a> {
@@ -31,6 +35,7 @@ impl<'a> Yardstick<'a> {
     fn of_output(&self, output: &OutputParity) -> f64 {
         let own = self.limits.per_output.get(&output.name);
         let limit = own.and_then(|own| own.min_sqnr_db).or(self.limits.min_sqnr_db);
+        let limit = limit.map(|limit| output.attainable_db(limit));
         let mut excess = self.of_choices(output, limit);
         if !output.present || output.sentinels.iter().any(|sentinel| sentinel.changed > 0) {
             excess = excess.max(MISSED);
@@ -51,9 +56,8 @@ impl<'a> Yardstick<'a> {
     /// By how much choices are off: margins that were lost, and integers that differ.
     fn of_choices(&self, output: &OutputParity, limit: Option<f64>) -> f64 {
         if let (Some(decisions), Some(limit)) = (&output.decisions, limit) {
-            let lost = decisions.lost_margin / margin(Some(limit));
-            // As much as is allowed is nothing.
-            return if lost > 1.0 { lost.powi(2) } else { 0.0 };
+            let lost = decisions.lost_margin > margin(Some(limit));
+            return if lost { LOST } else { 0.0 };
         }
         match (output.mismatches, output.agreement, self.limits.min_agreement) {
             (Some(0) | None, ..) | (_, Some(_), None) => 0.0,

@@ -62,6 +62,7 @@ pub(crate) fn scores() -> OutputParity {
             worst_sample: "digit_7".into(),
             among: None,
         }),
+        itself_db: None,
         witness: false,
         selected: None,
     }
