@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{Output, PROGRAM, finish, quiet, tempdir};
+use support::{Output, PROGRAM, finish, quiet, tempdir, with_onnxruntime};
 use tempfile::TempDir;
 use xtask::oracle::{self, RunJob};
 use xtask::parallel::parallel;
@@ -95,15 +95,6 @@ impl Case {
         command.args(["-c", &script]).args([self.model(), self.made(), self.samples()]);
         finish(&mut command).expect(0).stdout.trim().parse().unwrap()
     }
-}
-
-fn with_onnxruntime(folder: &Path) -> Command {
-    let mut path = vec![python().parent().unwrap().to_owned()];
-    path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
-    let mut command = Command::new(PROGRAM);
-    command.current_dir(folder);
-    command.env("PATH", std::env::join_paths(path).unwrap()).env_remove("ORT_DYLIB_PATH");
-    command
 }
 
 /// The program where no library of ONNX Runtime is found.

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 use insta::assert_snapshot;
-use support::{Output, files, finish, run, run_in, tempdir};
+use support::{Output, files, finish, run, run_in, tempdir, with_onnxruntime};
 use xtask::oracle::{self, RunJob};
 use xtask::parallel::parallel;
 use xtask::testdata::{self, fixture};
@@ -179,15 +179,9 @@ struct Real {
     output: Output,
 }
 
-fn with_onnxruntime(arguments: &[OsString]) -> Output {
-    let mut path: Vec<PathBuf> =
-        testdata::python().parent().map(Path::to_owned).into_iter().collect();
-    path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+fn in_onnxruntime(arguments: &[OsString]) -> Output {
     let folder = tempdir();
-    let mut command = Command::new(support::PROGRAM);
-    command.args(arguments).current_dir(folder.path());
-    command.env("PATH", std::env::join_paths(path).unwrap()).env_remove("ORT_DYLIB_PATH");
-    finish(&mut command)
+    finish(with_onnxruntime(folder.path()).args(arguments))
 }
 
 fn real(way: &'static str) -> Vec<Real> {
@@ -210,7 +204,7 @@ fn real(way: &'static str) -> Vec<Real> {
             "--no-latency",
             "--json",
         ];
-        let output = with_onnxruntime(&arguments);
+        let output = in_onnxruntime(&arguments);
         Real { name, original: original.clone(), candidate, output }
     })
 }

@@ -9,18 +9,15 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
-use support::{Output, PROGRAM, finish, tempdir};
+use support::{Output, PROGRAM, finish, tempdir, with_onnxruntime};
 use xtask::testdata::{fixture, python, workspace_root};
 
 /// Quantizes in a folder, with onnxruntime on the path.
 fn quantize(folder: &Path, more: &[OsString]) -> Output {
-    let mut path = vec![python().parent().unwrap().to_owned()];
-    path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
-    let mut command = Command::new(PROGRAM);
+    let mut command = with_onnxruntime(folder);
     command.arg("quantize").args(more).args(args!["-o", "out.onnx", "--json"]);
     command.args(args!["--latency-seconds", "0.1", "--min-weight-bytes", "1024"]);
-    command.current_dir(folder).env("PATH", std::env::join_paths(path).unwrap());
-    finish(command.env_remove("ORT_DYLIB_PATH"))
+    finish(&mut command)
 }
 
 /// Tables and small products, with their samples.

@@ -6,7 +6,7 @@ mod support;
 
 use std::process::Command;
 
-use support::{PROGRAM, finish};
+use support::{finish, with_onnxruntime};
 use xtask::parallel::parallel;
 use xtask::{oracle, testdata};
 
@@ -36,12 +36,9 @@ fn a_class_that_never_wins_is_caught() {
             .unwrap();
         let class = String::from_utf8_lossy(&planted.stdout).trim().to_owned();
         assert!(planted.status.success(), "{}", String::from_utf8_lossy(&planted.stderr));
-        let mut path = vec![testdata::python().parent().unwrap().to_owned()];
-        path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
-        let mut command = Command::new(PROGRAM);
+        let mut command = with_onnxruntime(folder.path());
         command.arg("compare").args(args![model, damaged, "--samples", samples]);
-        command.args(["--runtime", "onnxruntime", "--no-latency"]).current_dir(folder.path());
-        command.env("PATH", std::env::join_paths(path).unwrap()).env_remove("ORT_DYLIB_PATH");
+        command.args(["--runtime", "onnxruntime", "--no-latency"]);
         let compared = finish(&mut command);
         (name, class, compared.code, compared.stdout)
     });

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use support::{Output, PROGRAM, finish, run_in, tempdir};
+use support::{Output, PROGRAM, finish, run_in, tempdir, with_onnxruntime};
 use xtask::testdata::{fixture, model, python, samples, workspace_root};
 
 /// Runs the program where the Python on `PATH` is the one that has onnxruntime.
@@ -16,13 +16,7 @@ fn run_with_python<S: AsRef<OsStr>>(
     folder: &Path,
     arguments: impl IntoIterator<Item = S>,
 ) -> Output {
-    let python = python();
-    let mut path = vec![python.parent().unwrap().to_owned()];
-    path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
-    let mut command = Command::new(PROGRAM);
-    command.args(arguments).current_dir(folder);
-    command.env("PATH", std::env::join_paths(path).unwrap()).env_remove("ORT_DYLIB_PATH");
-    finish(&mut command)
+    finish(with_onnxruntime(folder).args(arguments))
 }
 
 /// Runs the program where nothing can be found.

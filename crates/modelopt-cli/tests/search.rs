@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{Output, PROGRAM, files, finish, tempdir};
+use support::{Output, files, finish, tempdir, with_onnxruntime};
 use xtask::testdata::{model, python, samples, workspace_root};
 
 /// A folder with what the run of `arguments` in it needs: onnxruntime on the path.
@@ -16,11 +16,8 @@ fn command<S: AsRef<std::ffi::OsStr>>(
     folder: &Path,
     arguments: impl IntoIterator<Item = S>,
 ) -> Command {
-    let mut path = vec![python().parent().unwrap().to_owned()];
-    path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
-    let mut command = Command::new(PROGRAM);
-    command.args(arguments).current_dir(folder);
-    command.env("PATH", std::env::join_paths(path).unwrap()).env_remove("ORT_DYLIB_PATH");
+    let mut command = with_onnxruntime(folder);
+    command.args(arguments);
     command
 }
 

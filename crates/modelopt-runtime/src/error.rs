@@ -277,6 +277,16 @@ pub enum SampleError {
         /// What it is, what the model wants, and how to make it that.
         message: String,
     },
+    /// An input that no sample can hold.
+    #[error(
+        "input '{input}' is {ty}, and samples hold tensors only; --no-validate emits without proof"
+    )]
+    NoTensor {
+        /// Input of the model.
+        input: String,
+        /// Its type.
+        ty: String,
+    },
     /// Nothing sensible can be invented for an input.
     #[error("cannot invent values for input '{input}' ({reason}); give real ones with --samples")]
     NeedsSample {

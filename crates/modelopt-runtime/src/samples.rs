@@ -8,7 +8,7 @@ mod pb;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
-use modelopt_graph::Tensor;
+use modelopt_graph::{Tensor, Type};
 use serde::{Deserialize, Serialize};
 
 use crate::{InputSpec, SampleError};
@@ -63,6 +63,11 @@ pub struct FittingSamples {
 /// model: every input has an array, of the type and the fixed sizes that the model declares.
 pub fn fitting_samples(path: &Path, inputs: &[InputSpec]) -> Result<FittingSamples, SampleError> {
     const MOST_WARNINGS: usize = 3;
+    let other = |ty: &Type| !matches!(ty, Type::Tensor { .. } | Type::Other);
+    if let Some(input) = inputs.iter().find(|input| other(&input.ty)) {
+        let (input, ty) = (input.name.clone(), input.ty.to_string());
+        return Err(SampleError::NoTensor { input, ty });
+    }
     let names: Vec<String> = inputs.iter().map(|input| input.name.clone()).collect();
     let found = read(path, &names)?;
     for Found { path, sample, others } in &found {

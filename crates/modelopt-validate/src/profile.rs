@@ -105,8 +105,8 @@ impl Profile {
         mut show: impl FnMut(usize, &mut dyn FnMut(&IndexMap<String, Tensor>)) -> Result<(), E>,
     ) -> Result<Self, E> {
         let mut spectra: IndexMap<String, Spectrum> = IndexMap::new();
-        each_float(samples, &mut show, &mut |name, _, floats| {
-            spectra.entry(name.to_owned()).or_default().add(floats);
+        each_float(samples, &mut show, &mut |name, tensor, floats| {
+            spectra.entry(name.to_owned()).or_default().add(tensor.shape(), floats);
         })?;
         let mut found: IndexMap<String, Found> = spectra
             .into_iter()

@@ -87,7 +87,9 @@ impl Error {
     /// Whether the user gave something that does not fit the model.
     pub(crate) fn is_mistake(&self) -> bool {
         match self.kind() {
-            ErrorKind::Samples(error) => !matches!(error, SampleError::NeedsSample { .. }),
+            ErrorKind::Samples(error) => {
+                !matches!(error, SampleError::NeedsSample { .. } | SampleError::NoTensor { .. })
+            }
             _ => false,
         }
     }

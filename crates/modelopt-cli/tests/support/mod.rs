@@ -100,6 +100,20 @@ macro_rules! args {
     };
 }
 
+/// The program in a folder, where it finds the ONNX Runtime of the Python environment.
+///
+/// # Panics
+/// If set-up was not run.
+pub(crate) fn with_onnxruntime(folder: &Path) -> Command {
+    let python = xtask::testdata::python();
+    let mut path = vec![python.parent().expect("it lies in a folder").to_owned()];
+    path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+    let path = std::env::join_paths(path).expect("folders have ordinary names");
+    let mut command = Command::new(PROGRAM);
+    command.current_dir(folder).env("PATH", path).env_remove("ORT_DYLIB_PATH");
+    command
+}
+
 /// A folder that is removed when dropped.
 ///
 /// # Panics

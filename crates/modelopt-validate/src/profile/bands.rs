@@ -12,8 +12,11 @@ use crate::float::Floats;
 /// Exponents that a float64 can have.
 const EXPONENTS: usize = 1 << 11;
 
-/// A number that comes several times and is this many times everything below it stands apart.
+/// A number that comes several times, in more than one column, and is this many times everything below
+/// it stands apart. In one column it may be what equal rows have in common.
 const CONSTANT_RATIO: f64 = 2.0;
+/// In one column it must be so many times what is below.
+const COLUMN_RATIO: f64 = 100.0;
 /// How often it must come.
 const FEWEST_EQUAL: u64 = 3;
 /// Numbers that are not the same stand apart by this factor.
@@ -62,6 +65,8 @@ struct Bin {
     /// Of the numbers themselves.
     low: f64,
     high: f64,
+    /// The column that all of them are in.
+    column: Option<usize>,
 }
 
 impl Default for Spectrum {
@@ -72,6 +77,7 @@ impl Default for Spectrum {
             most: 0.0,
             low: f64::INFINITY,
             high: f64::NEG_INFINITY,
+            column: None,
         };
         Spectrum { bins: vec![none; EXPONENTS] }
     }
@@ -79,7 +85,13 @@ impl Default for Spectrum {
 
 impl Bin {
     fn join(self, other: Bin) -> Bin {
+        let column = match (self.count, other.count) {
+            (0, _) => other.column,
+            (_, 0) => self.column,
+            _ => self.column.filter(|_| self.column == other.column),
+        };
         Bin {
+            column,
             count: self.count + other.count,
             least: self.least.min(other.least),
             most: self.most.max(other.most),
@@ -90,14 +102,21 @@ impl Bin {
 }
 
 impl Spectrum {
-    pub(crate) fn add(&mut self, floats: &Floats<'_>) {
+    pub(crate) fn add(&mut self, shape: &[usize], floats: &Floats<'_>) {
+        let columns = match shape {
+            [_, .., columns] => (*columns).max(1),
+            _ => 1,
+        };
+        let mut at = 0;
         floats.each_block(|block| {
-            for &x in block.iter().filter(|x| x.is_finite()) {
+            for &x in block {
                 let exponent = (x.abs().to_bits() >> 52) as usize;
-                if let Some(bin) = self.bins.get_mut(exponent) {
-                    let size = x.abs();
-                    *bin = bin.join(Bin { count: 1, least: size, most: size, low: x, high: x });
+                if let Some(bin) = self.bins.get_mut(exponent).filter(|_| x.is_finite()) {
+                    let (size, column) = (x.abs(), Some(at % columns));
+                    let one = Bin { count: 1, least: size, most: size, low: x, high: x, column };
+                    *bin = bin.join(one);
                 }
+                at += 1;
             }
         });
     }
@@ -140,7 +159,8 @@ fn band(above: Bin, below: Bin) -> Option<Band> {
     let many = above.count >= FEWEST && below.count >= FEWEST;
     // A lone number far above all others: one masked element.
     let lone = same && gap >= LONE_RATIO && below.count > above.count;
-    let repeated = same && above.count >= FEWEST_EQUAL && gap >= CONSTANT_RATIO;
+    let least = if above.column.is_some() { COLUMN_RATIO } else { CONSTANT_RATIO };
+    let repeated = same && above.count >= FEWEST_EQUAL && gap >= least;
     let sentinel = Some(f64::midpoint(above.low, above.high));
     let low = above.least;
     if repeated || lone {
@@ -161,9 +181,13 @@ mod tests {
     use super::*;
 
     fn bands(values: &[f32]) -> Vec<Band> {
-        let tensor = Tensor::of(vec![values.len()], values).unwrap();
+        bands_of(&[1, values.len()], values)
+    }
+
+    fn bands_of(shape: &[usize], values: &[f32]) -> Vec<Band> {
+        let tensor = Tensor::of(shape.to_vec(), values).unwrap();
         let mut spectrum = Spectrum::default();
-        spectrum.add(&Floats::of(&tensor).unwrap());
+        spectrum.add(shape, &Floats::of(&tensor).unwrap());
         spectrum.bands()
     }
 
@@ -226,6 +250,15 @@ mod tests {
         assert_eq!(bands(&[-1.0, 1.0, 1.0, -1.0]), []);
         assert_eq!(bands(&[0.0, 0.0, 0.0, 5.0, 5.0, 5.0]), []);
         assert_eq!(bands(&[]), []);
+    }
+
+    #[test]
+    fn what_equal_rows_have_in_common_does_not_stand_apart() {
+        let rows = [9.1, 2.0, -1.0].repeat(4);
+        assert_eq!(bands_of(&[4, 3], &rows), []);
+        assert_eq!(bands_of(&[12], &rows), []);
+        // A class that is masked in all rows.
+        assert_eq!(bands_of(&[4, 3], &[-1e4, 2.0, -1.0].repeat(4))[0].sentinel, Some(-1e4));
     }
 
     #[test]

@@ -60,7 +60,8 @@ impl Rows {
         }
         let scores = parts.first().is_some_and(|part| part.probability);
         let mut axes: Vec<usize> = vec![rank - 1];
-        if scores && rank > 2 {
+        // Scores, and maps of classes.
+        if (scores && rank > 2) || rank == 4 {
             axes.push(1);
         }
         axes.retain(|&axis| classes(axis));
