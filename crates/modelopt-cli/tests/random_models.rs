@@ -5,14 +5,13 @@ mod support;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 use modelopt::graph::{Constant, Model, Tensor};
 use modelopt::onnx::{self, SaveOptions, Staged};
 use serde_json::Value;
 use support::{Output, finish, run_in, tempdir, with_onnxruntime};
-use xtask::testdata::{fixture, python};
+use xtask::testdata::fixture;
 
 /// Runs the program where the Python on `PATH` is the one that has onnxruntime.
 fn run_with_python<S: AsRef<OsStr>>(
