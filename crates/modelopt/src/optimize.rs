@@ -177,7 +177,8 @@ impl<'a> Search<'a> {
         }
         let mut searched = Searched::default();
         let plan = job.search(&start, &mut ground, &mut searched, meter.as_mut(), progress)?;
-        let (mut made, mut casting) = job.made(plan, &mut warnings)?;
+        let mut of_plan = Vec::new();
+        let (mut made, mut casting) = job.made(plan, &mut of_plan)?;
         if !made.unchanged && runs && ground.is_none() && !planning::runs_the_model(config) {
             ground = survey(&mut told, progress)?;
             warnings.append(&mut told.warnings);
@@ -192,7 +193,7 @@ impl<'a> Search<'a> {
             rounds += 1;
             let skip = made.unchanged || !runs;
             let (mut outcome, staged) = job.staged(made, &original_file, progress)?;
-            outcome.warnings.clone_from(&warnings);
+            outcome.warnings = warnings.iter().chain(&of_plan).cloned().collect();
             if ground.is_some() {
                 outcome.warnings.extend(subject.warnings.iter().cloned());
             }
@@ -213,13 +214,13 @@ impl<'a> Search<'a> {
                 break (outcome, staged);
             };
             drop(staged);
-            if plan.changed() == 0 {
-                // Of no concern to a model that stays as it is.
-                let no_faster = config.computes_in().map(cpu_warning);
-                warnings.retain(|warning| Some(warning) != no_faster.as_ref());
+            of_plan.clear();
+            (made, casting) = job.made(plan, &mut of_plan)?;
+            if why.is_some() && made.unchanged {
+                // Why nothing changes is said already.
+                of_plan.clear();
             }
-            warnings.extend(why);
-            (made, casting) = job.made(plan, &mut Vec::new())?;
+            of_plan.extend(why);
         };
         outcome.warnings.extend(cache.close());
         outcome.found_inputs = told.found;
@@ -379,7 +380,7 @@ impl<'a> Job<'a> {
         let unchanged = if self.subject.is_unsteady { kept_unproven } else { unchanged_warning };
         warnings.extend(unchanged(&made));
         warnings.extend(transform::format_warning(self.original, &made));
-        let computes_in = self.config.computes_in().filter(|_| !made.unchanged);
+        let computes_in = made.plan.layers.iter().find_map(|line| line.scheme.computes_in());
         warnings.extend(computes_in.map(cpu_warning));
         let casting = made.plan.io.precision().map(|to| Casting::of(self.original, to));
         Ok((made, casting))
@@ -444,6 +445,12 @@ impl<'a> Job<'a> {
             return Ok(Some(Next { plan, why: Some(why) }));
         }
         let passes = outcome.verdict.as_ref().is_none_or(|verdict| verdict.pass);
+        if !passes
+            && rounds == 1
+            && let Some(next) = self.stored(outcome)?
+        {
+            return Ok(Some(next));
+        }
         if passes || !self.config.searches() {
             return Ok(None);
         }
@@ -456,6 +463,28 @@ impl<'a> Job<'a> {
         }
         let plan = self.search(&outcome.plan, ground, searched, meter, progress)?;
         Ok((plan != outcome.plan && searched.passes).then_some(Next { plan, why: None }))
+    }
+
+    /// The plan that only stores weights in 16 bits, where computing in them was asked for and is slower,
+    /// and that plan was seen to pass.
+    fn stored(&self, outcome: &Outcome) -> Result<Option<Next>, Error> {
+        let computes = self.config.computes_in().filter(|_| self.config.plan.is_none());
+        let alternative = outcome.alternative.filter(|_| outcome.plan.io == Interface::Float32);
+        let (Some(to), Some(scheme)) = (computes, alternative) else { return Ok(None) };
+        let config = Config { scheme: Some(scheme), ..self.config.clone() };
+        let plan = transform::planned(self.prepared, &config, &Hints::default())?;
+        let latency = outcome.runs.first().and_then(|run| run.latency.as_ref());
+        let ratio = latency.map_or(f64::NAN, |latency| latency.ratio_median);
+        let (name, dtype) = (to.name(), to.dtype());
+        let instead = match plan.changed() {
+            0 => "and it has no weights to store in fewer bits; it is emitted as it is".to_owned(),
+            _ => format!("so weights are only stored in it, as by --to {name}-weights"),
+        };
+        let why = format!(
+            "computed in {dtype} it takes {ratio:.2}x of the time here, {instead}; --max-slowdown {:.2} would let it pass as it was asked for",
+            ratio + 0.05
+        );
+        Ok(Some(Next { plan, why: Some(why) }))
     }
 
     /// Why the candidate is of no use, if it is of none and nobody asked for it as it is.
