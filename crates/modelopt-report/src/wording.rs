@@ -181,7 +181,7 @@ pub(crate) fn footprint(run: &Run, of: impl Fn(&Footprint) -> String) -> String 
 
 /// Lowest SQNR of the run's outputs, in dB, and the output; NaN is the lowest of all.
 pub(crate) fn worst_sqnr(run: &Run) -> Option<(f64, &OutputParity)> {
-    let outputs = run.parity.iter().flat_map(|parity| &parity.outputs);
+    let outputs = run.parity.iter().flat_map(modelopt_validate::Parity::judged);
     let figures = outputs.filter_map(|output| Some((output.float.as_ref()?.sqnr_db, output)));
     let rank = |x: f64| if x.is_nan() { f64::NEG_INFINITY } else { x };
     figures.min_by(|(a, _), (b, _)| rank(*a).total_cmp(&rank(*b)))

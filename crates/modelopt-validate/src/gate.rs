@@ -502,6 +502,14 @@ fn rechosen(parity: &Parity, output: &OutputParity) -> Option<String> {
     })
 }
 
+impl Parity {
+    /// The outputs that are judged: all but those whose rows are chosen, where another choice changed
+    /// them.
+    pub fn judged(&self) -> impl Iterator<Item = &OutputParity> {
+        self.outputs.iter().filter(|output| rechosen(self, output).is_none())
+    }
+}
+
 /// From here on two outputs have the same rows.
 const SAME_DB: f64 = 20.0;
 

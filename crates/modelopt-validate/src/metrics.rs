@@ -51,8 +51,8 @@ pub struct OutputParity {
     pub original: TensorForm,
     /// Type and shape of the candidate in that sample; `None` if it has no such output.
     pub candidate: Option<TensorForm>,
-    /// The figures of float outputs; `None` for other types, and where in no sample both are
-    /// floats of the same shape. Different float types are compared all the same.
+    /// The figures of float outputs; `None` for other types, where in no sample both are floats of
+    /// the same shape, and where the original is NaN throughout. Different float types are compared all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub float: Option<FloatParity>,
     /// Elements that differ, summed over the samples, for outputs that are no floats: integers,
@@ -384,6 +384,10 @@ impl OutputParity {
         if let Some(mismatches) = self.mismatches.filter(|_| tally.compared > 0) {
             self.agreement = Some(1.0 - mismatches as f64 / tally.compared as f64);
         }
+        if profile.is_nan {
+            // What cannot be compared is not equal.
+            self.float = None;
+        }
         let Some(float) = &mut self.float else { return };
         float.top1 = tally.agreement.top1();
         float.top5 = tally.agreement.top5();
@@ -636,6 +640,16 @@ mod tests {
         let json = serde_json::to_string(&parity).unwrap();
         assert!(json.contains(r#""sqnr_db":"inf""#), "{json}");
         assert_eq!(serde_json::from_str::<Parity>(&json).unwrap(), parity);
+    }
+
+    #[test]
+    fn what_is_nan_throughout_is_not_equal() {
+        let nan = row(&[f32::NAN, f32::NAN]);
+        assert_eq!(output_of(nan.clone(), nan.clone()).float, None);
+        let infinite = row(&[f32::NEG_INFINITY]);
+        assert!(output_of(infinite.clone(), infinite).float.is_some());
+        let number = row(&[f32::NAN, 1.0]);
+        assert!(output_of(number.clone(), number).float.is_some());
     }
 
     #[test]

@@ -70,6 +70,8 @@ pub(crate) struct OutputProfile {
     pub(crate) parts: Vec<Part>,
     /// The axis that parts are told apart along.
     axis: Option<usize>,
+    /// Whether it is NaN throughout, on all samples.
+    pub(crate) is_nan: bool,
     /// Elements that stand apart by their value, the smallest first.
     pub(crate) bands: Vec<Band>,
     /// Where something is chosen among elements.
@@ -111,8 +113,9 @@ impl Profile {
         let mut found: IndexMap<String, Found> = spectra
             .into_iter()
             .map(|(name, spectrum)| {
-                let bands = spectrum.bands();
-                (name, Found { bands, dtype: DataType::UNDEFINED, axes: Axes::default() })
+                let (bands, is_nan) = (spectrum.bands(), spectrum.is_nan());
+                let dtype = DataType::UNDEFINED;
+                (name, Found { bands, is_nan, dtype, axes: Axes::default() })
             })
             .collect();
         each_float(samples, &mut show, &mut |name, tensor, floats| {
@@ -230,13 +233,14 @@ fn each_float<E>(
 /// What two looks at an output told.
 struct Found {
     bands: Vec<Band>,
+    is_nan: bool,
     dtype: DataType,
     axes: Axes,
 }
 
 impl Found {
     fn profile(self, name: &str, made: bool) -> OutputProfile {
-        let Found { bands, dtype, axes } = self;
+        let Found { bands, is_nan, dtype, axes } = self;
         let cut = axes.cut(made);
         let axis = cut.as_ref().map(|cut| cut.axis);
         let part = |name: String, ranges: Vec<Range<usize>>, all: index::Slice| {
@@ -262,7 +266,7 @@ impl Found {
             None => vec![part(name.to_owned(), Vec::new(), axes.all())],
         };
         let rows = Rows::of(axes.shape(), axis, &parts);
-        OutputProfile { parts, axis, bands, rows }
+        OutputProfile { parts, axis, is_nan, bands, rows }
     }
 }
 

@@ -97,7 +97,7 @@ impl<'a, 'b> Prover<'a, 'b> {
 
 /// The lowest SQNR of any float output, in dB, and the sample that it comes from.
 pub(crate) fn worst_sqnr(parity: &Parity) -> Option<(f64, &str)> {
-    let floats = parity.outputs.iter().filter_map(|output| output.float.as_ref());
+    let floats = parity.judged().filter_map(|output| output.float.as_ref());
     let worst = floats.min_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db))?;
     Some((worst.sqnr_db, &worst.worst_sample))
 }

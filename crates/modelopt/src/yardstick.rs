@@ -26,7 +26,7 @@ impl<'a> Yardstick<'a> {
     /// limit on the ratio, noise relative to the signal.
     pub(crate) fn excess(&self, parity: &Parity) -> f64 {
         let mut worst = 0f64;
-        for output in &parity.outputs {
+        for output in parity.judged() {
             worst = worst.max(self.of_output(output));
         }
         worst
@@ -37,7 +37,11 @@ impl<'a> Yardstick<'a> {
         let limit = own.and_then(|own| own.min_sqnr_db).or(self.limits.min_sqnr_db);
         let limit = limit.map(|limit| output.attainable_db(limit));
         let mut excess = self.of_choices(output, limit);
-        if !output.present || output.sentinels.iter().any(|sentinel| sentinel.changed > 0) {
+        let compared = output.float.is_some() || output.mismatches.is_some();
+        if !output.present
+            || !compared
+            || output.sentinels.iter().any(|sentinel| sentinel.changed > 0)
+        {
             excess = excess.max(MISSED);
         }
         let Some(float) = &output.float else { return excess };

@@ -92,7 +92,11 @@ fn parity_table(parity: &Parity, verdict: &Verdict) -> String {
             .iter()
             .find(|check| check.name == "sqnr")
             .map_or_else(|| "-".to_owned(), |check| format!("{} dB", check.limit));
-        let pass = if checks.iter().all(|check| check.pass) { "pass" } else { "FAIL" };
+        let pass = match checks.as_slice() {
+            [] => "-",
+            checks if checks.iter().all(|check| check.pass) => "pass",
+            _ => "FAIL",
+        };
         let [sqnr, error, cosine] = figures(output);
         rows.add_row([
             cell(&output.name),

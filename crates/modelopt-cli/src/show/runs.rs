@@ -42,7 +42,7 @@ pub(super) fn latency(runs: &[Run]) -> String {
             ],
             _ => ["-", "-"].map(str::to_owned),
         });
-        let floats = run.parity.iter().flat_map(|parity| &parity.outputs);
+        let floats = run.parity.iter().flat_map(modelopt::validate::Parity::judged);
         let worst = floats.filter_map(|output| output.float.as_ref()).map(|float| float.sqnr_db);
         cells.push(worst.min_by(f64::total_cmp).map_or_else(|| "-".to_owned(), decibels));
         rows.add_row(cells);

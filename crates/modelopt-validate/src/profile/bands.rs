@@ -54,6 +54,9 @@ pub(crate) fn band_of(bands: &[Band], x: f64) -> Option<usize> {
 #[derive(Debug)]
 pub(crate) struct Spectrum {
     bins: Vec<Bin>,
+    /// Elements, and those of them that are NaN.
+    elements: u64,
+    nan: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +82,7 @@ impl Default for Spectrum {
             high: f64::NEG_INFINITY,
             column: None,
         };
-        Spectrum { bins: vec![none; EXPONENTS] }
+        Spectrum { bins: vec![none; EXPONENTS], elements: 0, nan: 0 }
     }
 }
 
@@ -117,8 +120,15 @@ impl Spectrum {
                     *bin = bin.join(one);
                 }
                 at += 1;
+                self.nan += u64::from(x.is_nan());
             }
         });
+        self.elements += floats.len() as u64;
+    }
+
+    /// Whether there is not one number.
+    pub(crate) fn is_nan(&self) -> bool {
+        self.elements > 0 && self.nan == self.elements
     }
 
     /// The bands, the smallest first.
