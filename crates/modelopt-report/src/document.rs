@@ -188,7 +188,7 @@ pub struct PlanLine {
 }
 
 /// One plan that a search ran and judged.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Trial {
     /// What was tried.
     pub what: String,

@@ -44,13 +44,7 @@ impl Clock for TargetClock<'_, '_> {
         let mut trial = report::Trial {
             what: what.to_owned(),
             schemes: search::schemes(plan),
-            bytes: 0,
-            sqnr_db: None,
-            slowdown: None,
-            metric: None,
-            pass: false,
-            failure: None,
-            blake3: None,
+            ..report::Trial::default()
         };
         let measured = self.measure(plan);
         match &measured {

@@ -414,13 +414,7 @@ impl<'a, 'b, 'c, 'm> Searcher<'a, 'b, 'c, 'm> {
         let mut trial = report::Trial {
             what,
             schemes: schemes(plan),
-            bytes: 0,
-            sqnr_db: None,
-            slowdown: None,
-            metric: None,
-            pass: false,
-            failure: None,
-            blake3: None,
+            ..report::Trial::default()
         };
         let (tried, plan) = match proved {
             Ok((proved, plan)) => {
