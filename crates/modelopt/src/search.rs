@@ -411,11 +411,7 @@ impl<'a, 'b, 'c, 'm> Searcher<'a, 'b, 'c, 'm> {
             .map_err(|error| error.to_string())
             .and_then(|plan| Ok((self.prover.prove(&plan, &all)?, plan)));
         self.last = started.elapsed();
-        let mut trial = report::Trial {
-            what,
-            schemes: schemes(plan),
-            ..report::Trial::default()
-        };
+        let mut trial = report::Trial { what, schemes: schemes(plan), ..report::Trial::default() };
         let (tried, plan) = match proved {
             Ok((proved, plan)) => {
                 let size = SizeChange {
