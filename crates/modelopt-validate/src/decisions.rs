@@ -91,7 +91,7 @@ impl Decisions {
         beyond: f64,
     ) -> bool {
         let (Some(floats), Some(ours), Some(theirs)) =
-            (Floats::of(among), places(original), places(candidate))
+            (Floats::of(among), original.to_i64(), candidate.to_i64())
         else {
             return false;
         };
@@ -144,11 +144,6 @@ impl Decisions {
             self.worst_sample = other.worst_sample;
         }
     }
-}
-
-/// Integers of any width as places.
-fn places(tensor: &Tensor) -> Option<Vec<i64>> {
-    tensor.to_i64()
 }
 
 /// The distance from an element to the nearest other one.

@@ -3,10 +3,11 @@
 
 use std::path::Path;
 
-use modelopt_onnx::{self as onnx, SaveOptions, Staged};
+use modelopt_onnx::{self as onnx, Staged};
 use modelopt_rewrite::{self as rewrite, Known, Precision};
 use modelopt_runtime::RuntimeKind;
-use tempfile::TempDir;
+
+use crate::scratch::Scratch;
 
 /// What reports say of it.
 const COMPUTED: &str = "16-bit operators computed in float32 between roundings";
@@ -16,7 +17,7 @@ const STORED: &str = "16-bit weights read as float32";
 pub(crate) struct StandIn {
     // Dropped before its folder.
     file: Staged,
-    _folder: TempDir,
+    _scratch: Scratch,
     /// What is different.
     pub(crate) how: &'static str,
 }
@@ -33,12 +34,10 @@ impl StandIn {
         let model = onnx::load(model).map_err(|error| error.to_string())?;
         let emulated = rewrite::emulate(&model, known(runtime));
         let Some(emulated) = emulated.map_err(|error| error.to_string())? else { return Ok(None) };
-        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let path = folder.path().join("emulated.onnx");
-        let file = Staged::write(&emulated.model, &path, SaveOptions::default());
-        let file = file.map_err(|error| error.to_string())?;
+        let scratch = Scratch::new()?;
+        let file = scratch.write(&emulated.model, "emulated.onnx")?;
         let how = if emulated.computes { COMPUTED } else { STORED };
-        Ok(Some(StandIn { file, _folder: folder, how }))
+        Ok(Some(StandIn { file, _scratch: scratch, how }))
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use modelopt_graph::{DataType, Model, Tensor};
-use modelopt_onnx::{SaveOptions, Staged};
 use modelopt_rewrite::{Isolated, MeasuredLayer, Numerics, Plan, Scheme, isolate};
 use modelopt_runtime::{Outputs, Sample};
 use modelopt_validate::{LatencyOptions, SlowLayer, compare_latency};
@@ -13,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::Progress;
 use crate::provenance;
 use crate::run::{self, Bench};
+use crate::scratch::Scratch;
 
 /// Short, because there are many layers; the plan that comes of it is measured as a whole.
 const QUICK: LatencyOptions = LatencyOptions { min_pairs: 8, min_seconds: 0.04, max_seconds: 0.4 };
@@ -153,10 +153,9 @@ fn figure(
         return Some(known);
     }
     let changed = layer.with(scheme, numerics)?;
-    let folder = tempfile::tempdir().ok()?;
+    let scratch = Scratch::new().ok()?;
     let prepare = |model: &Model, name: &str| {
-        let path = folder.path().join(name);
-        let staged = Staged::write(model, &path, SaveOptions::default()).ok()?;
+        let staged = scratch.write(model, name).ok()?;
         bench.prepare(staged.path()).ok()
     };
     let mut original = prepare(&layer.model, "original.onnx")?;

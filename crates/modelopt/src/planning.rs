@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use modelopt_graph::Model;
-use modelopt_onnx::{self as onnx, SaveOptions, Staged};
+use modelopt_onnx as onnx;
 use modelopt_report as report;
 use modelopt_rewrite::{self as rewrite, Plan, Scheme};
 use modelopt_runtime::Sample;
@@ -24,6 +24,7 @@ use crate::patience::Patience;
 use crate::prover::Prover;
 use crate::repair::{Patient, is_sixteen};
 use crate::run::{self, Bench, Ground};
+use crate::scratch::Scratch;
 use crate::search;
 use crate::sensitivity;
 use crate::subject::Subject;
@@ -97,11 +98,10 @@ pub(crate) fn informed(
 /// Lets the bench move on to where what a plan makes of the model runs.
 fn accommodate(prepared: &Model, plan: &Plan, samples: &[Sample], bench: &mut Bench<'_>) {
     let mut model = prepared.clone();
-    let Ok(folder) = tempfile::tempdir() else { return };
+    let Ok(scratch) = Scratch::new() else { return };
     // Whatever is wrong here is told when the candidate is made.
     if rewrite::apply(&mut model, plan).is_ok()
-        && let Ok(staged) =
-            Staged::write(&model, &folder.path().join("trial.onnx"), SaveOptions::default())
+        && let Ok(staged) = scratch.write(&model, "trial.onnx")
     {
         bench.accommodate(staged.path(), samples);
     }

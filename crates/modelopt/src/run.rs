@@ -268,8 +268,7 @@ impl<'a> Bench<'a> {
     }
 
     fn references<'s>(&'s mut self, samples: &'s [Sample]) -> References<'s> {
-        let session = self.watched.as_mut().unwrap_or(&mut self.original);
-        References::new(session.as_mut(), samples, &mut self.kept)
+        self.judging(samples).0
     }
 
     /// A model as it is run here.
