@@ -3,36 +3,36 @@
 //! Rewrites see neither files nor runtimes. Each is one file with its before/after picture on
 //! top and its tests below; [`engine`] applies what they propose and checks the model after each.
 
-mod candidates;
+mod eligibility;
 pub mod engine;
 pub mod evaluate;
-mod improve;
-mod isolate;
+mod layer_models;
 mod layers;
 mod noise;
 mod plan;
+mod policy;
 mod precision;
 mod prepare;
 mod quantize;
-mod rules;
+mod refine;
 mod select;
 mod sensitivity;
 mod statistics;
 #[cfg(test)]
 mod testing;
 
-pub use improve::{Improvements, improve};
-pub use isolate::{Isolated, isolate};
+pub use layer_models::{Isolated, isolate};
 pub use layers::{Layer, Role, WeightUse, narrow_weight_bytes};
 pub use noise::{Noise, RandomOperator, Randomness, SameNoise, random_operators};
 pub use plan::{Interface, Numerics, Plan, PlanError, PlannedLayer, Precision, Scheme};
+pub use policy::{MeasuredLayer, PlanOptions, Target, plan, plan_from, possible};
 pub use precision::{Emulated, Known, PrecisionOptions, Rounding, emulate, measurable, rounding};
 pub use prepare::{Preparation, prepare, steps};
 pub use quantize::{
     Channels, Granularity, Quantized, QuantizedWeight, Switch, Switchboard, Unquantizable, apply,
     quantize, switchboard,
 };
-pub use rules::{MeasuredLayer, PlanOptions, Target, plan, plan_from, possible};
+pub use refine::{Improvements, improve};
 pub use select::Pattern;
 pub use sensitivity::{LayerNoise, sensitivity, work};
 pub use statistics::{Seen, Statistics, Watched, watched};

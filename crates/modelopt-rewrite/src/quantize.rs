@@ -2,11 +2,11 @@
 
 mod dynamic;
 mod equalize;
+mod error_injection;
 mod gather;
-mod halves;
 mod numerics;
-mod switches;
 mod weights;
+mod weights_16bit;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use indexmap::IndexMap;
 use modelopt_graph::{DataType, GraphId, Model, Operand, Patch, Tensor, ValueId};
 use rayon::prelude::*;
 
-use crate::candidates::{Candidate, Look, candidates};
+use crate::eligibility::{Candidate, Look, candidates};
 use crate::engine::{self, BrokenRewrite};
 use crate::layers::{Role, WeightUse};
 use crate::plan::{Numerics, Plan, Precision, Scheme};
-use crate::{improve, precision, prepare};
+use crate::{precision, prepare, refine};
 
+pub use error_injection::{Switch, Switchboard, switchboard};
+pub(crate) use error_injection::{WeightError, errors};
 pub(crate) use numerics::SMALLEST;
 pub use numerics::{Channels, Granularity, Quantized, Unquantizable, quantize};
-pub use switches::{Switch, Switchboard, switchboard};
-pub(crate) use switches::{WeightError, errors};
 
 /// What became of one weight.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,7 +80,7 @@ enum Change {
 /// Rewrites the model as the plan says. The model must be prepared the way it was when the plan
 /// was made. Returns what became of each weight, in model order.
 pub fn apply(model: &mut Model, plan: &Plan) -> Result<Vec<QuantizedWeight>, BrokenRewrite> {
-    improve::apply(model, plan)?;
+    refine::apply(model, plan)?;
     // Names and types are those of the model as it is.
     let conversions = precision::conversions(model, plan);
     let mut results = apply_to_weights(model, plan)?;
@@ -117,7 +117,7 @@ fn apply_to_weights(model: &mut Model, plan: &Plan) -> Result<Vec<QuantizedWeigh
                 Change::Int8(quantized) => {
                     rewrite(model, value, job, *quantized, &activations, &at_load);
                 }
-                Change::Half(to) => halves::rewrite(model, value, job.home, &job.tensor, to),
+                Change::Half(to) => weights_16bit::rewrite(model, value, job.home, &job.tensor, to),
             }
         }
         results.len()

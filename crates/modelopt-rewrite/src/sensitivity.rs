@@ -18,11 +18,11 @@ use std::collections::HashMap;
 use modelopt_graph::{Model, NodeId};
 use rayon::prelude::*;
 
-use crate::improve;
 use crate::layers::{self, Role, WeightUse};
 use crate::plan::{Plan, Precision, Scheme};
 use crate::precision;
 use crate::quantize::{WeightError, errors};
+use crate::refine;
 use crate::statistics::{Seen, Statistics};
 
 /// What rounding does to the output of one layer, by itself.
@@ -167,7 +167,7 @@ pub(crate) fn activation_noise(matrix: &Matrix, weight: &[f32], errors: &[f64]) 
 /// name of the layer.
 pub fn sensitivity(prepared: &Model, plan: &Plan, seen: &Seen) -> Vec<LayerNoise> {
     let mut model = prepared.clone();
-    if improve::apply(&mut model, plan).is_err() {
+    if refine::apply(&mut model, plan).is_err() {
         return Vec::new();
     }
     let errors = errors(&model, plan);

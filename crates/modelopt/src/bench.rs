@@ -13,11 +13,11 @@ use serde::Serialize;
 
 use crate::Progress;
 use crate::config::{Config, RuntimeChoice};
-use crate::demand;
 use crate::error::Error;
 use crate::ground::{FoundInputs, ground};
-use crate::run::{self, Ground};
+use crate::resource_limits;
 use crate::subject::Subject;
+use crate::target::{self, Ground};
 
 /// What to vary.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,7 +64,7 @@ pub fn bench(
 ) -> Result<Vec<BenchRow>, Error> {
     progress(Progress::Step("loading"));
     let loaded = onnx::load(model)?;
-    demand::check_loaded(&loaded)?;
+    resource_limits::check_loaded(&loaded)?;
     let kinds = match &config.runtime {
         RuntimeChoice::Auto => vec![RuntimeKind::Tract, RuntimeKind::Rten],
         RuntimeChoice::Named(kinds) => kinds.clone(),
@@ -80,14 +80,14 @@ pub fn bench(
         config.dims.extend(dims.clone());
         config.sample_count = 1;
         // What was asked for wrongly is an error once, not a failure in every row.
-        run::samples(&loaded, &config)?;
+        target::samples(&loaded, &config)?;
         for &kind in &kinds {
             for &threads in &threads {
                 let named =
                     Config { runtime: RuntimeChoice::Named(vec![kind]), threads, ..config.clone() };
                 let mut row = BenchRow {
                     model: report::FileName::from(model),
-                    runtime: run::unknown(kind, threads),
+                    runtime: target::unknown(kind, threads),
                     dims: dims.clone(),
                     inputs: IndexMap::new(),
                     failure: None,
@@ -123,9 +123,9 @@ impl BenchRow {
         self.load_ms = bench.cost.map(|cost| cost.load_ms);
         self.peak_bytes = bench.cost.and_then(|cost| cost.peak_bytes);
         let Some(sample) = samples.first() else { return Ok(told.found) };
-        self.inputs = run::shapes(sample).collect();
+        self.inputs = target::shapes(sample).collect();
         let latency = measure_latency(bench.original.as_mut(), &sample.inputs, &config.latency)
-            .map_err(|error| run::without_path(&error))?;
+            .map_err(|error| target::without_path(&error))?;
         self.latency = Some(latency);
         Ok(told.found)
     }

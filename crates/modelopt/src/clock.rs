@@ -15,9 +15,9 @@ use crate::budget::Budget;
 use crate::config::Config;
 use crate::overhead;
 use crate::quicken::{Clock, Timed};
-use crate::run::{self, Bench};
 use crate::scratch::Scratch;
 use crate::search;
+use crate::target::{self, Bench};
 
 /// Shorter than for a verdict: what comes of it is measured again.
 const BRIEF: LatencyOptions = LatencyOptions { min_pairs: 12, min_seconds: 0.25, max_seconds: 2.0 };
@@ -75,7 +75,7 @@ impl TargetClock<'_, '_> {
         rewrite::apply(&mut model, &plan).map_err(|error| error.to_string())?;
         let scratch = Scratch::new()?;
         let staged = scratch.write(&self.bench.copy_of(&model), "trial.onnx")?;
-        let told = |error| run::without_path(&error);
+        let told = |error| target::without_path(&error);
         let mut candidate = self.bench.prepare(staged.path()).map_err(told)?;
         let (original, inputs) = (self.bench.original.as_mut(), &self.sample.inputs);
         let threads = self.config.threads;

@@ -10,13 +10,13 @@ use modelopt_validate::{MetricChange, Parity, SizeChange, Verdict};
 use crate::Progress;
 use crate::budget::Stop;
 use crate::config::Config;
-use crate::demand;
 use crate::error::{Error, ErrorKind};
 use crate::ground::{FoundInputs, ground};
-use crate::judging;
 use crate::provenance;
-use crate::run::{self, Ground};
+use crate::resource_limits;
 use crate::subject::{Copy, Subject};
+use crate::target::{self, Ground};
+use crate::validation;
 
 /// How two models compare.
 #[derive(Clone, Debug)]
@@ -62,8 +62,8 @@ pub fn compare_until(
     progress(Progress::Step("loading"));
     let model = onnx::load(original)?;
     let other = onnx::load(candidate)?;
-    let inferred = demand::check_loaded(&model)?;
-    demand::check_loaded(&other)?;
+    let inferred = resource_limits::check_loaded(&model)?;
+    resource_limits::check_loaded(&other)?;
     let size = SizeChange {
         original_bytes: onnx::stored_size(original, &model)?,
         candidate_bytes: onnx::stored_size(candidate, &other)?,
@@ -74,27 +74,27 @@ pub fn compare_until(
     let (Ground { bench: mut target, samples }, told) = ground(&subject, &model, config)?;
     target.watch(&inferred, &samples)?;
     let path = copy.as_ref().map_or(candidate, Copy::path);
-    let judged = judging::Candidate { path, casting: None, known: false };
-    let run = judging::run_somewhere(&mut target, judged, &samples, config, progress)?;
+    let judged = validation::Candidate { path, casting: None, known: false };
+    let run = validation::run_somewhere(&mut target, judged, &samples, config, progress)?;
     if let Some(failure) = &run.failure {
         return Err(ErrorKind::Candidate(failure.clone()).into());
     }
     let mut warnings = told.warnings;
     warnings.extend(subject.warnings.iter().cloned().chain(target.left_out()));
     warnings.extend(target.unsteady());
-    let mut verdict = judging::verdict(Some(&run), size, config);
+    let mut verdict = validation::verdict(Some(&run), size, config);
     let mut runs = vec![run];
-    let mut meter = judging::meter(original, &model, &target, config, stop, None)?;
+    let mut meter = validation::meter(original, &model, &target, config, stop, None)?;
     let metric = meter.as_mut().map(|meter| {
         progress(Progress::Step("evaluating the metric"));
         meter.measure_file(candidate)
     });
     let metric = metric.transpose()?;
-    judging::add_metric(&mut verdict, metric.as_ref());
-    runs.extend(judging::run_others(&subject, judged, &samples, config, progress)?);
+    validation::add_metric(&mut verdict, metric.as_ref());
+    runs.extend(validation::run_others(&subject, judged, &samples, config, progress)?);
     Ok(Compared {
         size,
-        samples: run::summary(&samples),
+        samples: target::summary(&samples),
         found_inputs: told.found,
         runs,
         metric,

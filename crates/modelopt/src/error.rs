@@ -63,7 +63,7 @@ fn is_of_inputs(error: &RuntimeError) -> bool {
 
 /// What each said, a line each; the model is the one that is spoken of.
 fn list(errors: &[RuntimeError]) -> String {
-    let lines = errors.iter().map(|error| format!("\n  {}", crate::run::without_path(error)));
+    let lines = errors.iter().map(|error| format!("\n  {}", crate::target::without_path(error)));
     lines.collect()
 }
 
@@ -76,9 +76,9 @@ impl Error {
     /// What failed, for reports: they travel, so they do not say where models lie.
     pub(crate) fn without_path(&self) -> String {
         match self.kind() {
-            ErrorKind::Runtime(error) => crate::run::without_path(error),
+            ErrorKind::Runtime(error) => crate::target::without_path(error),
             ErrorKind::NoRuntime(errors) => {
-                errors.iter().map(crate::run::without_path).collect::<Vec<_>>().join("; ")
+                errors.iter().map(crate::target::without_path).collect::<Vec<_>>().join("; ")
             }
             kind => kind.to_string(),
         }

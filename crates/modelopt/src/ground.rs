@@ -17,8 +17,8 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
-use crate::run::{self, Ground};
 use crate::subject::Subject;
+use crate::target::{self, Ground};
 
 /// How many sizes are tried.
 const MOST_TRIES: usize = 24;
@@ -114,8 +114,8 @@ pub(crate) fn ground<'a>(
     config: &'a Config,
 ) -> Result<(Ground<'a>, Told), Error> {
     if config.samples.is_some() {
-        let FittingSamples { samples, warnings } = run::samples(model, config)?;
-        let bench = run::target(original, &samples, config, &[])?;
+        let FittingSamples { samples, warnings } = target::samples(model, config)?;
+        let bench = target::target(original, &samples, config, &[])?;
         return Ok((Ground { bench, samples }, Told { found: None, warnings }));
     }
     let options = config.synthesis()?;
@@ -127,7 +127,7 @@ pub(crate) fn ground<'a>(
             Err(error) if proposal.is_first_guess() => return Err(error.into()),
             Err(_) => continue,
         };
-        match run::target(original, &samples, config, &trying.left_out) {
+        match target::target(original, &samples, config, &trying.left_out) {
             Ok(bench) => {
                 let found = FoundInputs::of(proposal, trying.tries);
                 return Ok((Ground { bench, samples }, found.into()));
@@ -182,7 +182,7 @@ impl Trying {
             ErrorKind::Runtime(failure) => std::slice::from_ref(failure),
             _ => &[],
         };
-        self.said = failures.iter().map(run::without_path).collect();
+        self.said = failures.iter().map(target::without_path).collect();
         self.hope = false;
         for failure in failures {
             match refusal(failure) {

@@ -14,39 +14,39 @@
 //! a callback, details through `tracing` events.
 
 mod bench;
-mod blame;
 mod budget;
-mod casting;
+mod calibrate;
 mod clock;
 mod compare;
 mod config;
-mod demand;
+mod culprits;
 mod emulation;
 mod error;
+mod evaluator;
+mod excess;
 mod ground;
 mod hint;
 mod inspect;
-mod judging;
-mod lanes;
+mod io_cast;
 mod measure;
 mod metric;
-mod observe;
 mod optimize;
 mod overhead;
 mod patience;
 mod planning;
 mod provenance;
-mod prover;
 mod quicken;
 mod repair;
-mod run;
+mod resource_limits;
 mod scratch;
 mod search;
 mod sensitivity;
+mod session_pool;
 mod subject;
+mod target;
 mod transform;
+mod validation;
 mod witness;
-mod yardstick;
 
 pub use bench::{BenchOptions, BenchRow, bench};
 pub use budget::Stop;

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Progress;
 use crate::provenance;
-use crate::run::{self, Bench};
 use crate::scratch::Scratch;
+use crate::target::{self, Bench};
 
 /// Short, because there are many layers; the plan that comes of it is measured as a whole.
 const QUICK: LatencyOptions = LatencyOptions { min_pairs: 8, min_seconds: 0.04, max_seconds: 0.4 };
@@ -83,7 +83,7 @@ pub(crate) fn layers(
     cache: &mut Cache,
     progress: &mut dyn FnMut(Progress),
 ) -> Measured {
-    let (isolated, unknown) = isolate(prepared, &run::shapes(sample).collect::<Vec<_>>());
+    let (isolated, unknown) = isolate(prepared, &target::shapes(sample).collect::<Vec<_>>());
     let place = format!("{} {}", bench.used.name, bench.used.version);
     let mut measured = Measured { unknown, ..Measured::default() };
     progress(Progress::Step("measuring layers"));
@@ -115,7 +115,7 @@ pub(crate) fn slow_layers(
 ) -> Vec<SlowLayer> {
     let schemes: HashMap<&str, Scheme> =
         plan.layers.iter().map(|layer| (layer.name.as_str(), layer.scheme)).collect();
-    let (isolated, _) = isolate(prepared, &run::shapes(sample).collect::<Vec<_>>());
+    let (isolated, _) = isolate(prepared, &target::shapes(sample).collect::<Vec<_>>());
     progress(Progress::Step("looking for the layers that became slower"));
     let total = isolated.len();
     let mut slow = Vec::new();

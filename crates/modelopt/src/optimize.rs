@@ -13,25 +13,25 @@ use modelopt_validate::{
 };
 
 use crate::Progress;
-use crate::blame::{self, Suspects};
 use crate::budget::{Budget, Stop};
-use crate::casting::Casting;
 use crate::clock::TargetClock;
 use crate::config::{Config, Enforcement};
+use crate::culprits::{self, Suspects};
 use crate::error::Error;
+use crate::evaluator::{self, Prover};
 use crate::ground::{FoundInputs, Told};
-use crate::judging::{self, Candidate};
+use crate::io_cast::IoCast;
 use crate::measure::{self, Cache};
 use crate::metric::{Meter, MetricError};
 use crate::patience::Patience;
 use crate::planning::{self, Notes};
 use crate::provenance;
-use crate::prover::{self, Prover};
 use crate::quicken::{self, Clock};
-use crate::run::{self, Ground};
 use crate::search::{self, Searcher};
 use crate::subject::{Copy, Subject};
+use crate::target::{self, Ground};
 use crate::transform::{self, Hints, Transformed};
+use crate::validation::{self, Candidate};
 
 /// What came of a run.
 #[derive(Clone, Debug)]
@@ -204,7 +204,7 @@ impl<'a> Search<'a> {
                 outcome.judge_staged(&job, made, place, &mut searched, progress)?;
             }
             if !skip && outcome.verdict.is_none() && !budget.is_stopped() {
-                outcome.verdict = Some(judging::verdict(None, outcome.size, config));
+                outcome.verdict = Some(validation::verdict(None, outcome.size, config));
             }
             // What turned out slow or pointless is planned again.
             let meter = meter.as_mut();
@@ -358,9 +358,9 @@ impl<'a> Job<'a> {
 
     /// What evaluates the user's metric, if there is one.
     fn meter(&self, ground: &Ground<'a>, plan: &Plan) -> Result<Option<Meter<'a>>, Error> {
-        let casting = plan.io.precision().map(|to| Casting::of(self.original, to));
+        let casting = plan.io.precision().map(|to| IoCast::of(self.original, to));
         let stop = self.budget.stop();
-        judging::meter(
+        validation::meter(
             self.subject.file(),
             self.original,
             &ground.bench,
@@ -375,14 +375,14 @@ impl<'a> Job<'a> {
         &self,
         plan: Plan,
         warnings: &mut Vec<String>,
-    ) -> Result<(Transformed, Option<Casting>), Error> {
+    ) -> Result<(Transformed, Option<IoCast>), Error> {
         let made = transform::rewritten(self.original, self.prepared, plan, self.config)?;
         let unchanged = if self.subject.is_unsteady { kept_unproven } else { unchanged_warning };
         warnings.extend(unchanged(&made));
         warnings.extend(transform::format_warning(self.original, &made));
         let computes_in = made.plan.layers.iter().find_map(|line| line.scheme.computes_in());
         warnings.extend(computes_in.map(cpu_warning));
-        let casting = made.plan.io.precision().map(|to| Casting::of(self.original, to));
+        let casting = made.plan.io.precision().map(|to| IoCast::of(self.original, to));
         Ok((made, casting))
     }
 
@@ -677,33 +677,39 @@ impl Outcome {
         let config = &job.judging(searched);
         let Where { ground, cache, meter } = place;
         let Ground { bench, samples } = ground;
-        self.samples = Some(run::summary(samples));
+        self.samples = Some(target::summary(samples));
         if self.samples.is_some_and(|samples| samples.kind == report::SampleKind::Synthetic) {
             self.warnings.push(
                 "judged on invented inputs: parity on real ones may differ; give some with --samples"
                     .to_owned(),
             );
         }
-        let target = judging::run_somewhere(bench, candidate, samples, config, progress)?;
+        let target = validation::run_somewhere(bench, candidate, samples, config, progress)?;
         self.warnings.extend(target.failure.clone());
         self.warnings.extend(bench.left_out());
         self.warnings.extend(bench.unsteady());
-        let mut verdict = judging::verdict(Some(&target), self.size, config);
+        let mut verdict = validation::verdict(Some(&target), self.size, config);
         if let (Some(meter), None) = (meter, &target.failure) {
             progress(Progress::Step("evaluating the metric"));
             let digest = provenance::essence(&self.plan);
             let measured =
                 meter.measure(&digest, |path| search::carried_out(job.prepared, &self.plan, path));
             self.metric = Some(measured?);
-            judging::add_metric(&mut verdict, self.metric.as_ref());
+            validation::add_metric(&mut verdict, self.metric.as_ref());
         }
         self.runs = vec![target];
-        self.runs.extend(judging::run_others(job.subject, candidate, samples, config, progress)?);
+        self.runs.extend(validation::run_others(
+            job.subject,
+            candidate,
+            samples,
+            config,
+            progress,
+        )?);
         let failed = |slow: bool| {
             verdict.failures().any(|c| c.name != "shrink" && (c.name == "slowdown") == slow)
         };
-        if failed(false) && job.budget.allows(blame::PATIENCE) {
-            let worst = self.parity().and_then(prover::worst_sqnr).map(|(_, sample)| sample);
+        if failed(false) && job.budget.allows(culprits::PATIENCE) {
+            let worst = self.parity().and_then(evaluator::worst_sqnr).map(|(_, sample)| sample);
             let worst = worst.and_then(|name| samples.iter().position(|s| s.name == name));
             let mut prover = Prover::new(job.prepared, samples, bench, None);
             let suspects = match searched.sensitivity.as_slice() {
@@ -711,7 +717,7 @@ impl Outcome {
                 ranked => Suspects::Ranked(ranked),
             };
             let (plan, worst) = (&self.plan, worst.unwrap_or(0));
-            self.culprits = blame::culprits(&mut prover, plan, &suspects, worst, progress);
+            self.culprits = culprits::culprits(&mut prover, plan, &suspects, worst, progress);
         } else if failed(false) {
             self.culprits = searched.sensitivity.iter().filter_map(predicted).collect();
             self.culprits.sort_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
@@ -719,7 +725,7 @@ impl Outcome {
         let may_keep = config.gate.max_slowdown.is_some_and(|limit| limit >= 1.0);
         let goes_down = config.searches() && may_keep && !failed(false);
         if let (true, false, Some(sample)) = (failed(true), goes_down, samples.first())
-            && job.budget.allows(blame::PATIENCE)
+            && job.budget.allows(culprits::PATIENCE)
         {
             self.slow_layers =
                 measure::slow_layers(job.prepared, &self.plan, sample, bench, cache, progress);
@@ -742,7 +748,7 @@ impl Outcome {
     fn judge_staged<'b>(
         &mut self,
         job: &Job<'b>,
-        (staged, casting): (&Staged, Option<&Casting>),
+        (staged, casting): (&Staged, Option<&IoCast>),
         place: Where<'_, 'b>,
         searched: &mut Searched,
         progress: &mut dyn FnMut(Progress),
@@ -782,7 +788,7 @@ impl Outcome {
     /// The run that the verdict is about, as the last trial of a search.
     fn as_trial(&self, verdict: &Verdict) -> report::Trial {
         let run = self.runs.first();
-        let worst = self.parity().and_then(prover::worst_sqnr);
+        let worst = self.parity().and_then(evaluator::worst_sqnr);
         report::Trial {
             what: "the verdict".to_owned(),
             schemes: search::schemes(&self.plan),

@@ -7,8 +7,8 @@ use modelopt_graph::{
 };
 use modelopt_validate::{LatencyOptions, measure_latency};
 
-use crate::run::Bench;
 use crate::scratch::Scratch;
+use crate::target::Bench;
 
 /// Enough runs for a median, in a tenth of a second at most.
 const BRIEF: LatencyOptions = LatencyOptions { min_pairs: 200, min_seconds: 0.0, max_seconds: 0.1 };

@@ -8,7 +8,7 @@
 
 use crate::Progress;
 use crate::config::{Config, RuntimeChoice};
-use crate::run::Bench;
+use crate::target::Bench;
 
 /// How long a search may take in all, in seconds.
 const MOST_SECONDS: f64 = 300.0;

@@ -13,21 +13,21 @@ use modelopt_runtime::Sample;
 
 use crate::Progress;
 use crate::budget::{Budget, Stop};
-use crate::casting::Casting;
+use crate::calibrate;
 use crate::config::{Config, Smoothing};
-use crate::demand;
 use crate::error::{Error, ErrorKind};
+use crate::evaluator::Prover;
 use crate::ground::{Told, ground};
+use crate::io_cast::IoCast;
 use crate::measure::{self, Cache};
-use crate::observe;
 use crate::patience::Patience;
-use crate::prover::Prover;
 use crate::repair::{Patient, is_sixteen};
-use crate::run::{self, Bench, Ground};
+use crate::resource_limits;
 use crate::scratch::Scratch;
 use crate::search;
 use crate::sensitivity;
 use crate::subject::Subject;
+use crate::target::{self, Bench, Ground};
 use crate::transform::{self, Hints, Measurements};
 
 /// What is kept of planning, besides the plan.
@@ -65,13 +65,13 @@ pub(crate) fn informed(
     let Ground { bench, samples } = ground;
     if let Some(to) = config.computes_in() {
         let least = config.min_rounding_sqnr_db;
-        let seen = observe::activations(prepared, to, least, samples, bench.parts().1, progress);
+        let seen = calibrate::activations(prepared, to, least, samples, bench.parts().1, progress);
         hints.unfit = seen.unfit;
         notes.warnings.extend(seen.warning);
     }
     let plan = transform::planned(prepared, config, &hints)?;
     if smooths(config) {
-        let real = run::summary(samples).kind == report::SampleKind::Real;
+        let real = target::summary(samples).kind == report::SampleKind::Real;
         let prover = Prover::new(prepared, samples, bench, None);
         return match sensitivity::statistics(&prover, &plan, progress) {
             Ok(seen) => {
@@ -86,7 +86,7 @@ pub(crate) fn informed(
     if !config.scheme.is_some_and(is_sixteen) {
         return Ok(plan);
     }
-    let casting = plan.io.precision().map(|to| Casting::of(original, to));
+    let casting = plan.io.precision().map(|to| IoCast::of(original, to));
     let first = casting.as_ref().map(|casting| casting.samples(samples));
     accommodate(prepared, &plan, first.as_deref().unwrap_or(samples), bench);
     let patience = Patience::of(bench, config);
@@ -163,7 +163,13 @@ pub fn rank(
     let seen = sensitivity::statistics(&prover, &plan, progress).map_err(unknown)?;
     let layers =
         sensitivity::ranked(&mut prover, &plan, &seen, &budget, progress).map_err(unknown)?;
-    Ok(Ranked { plan, layers, runtime, samples: run::summary(&samples), warnings: told.warnings })
+    Ok(Ranked {
+        plan,
+        layers,
+        runtime,
+        samples: target::summary(&samples),
+        warnings: told.warnings,
+    })
 }
 
 /// The original, running in the target, if it is one that can be run, and what is to be told of its
@@ -175,7 +181,7 @@ pub(crate) fn survey<'a>(
     config: &'a Config,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(Ground<'a>, Told), Error> {
-    demand::check(prepared)?;
+    resource_limits::check(prepared)?;
     progress(Progress::Step("preparing the original"));
     let (mut ground, told) = ground(subject, original, config)?;
     ground.bench.watch(prepared, &ground.samples)?;

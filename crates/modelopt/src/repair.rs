@@ -14,8 +14,8 @@ use modelopt_validate::{Limits, Parity};
 
 use crate::Progress;
 use crate::error::Error;
+use crate::evaluator::{Prover, noise, worst_sqnr};
 use crate::patience::Patience;
-use crate::prover::{Prover, noise, worst_sqnr};
 
 /// How often parts are run to find what must go, at most, and at least. Counted, not timed, so that
 /// the same model gives the same plan on a busy machine.

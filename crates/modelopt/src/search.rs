@@ -28,12 +28,12 @@ use modelopt_validate::{Limits, Measurements, SizeChange, judge};
 use crate::Progress;
 use crate::budget::Budget;
 use crate::config::{Config, Smoothing};
+use crate::evaluator::{Prover, worst_sqnr};
+use crate::excess::Excess;
 use crate::metric::{Meter, MetricError};
 use crate::provenance;
-use crate::prover::{Prover, worst_sqnr};
-use crate::run;
 use crate::sensitivity::{self, Probe};
-use crate::yardstick::Yardstick;
+use crate::target;
 use ladder::Ladder;
 pub(crate) use ladder::tidy;
 
@@ -90,7 +90,7 @@ pub(crate) struct Searcher<'a, 'b, 'c, 'm> {
     budget: &'c Budget,
     original_bytes: u64,
     limits: &'a Limits,
-    yardstick: Yardstick<'a>,
+    excess: Excess<'a>,
     /// The user's metric, which has the last word.
     meter: Option<&'c mut Meter<'m>>,
     progress: &'c mut dyn FnMut(Progress),
@@ -151,7 +151,7 @@ impl<'a, 'b, 'c, 'm> Searcher<'a, 'b, 'c, 'm> {
         meter: Option<&'c mut Meter<'m>>,
         progress: &'c mut dyn FnMut(Progress),
     ) -> Self {
-        let real = run::summary(prover.samples).kind == report::SampleKind::Real;
+        let real = target::summary(prover.samples).kind == report::SampleKind::Real;
         let found = Found {
             plan: Plan::new(config.numerics),
             passes: false,
@@ -167,7 +167,7 @@ impl<'a, 'b, 'c, 'm> Searcher<'a, 'b, 'c, 'm> {
             budget,
             original_bytes,
             limits,
-            yardstick: Yardstick::new(limits),
+            excess: Excess::new(limits),
             meter,
             progress,
             found,
@@ -373,7 +373,7 @@ impl<'a, 'b, 'c, 'm> Searcher<'a, 'b, 'c, 'm> {
         let budget = self.budget.holding_back(self.reserve() + self.last);
         let told = match probe {
             Ok(probe) => probe
-                .alone(&self.prover, &self.yardstick, sample, &budget, self.progress)
+                .alone(&self.prover, &self.excess, sample, &budget, self.progress)
                 .map(|excesses| ladder.measured(probe.switches(), &excesses)),
             Err(why) => Err(why.clone()),
         };
@@ -426,7 +426,7 @@ impl<'a, 'b, 'c, 'm> Searcher<'a, 'b, 'c, 'm> {
                 let place = worst.and_then(|(_, sample)| self.prover.place(sample));
                 let mut tried = Tried {
                     passes: trial.pass,
-                    excess: self.yardstick.excess(&proved.parity),
+                    excess: self.excess.of(&proved.parity),
                     worst: place.unwrap_or(0),
                     lost: 0.0,
                 };

@@ -17,14 +17,14 @@ use modelopt_runtime::Outputs;
 use modelopt_validate::Parity;
 
 use crate::Progress;
-use crate::blame;
 use crate::budget::Budget;
-use crate::lanes::Lanes;
-use crate::observe;
-use crate::prover::{Prover, worst_sqnr};
+use crate::calibrate;
+use crate::culprits;
+use crate::evaluator::{Prover, worst_sqnr};
+use crate::excess::Excess;
 use crate::scratch::Scratch;
+use crate::session_pool::SessionPool;
 use crate::witness;
-use crate::yardstick::Yardstick;
 
 /// How many layers that seem to gain most are looked at on all samples, at most.
 const MOST_CONFIRMED: usize = 12;
@@ -41,7 +41,7 @@ const MOST_BYTES: u64 = 4 << 30;
 /// against its own outputs with all of them off.
 pub(crate) struct Probe {
     board: Switchboard,
-    lanes: Lanes,
+    pool: SessionPool,
     /// Outputs with all switches off, by place of the sample.
     off: HashMap<usize, Outputs>,
     /// Where its file is.
@@ -69,8 +69,8 @@ impl Probe {
         witness::show_named(&mut board.model, prover.witnesses());
         let scratch = Scratch::new()?;
         let path = scratch.keep(&prover.place.copies.of(&board.model), "switches.onnx")?;
-        let lanes = Lanes::new(prover.place, path, None)?;
-        Ok(Probe { board, lanes, off: HashMap::new(), _scratch: scratch })
+        let pool = SessionPool::new(prover.place, path, None)?;
+        Ok(Probe { board, pool, off: HashMap::new(), _scratch: scratch })
     }
 
     pub(crate) fn switches(&self) -> &[Switch] {
@@ -98,7 +98,7 @@ impl Probe {
         };
         let off = &mut self.off;
         let place = prover.place;
-        self.lanes.run(
+        self.pool.run(
             place,
             fresh.len(),
             |index| inputs(fresh[index], &[], 0.0),
@@ -113,7 +113,7 @@ impl Probe {
         };
         let (off, total) = (&self.off, settings.len());
         let mut parities = Vec::with_capacity(total);
-        self.lanes.run(place, total, of, &mut |index, outputs| {
+        self.pool.run(place, total, of, &mut |index, outputs| {
             if !budget.allows(Duration::ZERO) {
                 return Err("there is no time left to measure layers".to_owned());
             }
@@ -133,7 +133,7 @@ impl Probe {
     pub(crate) fn alone(
         &mut self,
         prover: &Prover<'_, '_>,
-        yardstick: &Yardstick<'_>,
+        excess: &Excess<'_>,
         sample: usize,
         budget: &Budget,
         progress: &mut dyn FnMut(Progress),
@@ -143,14 +143,13 @@ impl Probe {
         let setting = |strength: f32| move |switch| Setting { on: vec![switch], strength, sample };
         let all: Vec<Setting> = (0..self.board.switches.len()).map(setting(1.0)).collect();
         let parities = self.run(prover, &all, budget, progress)?;
-        let mut excesses: Vec<f64> =
-            parities.iter().map(|parity| yardstick.excess(parity)).collect();
+        let mut excesses: Vec<f64> = parities.iter().map(|parity| excess.of(parity)).collect();
         // Too little to be resolved alone, but not beside others.
         let silent: Vec<usize> = (0..excesses.len()).filter(|&at| excesses[at] == 0.0).collect();
         let louder: Vec<Setting> = silent.iter().copied().map(setting(AMPLIFIED)).collect();
         let parities = self.run(prover, &louder, budget, progress)?;
         for (at, parity) in silent.into_iter().zip(&parities) {
-            excesses[at] = yardstick.excess(parity) / f64::from(AMPLIFIED).powi(2);
+            excesses[at] = excess.of(parity) / f64::from(AMPLIFIED).powi(2);
         }
         Ok(excesses)
     }
@@ -170,7 +169,7 @@ pub(crate) fn statistics(
     }
     let mut seen = vec![Statistics::default(); watched.len()];
     let values: Vec<_> = places.keys().copied().collect();
-    observe::values(
+    calibrate::values(
         prover.prepared,
         &values,
         prover.samples,
@@ -187,7 +186,7 @@ pub(crate) fn statistics(
 
 /// Multiplications of each layer on the largest sample, by name.
 pub(crate) fn work(prover: &Prover<'_, '_>) -> HashMap<String, f64> {
-    rewrite::work(&observe::shaped(prover.prepared, prover.samples))
+    rewrite::work(&calibrate::shaped(prover.prepared, prover.samples))
 }
 
 /// The layers of a plan, those that share a weight together, by what the whole gains when they are
@@ -204,7 +203,7 @@ pub(crate) fn ranked(
         .into_iter()
         .map(|noise| (noise.layer, noise))
         .collect();
-    let groups = blame::groups(plan);
+    let groups = culprits::groups(plan);
     let all: Vec<usize> = (0..probe.switches().len()).collect();
     let own: Vec<Vec<usize>> =
         groups.iter().map(|group| switches_of(&probe, plan, group)).collect();

@@ -12,10 +12,10 @@ use std::collections::{HashMap, HashSet};
 
 use modelopt_graph::{Model, NodeId, ValueId};
 
-use crate::candidates::{Candidate, Look, candidates};
+use crate::eligibility::{Candidate, Look, candidates};
 use crate::layers::Layer;
 use crate::plan::{Plan, Precision, Scheme};
-use crate::rules::PlanOptions;
+use crate::policy::PlanOptions;
 
 /// The scheme that only stores weights in a type.
 fn stored_in(to: Precision) -> Scheme {

@@ -10,9 +10,9 @@ use modelopt_runtime::{Sample, load_samples};
 use serde::{Deserialize, Serialize};
 
 use super::{Metric, MetricError};
-use crate::casting::Casting;
 use crate::error::{Error, ErrorKind};
-use crate::run::{self, Place};
+use crate::io_cast::IoCast;
+use crate::target::{self, Place};
 
 /// Which output is judged by which array of the samples; written `OUTPUT:KEY`.
 ///
@@ -69,7 +69,7 @@ pub(crate) struct LabelMetric<'a> {
     output: String,
     samples: Vec<Labelled>,
     /// How candidates take what the original takes.
-    casting: Option<Casting>,
+    casting: Option<IoCast>,
     casts: bool,
     top5: Option<f64>,
 }
@@ -125,7 +125,7 @@ impl<'a> LabelMetric<'a> {
         place: Place<'a>,
         output: &str,
         samples: Vec<Labelled>,
-        casting: Option<Casting>,
+        casting: Option<IoCast>,
     ) -> Self {
         let output = output.to_owned();
         LabelMetric { place, output, samples, casting, casts: false, top5: None }
@@ -137,7 +137,7 @@ impl<'a> LabelMetric<'a> {
     }
 
     fn count(&self, model: &Path) -> Result<Tally, String> {
-        let told = |error| run::without_path(&error);
+        let told = |error| target::without_path(&error);
         let mut session = self.place.prepare(model).map_err(told)?;
         if let (Some(casting), true) = (&self.casting, self.casts) {
             session = Box::new(casting.clone().around(session));

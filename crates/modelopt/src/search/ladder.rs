@@ -6,9 +6,9 @@ use modelopt_report as report;
 use modelopt_rewrite::{self as rewrite, LayerNoise, Plan, Scheme, Seen, Switch};
 use modelopt_validate::Limits;
 
-use crate::blame;
 use crate::config::Objective;
-use crate::prover::Prover;
+use crate::culprits;
+use crate::evaluator::Prover;
 use crate::sensitivity;
 
 /// What the other of size and time counts, where one is the objective.
@@ -138,7 +138,7 @@ impl Ladder {
                 layers,
             }
         };
-        let groups: Vec<Group> = blame::groups(base).into_iter().map(group).collect();
+        let groups: Vec<Group> = culprits::groups(base).into_iter().map(group).collect();
         let total_bytes = groups.iter().map(|group| group.bytes).sum::<f64>().max(1.0);
         Ladder { base: base.clone(), groups, local, time, total_bytes, objective, probed: 0 }
     }

@@ -10,13 +10,13 @@ use modelopt_runtime::{LeftOut, Outputs, RuntimeError, Sample, Session};
 
 /// Which inputs and outputs of the candidate are of 16 bits that were float32.
 #[derive(Clone, Debug)]
-pub(crate) struct Casting {
+pub(crate) struct IoCast {
     to: DataType,
     inputs: HashSet<String>,
     outputs: HashSet<String>,
 }
 
-impl Casting {
+impl IoCast {
     /// What a model has in float32 outside.
     pub(crate) fn of(model: &Model, to: Precision) -> Self {
         let main = model.graph(model.main());
@@ -28,7 +28,7 @@ impl Casting {
             let names = infos.iter().filter(is_float).map(|i| model.value(i.value).name());
             names.map(str::to_owned).collect()
         };
-        Casting { to: to.dtype(), inputs: floats(&main.inputs), outputs: floats(&main.outputs) }
+        IoCast { to: to.dtype(), inputs: floats(&main.inputs), outputs: floats(&main.outputs) }
     }
 
     fn inputs(&self, inputs: &IndexMap<String, Tensor>) -> IndexMap<String, Tensor> {
@@ -93,7 +93,7 @@ impl Session for Called<'_> {
 /// A model that takes and gives what another does.
 pub(crate) struct Cast<S> {
     session: S,
-    casting: Casting,
+    casting: IoCast,
 }
 
 impl<S: Session> Session for Cast<S> {
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn the_candidate_takes_and_gives_what_the_original_does() {
         let model = modelopt_onnx::load(&fixture("graphs/matmul_batched.onnx")).unwrap();
-        let mut casting = Casting::of(&model, Precision::Fp16);
+        let mut casting = IoCast::of(&model, Precision::Fp16);
         assert!(!casting.inputs.is_empty() && !casting.outputs.is_empty());
         casting.inputs = HashSet::from(["x".to_owned()]);
         casting.outputs = HashSet::from(["y".to_owned()]);

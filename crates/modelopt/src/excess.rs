@@ -2,7 +2,7 @@
 
 use modelopt_validate::{Limits, OutputParity, Parity, margin};
 
-use crate::prover::noise;
+use crate::evaluator::noise;
 
 /// What a limit that is no number counts as when it is missed: twice the noise that is allowed.
 const MISSED: f64 = 2.0;
@@ -13,18 +13,18 @@ const LOST: f64 = 1.2;
 
 /// The limits of parity.
 #[derive(Clone, Debug)]
-pub(crate) struct Yardstick<'a> {
+pub(crate) struct Excess<'a> {
     limits: &'a Limits,
 }
 
-impl<'a> Yardstick<'a> {
+impl<'a> Excess<'a> {
     pub(crate) fn new(limits: &'a Limits) -> Self {
-        Yardstick { limits }
+        Excess { limits }
     }
 
     /// The worst output's noise power divided by what its limit allows: above 1 it fails. Without a
     /// limit on the ratio, noise relative to the signal.
-    pub(crate) fn excess(&self, parity: &Parity) -> f64 {
+    pub(crate) fn of(&self, parity: &Parity) -> f64 {
         let mut worst = 0f64;
         for output in parity.judged() {
             worst = worst.max(self.of_output(output));

@@ -7,10 +7,10 @@ use modelopt_graph::{
     Place, Type, ValueInfo, infer,
 };
 
-use crate::candidates::{Look, candidates};
+use crate::eligibility::{Look, candidates};
 use crate::layers;
 use crate::plan::{Numerics, Plan, PlannedLayer, Scheme};
-use crate::rules;
+use crate::policy;
 
 /// A layer as a model of its own.
 #[derive(Clone, Debug)]
@@ -127,7 +127,7 @@ impl Isolated {
         let layer = layers::find(&self.model, 0).into_iter().next()?;
         let mut plan = Plan::new(numerics);
         plan.layers.push(PlannedLayer::new(layer.name, scheme));
-        let plan = rules::plan_from(&self.model, &plan).ok()?;
+        let plan = policy::plan_from(&self.model, &plan).ok()?;
         let mut model = self.model.clone();
         crate::apply(&mut model, &plan).ok()?;
         Some(model)

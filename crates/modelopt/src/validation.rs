@@ -14,13 +14,13 @@ use modelopt_validate::{
 
 use crate::Progress;
 use crate::budget::Stop;
-use crate::casting::Casting;
 use crate::config::{Config, RuntimeChoice};
 use crate::error::Error;
+use crate::io_cast::IoCast;
 use crate::metric::{LabelMetric, Meter, labelled};
 use crate::overhead;
-use crate::run::{self, Bench, Ready};
 use crate::subject::Subject;
+use crate::target::{self, Bench, Ready};
 use crate::witness;
 
 /// The model that is judged.
@@ -29,7 +29,7 @@ pub(crate) struct Candidate<'a> {
     /// What is run for it: its file or a copy.
     pub(crate) path: &'a Path,
     /// How it takes and gives what the original has in float32, if in another type.
-    pub(crate) casting: Option<&'a Casting>,
+    pub(crate) casting: Option<&'a IoCast>,
     /// Whether it ran in this process already and is not going to be emitted, so that no child need
     /// try it.
     pub(crate) known: bool,
@@ -181,8 +181,8 @@ pub(crate) fn run_others(
             run_both(&mut bench, candidate, samples, config, progress)
         }
         Err(error) => Ok(report::Run {
-            runtime: run::unknown(kind, config.threads),
-            failure: Some(run::without_path(&error)),
+            runtime: target::unknown(kind, config.threads),
+            failure: Some(target::without_path(&error)),
             ..report::Run::default()
         }),
     };
@@ -190,7 +190,7 @@ pub(crate) fn run_others(
 }
 
 fn failure(sample: &str, error: &RuntimeError) -> String {
-    format!("the candidate fails on sample '{sample}': {}", run::without_path(error))
+    format!("the candidate fails on sample '{sample}': {}", target::without_path(error))
 }
 
 fn footprint(cost: Cost) -> Option<Footprint> {
@@ -239,7 +239,7 @@ pub(crate) fn meter<'a>(
     bench: &Bench<'a>,
     config: &'a Config,
     stop: &Stop,
-    casting: Option<Casting>,
+    casting: Option<IoCast>,
 ) -> Result<Option<Meter<'a>>, Error> {
     Meter::new(config, original, stop, |labels| {
         let inputs: Vec<String> = graph_inputs(model).into_iter().map(|input| input.name).collect();

@@ -8,7 +8,7 @@ use modelopt_rewrite::{self as rewrite, Plan, Scheme};
 use modelopt_validate::Culprit;
 
 use crate::Progress;
-use crate::prover::{Prover, worst_sqnr};
+use crate::evaluator::{Prover, worst_sqnr};
 
 /// At most this long, so that a refusal does not keep a build waiting.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

@@ -7,11 +7,11 @@ use std::collections::{HashMap, HashSet};
 use indexmap::IndexMap;
 use modelopt_graph::{Model, ValueId};
 
-use crate::candidates::{Candidate, Look, candidates};
-use crate::improve;
+use crate::eligibility::{Candidate, Look, candidates};
 use crate::layers::{self, Layer, Role, WeightUse};
 use crate::plan::{Numerics, Plan, PlanError, PlannedLayer, Scheme};
 use crate::precision::{self, PrecisionOptions};
+use crate::refine;
 use crate::select::{self, Pattern};
 
 pub use targets::Target;
@@ -147,7 +147,7 @@ pub fn plan_from(model: &Model, wanted: &Plan) -> Result<Plan, PlanError> {
         };
         plan.layers.push(PlannedLayer { smoothing, bias_correction, at_load, ..line });
     }
-    improve::check(model, &plan)?;
+    refine::check(model, &plan)?;
     Ok(plan)
 }
 

@@ -20,7 +20,7 @@ use modelopt_graph::{
 use rayon::prelude::*;
 
 use super::{jobs, quantize_weight, weights};
-use crate::candidates::{Look, candidates};
+use crate::eligibility::{Look, candidates};
 use crate::engine::{self, BrokenRewrite};
 use crate::plan::{Plan, Scheme};
 
@@ -108,7 +108,7 @@ pub(crate) struct WeightError {
 /// Puts every int8 layer of a plan under switches.
 pub fn switchboard(prepared: &Model, plan: &Plan) -> Result<Switchboard, BrokenRewrite> {
     let mut model = prepared.clone();
-    crate::improve::apply(&mut model, plan)?;
+    crate::refine::apply(&mut model, plan)?;
     let errors = errors(&model, plan);
     let dynamic: Vec<(usize, NodeId)> = {
         let places = plan.places();

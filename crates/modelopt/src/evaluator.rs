@@ -9,10 +9,10 @@ use modelopt_rewrite::{self as rewrite, Plan};
 use modelopt_runtime::{Outputs, Sample, SampleKind};
 use modelopt_validate::{Accumulator, CompareError, Parity, Profile, References, Tolerance};
 
-use crate::casting::Casting;
-use crate::lanes::Lanes;
-use crate::run::{self, Bench, Place};
+use crate::io_cast::IoCast;
 use crate::scratch::Scratch;
+use crate::session_pool::SessionPool;
+use crate::target::{self, Bench, Place};
 use crate::witness;
 
 /// A model, where it runs, and what the original makes of the samples.
@@ -23,7 +23,7 @@ pub(crate) struct Prover<'a, 'b> {
     pub(crate) place: &'a Place<'b>,
     references: References<'a>,
     profile: Arc<Profile>,
-    casting: Option<&'a Casting>,
+    casting: Option<&'a IoCast>,
 }
 
 /// What came of a plan.
@@ -38,7 +38,7 @@ impl<'a, 'b> Prover<'a, 'b> {
         prepared: &'a Model,
         samples: &'a [Sample],
         bench: &'a mut Bench<'b>,
-        casting: Option<&'a Casting>,
+        casting: Option<&'a IoCast>,
     ) -> Self {
         let (references, profile, place) = bench.judging(samples);
         Prover { prepared, samples, place, references, profile, casting }
@@ -72,11 +72,11 @@ impl<'a, 'b> Prover<'a, 'b> {
         let scratch = Scratch::new()?;
         let staged = scratch.write(&self.place.copies.of(&model), "trial.onnx")?;
         let (all, place) = (self.samples, self.place);
-        let mut lanes = Lanes::new(place, staged.path().to_owned(), self.casting.cloned())?;
+        let mut pool = SessionPool::new(place, staged.path().to_owned(), self.casting.cloned())?;
         let mut parity = self.accumulator();
         let sample = |index: usize| samples.get(index).and_then(|&place| all.get(place));
         let inputs = |index| sample(index).map(|sample| sample.inputs.clone()).unwrap_or_default();
-        lanes.run(place, samples.len(), inputs, &mut |index, outputs| {
+        pool.run(place, samples.len(), inputs, &mut |index, outputs| {
             if let (Some(sample), Some(&place)) = (sample(index), samples.get(index)) {
                 let synthetic = sample.kind == SampleKind::Synthetic;
                 parity.add(&sample.name, synthetic, &*self.reference(place)?, outputs);
@@ -89,7 +89,7 @@ impl<'a, 'b> Prover<'a, 'b> {
     /// What the original makes of a sample.
     pub(crate) fn reference(&mut self, place: usize) -> Result<Cow<'_, Outputs>, String> {
         self.references.get(place).map_err(|error| match &error {
-            CompareError::Run { source, .. } => run::without_path(source),
+            CompareError::Run { source, .. } => target::without_path(source),
             _ => error.to_string(),
         })
     }

@@ -7,8 +7,8 @@ use indexmap::IndexMap;
 use modelopt_graph::Tensor;
 use modelopt_runtime::{Outputs, RuntimeError, Session};
 
-use crate::casting::Casting;
-use crate::run::{self, Place};
+use crate::io_cast::IoCast;
+use crate::target::{self, Place};
 
 /// More copies of a model than this are not loaded.
 const MOST: usize = 4;
@@ -17,33 +17,34 @@ const MOST: usize = 4;
 const MOST_BYTES: u64 = 512 << 20;
 
 /// One model, loaded as often as that lets its runs end sooner.
-pub(crate) struct Lanes {
+pub(crate) struct SessionPool {
     sessions: Vec<Box<dyn Session>>,
     path: PathBuf,
-    casting: Option<Casting>,
+    casting: Option<IoCast>,
     /// How long it takes to load.
     load: Duration,
     most: usize,
 }
 
-impl Lanes {
+impl SessionPool {
     /// Loads a model that was made from one that runs. The file must stay where it is.
     pub(crate) fn new(
         place: &Place<'_>,
         path: PathBuf,
-        casting: Option<Casting>,
+        casting: Option<IoCast>,
     ) -> Result<Self, String> {
         let bytes = fs_err::metadata(&path).map_or(u64::MAX, |metadata| metadata.len());
         let most = if bytes > MOST_BYTES { 1 } else { place.idle_cores().clamp(1, MOST) };
-        let mut lanes = Lanes { sessions: Vec::new(), path, casting, load: Duration::ZERO, most };
+        let mut pool =
+            SessionPool { sessions: Vec::new(), path, casting, load: Duration::ZERO, most };
         let started = Instant::now();
-        lanes.add(place)?;
-        lanes.load = started.elapsed();
-        Ok(lanes)
+        pool.add(place)?;
+        pool.load = started.elapsed();
+        Ok(pool)
     }
 
     fn add(&mut self, place: &Place<'_>) -> Result<(), String> {
-        let session = place.prepare(&self.path).map_err(|error| run::without_path(&error))?;
+        let session = place.prepare(&self.path).map_err(|error| target::without_path(&error))?;
         self.sessions.push(match &self.casting {
             Some(casting) => Box::new(casting.clone().around(session)),
             None => session,
@@ -64,7 +65,7 @@ impl Lanes {
             let started = Instant::now();
             let lanes = self.sessions.len().min(count - done);
             for outputs in self.abreast(lanes, |lane| inputs(done + lane))? {
-                see(done, &outputs.map_err(|error| run::without_path(&error))?)?;
+                see(done, &outputs.map_err(|error| target::without_path(&error))?)?;
                 done += 1;
             }
             // What another lane would gain, against what it costs.

@@ -8,8 +8,8 @@ use modelopt_rewrite::{self as rewrite, Precision, Rounding};
 use modelopt_runtime::Sample;
 
 use crate::Progress;
-use crate::run::{self, Place};
 use crate::scratch::Scratch;
+use crate::target::{self, Place};
 use crate::witness;
 
 /// The most that one group of activations takes, in bytes.
@@ -146,9 +146,9 @@ fn look(
     let scratch = Scratch::new()?;
     let staged = scratch.write(&place.copies.of(&model), "activations.onnx")?;
     let session = place.prepare(staged.path());
-    let mut session = session.map_err(|error| run::without_path(&error))?;
+    let mut session = session.map_err(|error| target::without_path(&error))?;
     for (index, sample) in samples.iter().enumerate() {
-        let outputs = session.run(&sample.inputs).map_err(|error| run::without_path(&error))?;
+        let outputs = session.run(&sample.inputs).map_err(|error| target::without_path(&error))?;
         for &value in values {
             if let Some(tensor) = outputs.get(model.value(value).name()) {
                 see(index, value, tensor);
