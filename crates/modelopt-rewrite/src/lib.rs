@@ -25,7 +25,7 @@ pub use layer_models::{Isolated, isolate};
 pub use layers::{Layer, Role, WeightUse, narrow_weight_bytes};
 pub use noise::{Noise, RandomOperator, Randomness, SameNoise, random_operators};
 pub use plan::{Interface, Numerics, Plan, PlanError, PlannedLayer, Precision, Scheme};
-pub use policy::{MeasuredLayer, PlanOptions, Target, plan, plan_from, possible};
+pub use policy::{Capabilities, MeasuredLayer, PlanOptions, plan, plan_from, possible};
 pub use precision::{Emulated, Known, PrecisionOptions, Rounding, emulate, measurable, rounding};
 pub use prepare::{Preparation, prepare, steps};
 pub use quantize::{

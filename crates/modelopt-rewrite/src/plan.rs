@@ -6,10 +6,13 @@ use serde::{Deserialize, Serialize};
 use crate::quantize::Granularity;
 
 /// How one weight layer is represented.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scheme {
     /// As it is.
+    #[default]
     Keep,
     /// Weights stored as int8, computed in float: `Cast` and `Mul` behind the initializer, which
     /// runtimes fold when they load the model.
@@ -122,6 +125,36 @@ impl Scheme {
             Scheme::Fp16Weights => Some(Precision::Fp16),
             Scheme::Bf16Weights => Some(Precision::Bf16),
             _ => None,
+        }
+    }
+
+    /// Whether layers are left as they are.
+    pub fn is_keep(self) -> bool {
+        self == Scheme::Keep
+    }
+
+    /// Whether activations are quantized at run time.
+    pub fn quantizes_activations(self) -> bool {
+        self == Scheme::Int8Dynamic
+    }
+
+    /// One step down the ladder: more precise, and larger or slower. None at its end.
+    pub fn down(self) -> Option<Scheme> {
+        match self {
+            Scheme::Int8Dynamic => Some(Scheme::Int8Weights),
+            Scheme::Int8Weights | Scheme::Fp16 => Some(Scheme::Fp16Weights),
+            Scheme::Bf16 => Some(Scheme::Bf16Weights),
+            Scheme::Fp16Weights | Scheme::Bf16Weights => Some(Scheme::Keep),
+            Scheme::Keep => None,
+        }
+    }
+
+    /// Bits of each stored weight.
+    pub fn weight_bits(self) -> u32 {
+        match self {
+            Scheme::Int8Dynamic | Scheme::Int8Weights => 8,
+            Scheme::Keep => 32,
+            _ => 16,
         }
     }
 

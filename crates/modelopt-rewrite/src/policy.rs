@@ -1,6 +1,6 @@
 //! What is done to each layer by default, or because a plan says so.
 
-mod targets;
+mod capabilities;
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +14,7 @@ use crate::precision::{self, PrecisionOptions};
 use crate::refine;
 use crate::select::{self, Pattern};
 
-pub use targets::Target;
+pub use capabilities::Capabilities;
 
 /// What to plan.
 #[derive(Clone, Debug)]
@@ -22,8 +22,8 @@ pub struct PlanOptions {
     /// The scheme to use wherever it is possible; where it is not, the next one down. By default
     /// what pays on the target.
     pub scheme: Option<Scheme>,
-    /// Where the model is going to run.
-    pub target: Target,
+    /// What the runtime is good at that the model is going to run in.
+    pub target: Capabilities,
     /// How long layers took, by name: what was measured counts more than what the table says.
     pub measured: HashMap<String, MeasuredLayer>,
     /// How weights are turned into integers.
@@ -51,7 +51,7 @@ impl Default for PlanOptions {
     fn default() -> Self {
         PlanOptions {
             scheme: None,
-            target: Target::default(),
+            target: Capabilities::default(),
             measured: HashMap::new(),
             numerics: Numerics::default(),
             precision: PrecisionOptions::default(),
@@ -183,8 +183,12 @@ fn default_decision(model: &Model, candidate: &Candidate, options: &PlanOptions)
     let is_conv = node.op.is("Conv");
     let weight = candidate.int8_dynamic.as_ref().ok().map(|&place| &candidate.layer.weights[place]);
     let shape = weight.map_or(&[][..], |weight| weight.tensor.shape());
-    let pays = options.target.scheme(node, shape);
-    let wrong = options.target.refuses_dynamic(node, shape);
+    let pays = if options.target.integer_pays(node, shape) {
+        Scheme::Int8Dynamic
+    } else {
+        Scheme::Int8Weights
+    };
+    let wrong = options.target.refuses_integer(node, shape);
     let wanted = match options.scheme {
         Some(Scheme::Keep) => {
             return Decision { scheme: Scheme::Keep, reason: "as asked".to_owned() };
@@ -444,9 +448,9 @@ mod tests {
             plan(&b.model, &options).unwrap().layers.remove(0)
         };
         let (one, four) = ([1, 1, 64, 64], [4, 64, 64]);
-        assert_eq!(scheme(&one, Target::Rten).scheme, Scheme::Int8Dynamic);
-        assert_eq!(scheme(&four, Target::Onnxruntime).scheme, Scheme::Int8Dynamic);
-        for target in [Target::Rten, Target::Anywhere] {
+        assert_eq!(scheme(&one, Capabilities::RTEN).scheme, Scheme::Int8Dynamic);
+        assert_eq!(scheme(&four, Capabilities::ONNXRUNTIME).scheme, Scheme::Int8Dynamic);
+        for target in [Capabilities::RTEN, Capabilities::ANYWHERE] {
             let layer = scheme(&four, target);
             assert_eq!(layer.scheme, Scheme::Int8Weights);
             assert!(layer.reason.contains("rten multiplies batches"), "{}", layer.reason);
@@ -540,24 +544,24 @@ mod tests {
             plan(&convolution_and_product().model, &options).unwrap()
         };
         for (target, expected) in [
-            (Target::Anywhere, [W, D]),
-            (Target::Onnxruntime, [W, D]),
-            (Target::Tract, [W, W]),
-            (Target::Rten, [D, D]),
+            (Capabilities::ANYWHERE, [W, D]),
+            (Capabilities::ONNXRUNTIME, [W, D]),
+            (Capabilities::TRACT, [W, W]),
+            (Capabilities::RTEN, [D, D]),
         ] {
             assert_eq!(schemes(&planned(target, None)), expected, "{target:?}");
         }
-        assert_eq!(schemes(&planned(Target::Tract, Some(D))), [W, D]);
-        assert_eq!(schemes(&planned(Target::Rten, Some(W))), [W, W]);
+        assert_eq!(schemes(&planned(Capabilities::TRACT, Some(D))), [W, D]);
+        assert_eq!(schemes(&planned(Capabilities::RTEN, Some(W))), [W, W]);
         let mut depthwise = Build::new(17);
         let x = depthwise.input("x", float(&[1, 64, 8, 8]));
         let w = depthwise.weight("W", &[64, 1, 5, 5], &noise(1600, 1));
         let y = depthwise.node("Conv", &[x, w], &[("group", 64.into())]);
         depthwise.output(y, float(&[1, 64, 4, 4]));
         let options =
-            PlanOptions { target: Target::Rten, min_weight_bytes: 0, ..Default::default() };
+            PlanOptions { target: Capabilities::RTEN, min_weight_bytes: 0, ..Default::default() };
         assert_eq!(schemes(&plan(&depthwise.model, &options).unwrap()), [W]);
-        let reason = &planned(Target::Onnxruntime, None).layers[0].reason;
+        let reason = &planned(Capabilities::ONNXRUNTIME, None).layers[0].reason;
         assert_eq!(reason, "int8-dynamic does not pay for Conv on onnxruntime");
     }
 

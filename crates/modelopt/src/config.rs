@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use indexmap::IndexMap;
 use modelopt_rewrite::{
-    Interface, Numerics, Pattern, Plan, PlanError, PlanOptions, Precision, PrecisionOptions,
-    Scheme, Target, steps,
+    Capabilities, Interface, Numerics, Pattern, Plan, PlanError, PlanOptions, Precision,
+    PrecisionOptions, Scheme, steps,
 };
 use modelopt_runtime::worker::Worker;
 use modelopt_runtime::{
@@ -191,13 +191,13 @@ pub enum RuntimeChoice {
 
 impl RuntimeChoice {
     /// Where the default rules think the model will run.
-    pub(crate) fn target(&self) -> Target {
+    pub(crate) fn target(&self) -> Capabilities {
         match self {
-            RuntimeChoice::Auto => Target::Anywhere,
+            RuntimeChoice::Auto => Capabilities::ANYWHERE,
             RuntimeChoice::Named(kinds) => match kinds.first() {
-                Some(RuntimeKind::Onnxruntime) => Target::Onnxruntime,
-                Some(RuntimeKind::Rten) => Target::Rten,
-                _ => Target::Tract,
+                Some(RuntimeKind::Onnxruntime) => Capabilities::ONNXRUNTIME,
+                Some(RuntimeKind::Rten) => Capabilities::RTEN,
+                _ => Capabilities::TRACT,
             },
         }
     }
@@ -480,7 +480,10 @@ mod tests {
         assert!(error("rten,rten").contains("named twice"));
         assert!(error("auto,rten").contains("'auto' is no runtime"));
         let choice: RuntimeChoice = "rten, tract".parse().unwrap();
-        assert_eq!((choice.to_string().as_str(), choice.target()), ("rten,tract", Target::Rten));
+        assert_eq!(
+            (choice.to_string().as_str(), choice.target()),
+            ("rten,tract", Capabilities::RTEN)
+        );
     }
 
     #[test]

@@ -1,0 +1,116 @@
+//! What a runtime does with quantized operators: data, from which the default rules tell what pays.
+
+use modelopt_graph::{Model, Node, NodeId, ValueId};
+
+/// What a runtime does with quantized operators, as far as the choice of forms goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Name of the runtime; none where nobody said where the model will run.
+    pub runtime: Option<&'static str>,
+    /// Operators that are faster on integers, their activation quantized at run time, than on
+    /// float32; convolutions only where they are intense.
+    pub integer_operators: &'static [&'static str],
+    /// Why batches of int8 matrices must not be multiplied, if they must not.
+    pub no_integer_batches: Option<&'static str>,
+    /// Why weights that branches share and take apart must not be computed, if they must not.
+    pub no_shared_parts: Option<&'static str>,
+}
+
+impl Default for Capabilities {
+    fn default() -> Self {
+        Capabilities::ANYWHERE
+    }
+}
+
+/// Measured on one thread of an x86-64 processor with VNNI, as ratio of float32's time:
+///
+/// | | onnxruntime 1.32 | tract 0.23 | rten 0.27 |
+/// |---|---|---|---|
+/// | `MatMul`, `Gemm` as int8-dynamic | 0.43 | 1.2 to 1.4 | 0.67 to 0.87 |
+/// | `Conv` as int8-dynamic, of high intensity | 3.3 to 6 | 1.8 to 14 | 0.4 to 0.9 |
+/// | `Conv` as int8-dynamic, others | 3.3 to 6 | 1.8 to 14 | 1.0 to 3.0 |
+/// | anything as int8-weights | 1.0 | 1.0 | 1.0 |
+impl Capabilities {
+    /// What pays in most places, and is wrong in none.
+    pub const ANYWHERE: Capabilities = Capabilities {
+        runtime: None,
+        integer_operators: &["MatMul", "Gemm"],
+        no_integer_batches: Some("rten multiplies batches of int8 matrices wrongly"),
+        no_shared_parts: None,
+    };
+    /// ONNX Runtime.
+    pub const ONNXRUNTIME: Capabilities = Capabilities {
+        runtime: Some("onnxruntime"),
+        integer_operators: &["MatMul", "Gemm"],
+        no_integer_batches: None,
+        no_shared_parts: None,
+    };
+    /// tract.
+    pub const TRACT: Capabilities = Capabilities {
+        runtime: Some("tract"),
+        integer_operators: &[],
+        no_integer_batches: None,
+        no_shared_parts: None,
+    };
+    /// rten. Version 0.27 gives wrong products of batches of int8 matrices; in a branch it folds what
+    /// is done to constants, but not to what the graph around it folds.
+    pub const RTEN: Capabilities = Capabilities {
+        runtime: Some("rten"),
+        integer_operators: &["MatMul", "Gemm", "Conv"],
+        no_integer_batches: Some("rten multiplies batches of int8 matrices wrongly"),
+        no_shared_parts: Some("rten would take it apart in every run: branches share it"),
+    };
+}
+
+/// Multiplications for each number that goes in or out, at each place, from which on integer
+/// convolutions pay: below it, quantizing the activation costs more than the product saves.
+const HIGH_INTENSITY: usize = 64;
+
+/// Whether filters `[O, I / groups, ..]` are those of an ungrouped convolution in at least two
+/// dimensions with [`HIGH_INTENSITY`]. In one dimension signals are mostly too short for it to pay.
+fn is_intense(filters: &[usize], groups: i64) -> bool {
+    let [outputs, inputs, kernel @ ..] = filters else { return false };
+    let products = outputs * inputs * kernel.iter().product::<usize>();
+    groups == 1 && kernel.len() >= 2 && products >= HIGH_INTENSITY * (outputs + inputs)
+}
+
+/// Operators that move the numbers of a weight; runtimes do their work once, while they load.
+const TAKING_APART: &[&str] =
+    &["Concat", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"];
+
+impl Capabilities {
+    /// Whether a node with a weight of this shape is faster on integers.
+    pub(crate) fn integer_pays(&self, node: &Node, weight: &[usize]) -> bool {
+        let operator = node.op.name.as_str();
+        self.integer_operators.contains(&operator)
+            && (operator != "Conv" || is_intense(weight, node.int("group", 1)))
+    }
+
+    /// Why a product should not be computed with an int8 weight of this shape there, if it should not.
+    pub(crate) fn refuses_integer(&self, node: &Node, weight: &[usize]) -> Option<&'static str> {
+        let [batch @ .., _, _] = weight else { return None };
+        let batched = node.op.is("MatMul") && batch.iter().any(|&size| size > 1);
+        self.no_integer_batches.filter(|_| batched)
+    }
+
+    /// Why a weight that a node reads should not be stored as int8 there, if it should not.
+    pub(crate) fn refuses_stored(
+        &self,
+        model: &Model,
+        id: NodeId,
+        weight: ValueId,
+    ) -> Option<&'static str> {
+        let why = self.no_shared_parts?;
+        let node = model.node(id);
+        let takes_apart = TAKING_APART.contains(&node.op.name.as_str());
+        let outside = model.home(weight) != Some(node.graph());
+        let shared =
+            model.consumers(weight).any(|(other, _)| model.node(other).graph() != node.graph());
+        (takes_apart && outside && shared).then_some(why)
+    }
+
+    /// Its name, with "on" before it; empty where nobody said.
+    pub(crate) fn place(&self) -> String {
+        self.runtime.map(|name| format!(" on {name}")).unwrap_or_default()
+    }
+}
