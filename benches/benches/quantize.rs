@@ -51,7 +51,7 @@ fn steps(criterion: &mut Criterion) {
         group.bench_function("quantize", |bencher| {
             bencher.iter(|| optimize(&path, &output, &config, &mut |_| {}).unwrap());
         });
-        let half = Config { enforcement: Enforcement::None, ..Config::converting(Scheme::Fp16) };
+        let half = Config { enforcement: Enforcement::None, ..Config::converting(Scheme::FP16) };
         group.bench_function("convert to fp16", |bencher| {
             bencher.iter(|| optimize(&path, &output, &half, &mut |_| {}).unwrap());
         });

@@ -116,6 +116,6 @@ mod tests {
         let transformed = modelopt::transform(&synthetic(3, 256), &modelopt::Config::default());
         let plan = transformed.unwrap().plan;
         let count = |scheme| plan.layers.iter().filter(|layer| layer.scheme == scheme).count();
-        assert_eq!((count(Scheme::Int8Dynamic), count(Scheme::Int8Weights)), (3, 3), "{plan:?}");
+        assert_eq!((count(Scheme::INT8_DYNAMIC), count(Scheme::INT8_WEIGHTS)), (3, 3), "{plan:?}");
     }
 }

@@ -374,7 +374,7 @@ fn scheme(text: &str) -> Result<Wanted, String> {
     if text == "auto" {
         return Ok(Wanted::Auto);
     }
-    let known = |scheme: Scheme| scheme.is_int8() || scheme == Scheme::Keep;
+    let known = |scheme: Scheme| scheme.is_int8() || scheme.is_keep();
     among(text, known).map(Wanted::Scheme).map_err(|others| format!("{others}, auto"))
 }
 
@@ -398,14 +398,15 @@ fn time(text: &str) -> Result<f64, String> {
 
 /// A scheme that `convert` knows.
 fn sixteen(text: &str) -> Result<Scheme, String> {
-    among(text, |scheme| scheme.computes_in().is_some() || scheme.stores_in().is_some())
+    among(text, Scheme::is_sixteen)
 }
 
 fn among(text: &str, fits: impl Fn(Scheme) -> bool) -> Result<Scheme, String> {
-    let mut fitting = Scheme::ALL.into_iter().filter(|&scheme| fits(scheme));
-    fitting.clone().find(|scheme| scheme.name() == text).ok_or_else(|| {
-        let names = fitting.by_ref().map(Scheme::name).collect::<Vec<_>>().join(", ");
-        format!("there are {names}")
+    let fitting: Vec<Scheme> = Scheme::all().filter(|&scheme| fits(scheme)).collect();
+    let named = fitting.iter().copied().find(|scheme| scheme.name() == text);
+    named.ok_or_else(|| {
+        let names: Vec<&str> = fitting.iter().map(|scheme| scheme.name()).collect();
+        format!("there are {}", names.join(", "))
     })
 }
 

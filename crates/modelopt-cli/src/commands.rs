@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::CommandFactory;
 use modelopt::report::{Document, SearchEnd};
-use modelopt::rewrite::Scheme;
 use modelopt::{Config, RuntimeChoice};
 
 use crate::args::{self, Arguments, Command, Common};
@@ -76,7 +75,7 @@ fn quantize(args: &args::Quantize, common: &Common) -> Result<Done> {
 }
 
 fn convert(args: &args::Convert, common: &Common) -> Result<Done> {
-    let mut config = settings_over(&Config::converting(args.to.unwrap_or(Scheme::Keep)), common)?;
+    let mut config = settings_over(&Config::converting(args.to.unwrap_or_default()), common)?;
     config.scheme = args.to.or(config.scheme);
     // Layers are not measured here, whatever a settings file for all commands says.
     config.measure = false;

@@ -8,8 +8,9 @@ use modelopt_graph::{
 };
 
 use crate::eligibility::{Look, candidates};
+use crate::forms::Scheme;
 use crate::layers;
-use crate::plan::{Numerics, Plan, PlannedLayer, Scheme};
+use crate::plan::{Numerics, Plan, PlannedLayer};
 use crate::policy;
 
 /// A layer as a model of its own.
@@ -42,10 +43,15 @@ pub fn isolate(model: &Model, shapes: &[(String, Vec<usize>)]) -> (Vec<Isolated>
     }
     infer::infer(&mut shaped);
     let (mut isolated, mut unknown) = (Vec::new(), Vec::new());
-    for candidate in candidates(&shaped, &Look::new([Scheme::Int8Dynamic], 0, 0.0)) {
-        // A table that is stored as int8 is multiplied by its scales in every run.
-        let is_table = shaped.node(candidate.layer.node).op.is("Gather");
-        if candidate.int8_dynamic.is_err() && !(is_table && candidate.int8_weights.is_ok()) {
+    let ladder = Scheme::default_ladder();
+    for candidate in candidates(&shaped, &Look::new(ladder.iter().copied(), 0, 0.0)) {
+        // What runtimes do once, while they load, takes no time.
+        let operator = &shaped.node(candidate.layer.node).op.name;
+        let takes_time = |scheme: &&Scheme| {
+            let in_every_run = scheme.quantizes_activations() || scheme.has_at_load(operator);
+            in_every_run && candidate.possible(**scheme).is_ok()
+        };
+        if !ladder.iter().any(|scheme| takes_time(&scheme)) {
             continue;
         }
         let name = candidate.layer.name;
@@ -162,9 +168,9 @@ mod tests {
             model.walk().into_iter().map(|node| model.node(node).op.name.clone()).collect()
         };
         assert_eq!(ops(&layers[0].model), ["MatMul"]);
-        let dynamic = layers[0].with(Scheme::Int8Dynamic, Numerics::default()).unwrap();
+        let dynamic = layers[0].with(Scheme::INT8_DYNAMIC, Numerics::default()).unwrap();
         assert!(ops(&dynamic).contains(&"MatMulInteger".to_owned()));
-        assert!(layers[0].with(Scheme::Keep, Numerics::default()).is_some());
+        assert!(layers[0].with(Scheme::KEEP, Numerics::default()).is_some());
     }
 
     #[test]

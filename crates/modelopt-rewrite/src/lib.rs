@@ -3,9 +3,12 @@
 //! Rewrites see neither files nor runtimes. Each is one file with its before/after picture on
 //! top and its tests below; [`engine`] applies what they propose and checks the model after each.
 
+mod apply;
 mod eligibility;
 pub mod engine;
+mod error_injection;
 pub mod evaluate;
+mod forms;
 mod layer_models;
 mod layers;
 mod noise;
@@ -21,17 +24,17 @@ mod statistics;
 #[cfg(test)]
 mod testing;
 
+pub use apply::{QuantizedWeight, apply};
+pub use error_injection::{Switch, Switchboard, switchboard};
+pub use forms::{Activations, Ladder, Scheme, Sides, Storage};
 pub use layer_models::{Isolated, isolate};
 pub use layers::{Layer, Role, WeightUse, narrow_weight_bytes};
 pub use noise::{Noise, RandomOperator, Randomness, SameNoise, random_operators};
-pub use plan::{Interface, Numerics, Plan, PlanError, PlannedLayer, Precision, Scheme};
+pub use plan::{Interface, Numerics, Plan, PlanError, PlannedLayer, Precision};
 pub use policy::{Capabilities, MeasuredLayer, PlanOptions, plan, plan_from, possible};
 pub use precision::{Emulated, Known, PrecisionOptions, Rounding, emulate, measurable, rounding};
 pub use prepare::{Preparation, prepare, steps};
-pub use quantize::{
-    Channels, Granularity, Quantized, QuantizedWeight, Switch, Switchboard, Unquantizable, apply,
-    quantize, switchboard,
-};
+pub use quantize::{Channels, Granularity, Quantized, Unquantizable, quantize};
 pub use refine::{Improvements, improve};
 pub use select::Pattern;
 pub use sensitivity::{LayerNoise, sensitivity, work};

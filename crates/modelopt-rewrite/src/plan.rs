@@ -3,33 +3,8 @@
 use modelopt_graph::DataType;
 use serde::{Deserialize, Serialize};
 
+use crate::forms::Scheme;
 use crate::quantize::Granularity;
-
-/// How one weight layer is represented.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum Scheme {
-    /// As it is.
-    #[default]
-    Keep,
-    /// Weights stored as int8, computed in float: `Cast` and `Mul` behind the initializer, which
-    /// runtimes fold when they load the model.
-    Int8Weights,
-    /// Activations quantized at run time, integer matrix product: `DynamicQuantizeLinear` and
-    /// `MatMulInteger`.
-    Int8Dynamic,
-    /// Weights stored as float16, computed in float: a `Cast` behind the initializer, which
-    /// runtimes fold when they load the model.
-    Fp16Weights,
-    /// The same with bfloat16.
-    Bf16Weights,
-    /// Computed in float16.
-    Fp16,
-    /// Computed in bfloat16.
-    Bf16,
-}
 
 /// A 16-bit float type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,7 +28,7 @@ impl Precision {
     }
 
     /// Name, as on the command line and in names of new values.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Precision::Fp16 => "fp16",
             Precision::Bf16 => "bf16",
@@ -95,102 +70,6 @@ impl Interface {
             Interface::Fp16 => Some(Precision::Fp16),
             Interface::Bf16 => Some(Precision::Bf16),
         }
-    }
-}
-
-impl Scheme {
-    /// All schemes, by name.
-    pub const ALL: [Scheme; 7] = [
-        Scheme::Int8Dynamic,
-        Scheme::Int8Weights,
-        Scheme::Fp16,
-        Scheme::Bf16,
-        Scheme::Fp16Weights,
-        Scheme::Bf16Weights,
-        Scheme::Keep,
-    ];
-
-    /// The type that a layer computes in, where that is not float32.
-    pub fn computes_in(self) -> Option<Precision> {
-        match self {
-            Scheme::Fp16 => Some(Precision::Fp16),
-            Scheme::Bf16 => Some(Precision::Bf16),
-            _ => None,
-        }
-    }
-
-    /// The 16-bit type that weights are stored in and computed from.
-    pub fn stores_in(self) -> Option<Precision> {
-        match self {
-            Scheme::Fp16Weights => Some(Precision::Fp16),
-            Scheme::Bf16Weights => Some(Precision::Bf16),
-            _ => None,
-        }
-    }
-
-    /// Whether layers are left as they are.
-    pub fn is_keep(self) -> bool {
-        self == Scheme::Keep
-    }
-
-    /// Whether activations are quantized at run time.
-    pub fn quantizes_activations(self) -> bool {
-        self == Scheme::Int8Dynamic
-    }
-
-    /// One step down the ladder: more precise, and larger or slower. None at its end.
-    pub fn down(self) -> Option<Scheme> {
-        match self {
-            Scheme::Int8Dynamic => Some(Scheme::Int8Weights),
-            Scheme::Int8Weights | Scheme::Fp16 => Some(Scheme::Fp16Weights),
-            Scheme::Bf16 => Some(Scheme::Bf16Weights),
-            Scheme::Fp16Weights | Scheme::Bf16Weights => Some(Scheme::Keep),
-            Scheme::Keep => None,
-        }
-    }
-
-    /// Bits of each stored weight.
-    pub fn weight_bits(self) -> u32 {
-        match self {
-            Scheme::Int8Dynamic | Scheme::Int8Weights => 8,
-            Scheme::Keep => 32,
-            _ => 16,
-        }
-    }
-
-    /// Whether weights become integers.
-    pub fn is_int8(self) -> bool {
-        matches!(self, Scheme::Int8Dynamic | Scheme::Int8Weights)
-    }
-
-    /// Name, as on the command line and in plan files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Scheme::Keep => "keep",
-            Scheme::Int8Weights => "int8-weights",
-            Scheme::Int8Dynamic => "int8-dynamic",
-            Scheme::Fp16Weights => "fp16-weights",
-            Scheme::Bf16Weights => "bf16-weights",
-            Scheme::Fp16 => "fp16",
-            Scheme::Bf16 => "bf16",
-        }
-    }
-}
-
-impl std::fmt::Display for Scheme {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl std::str::FromStr for Scheme {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Scheme::ALL.into_iter().find(|scheme| scheme.name() == text).ok_or_else(|| {
-            let names = Scheme::ALL.map(Scheme::name).join(", ");
-            format!("'{text}' is not a scheme; there are {names}")
-        })
     }
 }
 
@@ -346,9 +225,16 @@ impl Plan {
         self.layers.iter().enumerate().map(|(place, line)| (line.name.as_str(), place)).collect()
     }
 
+    /// The scheme of a layer, by name; layers that the plan does not have are kept.
+    pub(crate) fn schemes(&self) -> impl Fn(&str) -> Scheme + '_ {
+        let known: std::collections::HashMap<&str, Scheme> =
+            self.layers.iter().map(|layer| (layer.name.as_str(), layer.scheme)).collect();
+        move |name| known.get(name).copied().unwrap_or_default()
+    }
+
     /// How many layers are changed.
     pub fn changed(&self) -> usize {
-        self.layers.iter().filter(|layer| layer.scheme != Scheme::Keep).count()
+        self.layers.iter().filter(|layer| !layer.scheme.is_keep()).count()
     }
 }
 
@@ -362,7 +248,7 @@ mod tests {
             layers: vec![PlannedLayer {
                 name: "If_0/then_branch/conv \"1\"".into(),
                 op: "Conv".into(),
-                scheme: Scheme::Int8Weights,
+                scheme: Scheme::INT8_WEIGHTS,
                 reason: "because".into(),
                 weights: vec!["W".into()],
                 bytes: 4096,
@@ -381,7 +267,7 @@ mod tests {
             "version = 1\n[[layer]]\nname = \"conv1\"\nscheme = \"int8-weights\"\n",
         )
         .unwrap();
-        assert_eq!(plan.layers[0].scheme, Scheme::Int8Weights);
+        assert_eq!(plan.layers[0].scheme, Scheme::INT8_WEIGHTS);
         assert_eq!(plan.changed(), 1);
     }
 

@@ -7,9 +7,10 @@ use std::collections::{HashMap, HashSet};
 use indexmap::IndexMap;
 use modelopt_graph::{Model, ValueId};
 
-use crate::eligibility::{Candidate, Look, candidates};
+use crate::eligibility::{Candidate, Look, Site, candidates};
+use crate::forms::{Objection, Scheme};
 use crate::layers::{self, Layer, Role, WeightUse};
-use crate::plan::{Numerics, Plan, PlanError, PlannedLayer, Scheme};
+use crate::plan::{Numerics, Plan, PlanError, PlannedLayer};
 use crate::precision::{self, PrecisionOptions};
 use crate::refine;
 use crate::select::{self, Pattern};
@@ -65,14 +66,11 @@ impl Default for PlanOptions {
 /// The plan by the default rules: the wanted scheme wherever it is possible, else the next one
 /// down; weights that several layers share are treated alike.
 pub fn plan(model: &Model, options: &PlanOptions) -> Result<Plan, PlanError> {
-    if let Some(to) = options.scheme.and_then(Scheme::computes_in) {
-        return precision::plan(model, to, options);
+    if let Some(whole) = options.scheme.and_then(|scheme| scheme.form().plan(model, options)) {
+        return whole;
     }
-    let look = Look::new(
-        ladder(options.scheme.unwrap_or(Scheme::Int8Dynamic)).iter().copied(),
-        options.min_weight_bytes,
-        options.precision.min_rounding_sqnr_db,
-    );
+    let look =
+        Look::new(rungs(options), options.min_weight_bytes, options.precision.min_rounding_sqnr_db);
     let candidates = candidates(model, &look);
     let layers: Vec<Layer> = candidates.iter().map(|candidate| candidate.layer.clone()).collect();
     let selected = select::selected(model, &layers, &options.include, &options.exclude)?;
@@ -80,8 +78,8 @@ pub fn plan(model: &Model, options: &PlanOptions) -> Result<Plan, PlanError> {
         .iter()
         .zip(selected)
         .map(|(candidate, selected)| match selected {
-            Ok(()) => default_decision(model, candidate, options),
-            Err(reason) => Decision { scheme: Scheme::Keep, reason },
+            Ok(()) => default_decision(&look.site(model, &candidate.layer), candidate, options),
+            Err(reason) => Decision { scheme: Scheme::default(), reason },
         })
         .collect();
     harmonise(model, &candidates, &mut decisions);
@@ -113,7 +111,7 @@ pub fn plan_from(model: &Model, wanted: &Plan) -> Result<Plan, PlanError> {
                 })?;
                 Decision { scheme: layer.scheme, reason: layer.reason.clone() }
             }
-            None => Decision { scheme: Scheme::Keep, reason: "not in the plan".to_owned() },
+            None => Decision { scheme: Scheme::default(), reason: "not in the plan".to_owned() },
         });
     }
     let known: HashSet<&str> = nodes.iter().map(|(_, line)| line.name.as_str()).collect();
@@ -166,80 +164,50 @@ struct Decision {
     reason: String,
 }
 
-/// The schemes from one downwards.
-fn ladder(from: Scheme) -> &'static [Scheme] {
-    match from {
-        // What computes in 16 bits is planned node by node, not weight by weight.
-        Scheme::Keep | Scheme::Fp16 | Scheme::Bf16 => &[],
-        Scheme::Int8Weights => &[Scheme::Int8Weights],
-        Scheme::Int8Dynamic => &[Scheme::Int8Dynamic, Scheme::Int8Weights],
-        Scheme::Fp16Weights => &[Scheme::Fp16Weights],
-        Scheme::Bf16Weights => &[Scheme::Bf16Weights],
-    }
+/// The schemes to try, the first that is possible and pays.
+fn rungs(options: &PlanOptions) -> Vec<Scheme> {
+    options.scheme.map_or_else(Scheme::default_ladder, Scheme::rungs)
 }
 
-fn default_decision(model: &Model, candidate: &Candidate, options: &PlanOptions) -> Decision {
-    let node = model.node(candidate.layer.node);
-    let is_conv = node.op.is("Conv");
-    let weight = candidate.int8_dynamic.as_ref().ok().map(|&place| &candidate.layer.weights[place]);
-    let shape = weight.map_or(&[][..], |weight| weight.tensor.shape());
-    let pays = if options.target.integer_pays(node, shape) {
-        Scheme::Int8Dynamic
-    } else {
-        Scheme::Int8Weights
-    };
-    let wrong = options.target.refuses_integer(node, shape);
-    let wanted = match options.scheme {
-        Some(Scheme::Keep) => {
-            return Decision { scheme: Scheme::Keep, reason: "as asked".to_owned() };
-        }
-        // Whoever asks for dynamic products does not ask for convolutions that are slower.
-        Some(Scheme::Int8Dynamic) if is_conv => pays,
-        Some(scheme) => scheme,
-        None => pays,
-    };
-    if let (Scheme::Int8Dynamic, Some(reason)) = (wanted, wrong)
-        && candidate.possible(Scheme::Int8Weights).is_ok()
-    {
-        return Decision { scheme: Scheme::Int8Weights, reason: reason.to_owned() };
+fn default_decision(site: &Site<'_>, candidate: &Candidate, options: &PlanOptions) -> Decision {
+    if options.scheme.is_some_and(Scheme::is_keep) {
+        return Decision { scheme: Scheme::default(), reason: "as asked".to_owned() };
     }
+    let rungs = rungs(options);
+    let objection = |scheme: Scheme| {
+        scheme.form().objection(site, &options.target, options.scheme == Some(scheme))
+    };
+    let is_wrong = |&scheme: &Scheme| matches!(objection(scheme), Some(Objection::Wrong(_)));
     if let (None, Some(measured)) = (options.scheme, options.measured.get(&candidate.layer.name))
-        && let Some(decision) = measured.decision(candidate)
+        && !rungs.iter().any(is_wrong)
+        && let Some(decision) = measured.decision(candidate, &rungs)
     {
         return decision;
     }
-    let refused = |weight: &WeightUse| {
-        options.target.refuses_stored(model, candidate.layer.node, weight.value)
-    };
-    if let (None, Some(reason)) = (options.scheme, candidate.layer.weights.iter().find_map(refused))
-    {
-        return Decision { scheme: Scheme::Keep, reason: reason.to_owned() };
-    }
     let mut reasons: Vec<String> = Vec::new();
-    let asked_for_less = options.scheme == Some(Scheme::Int8Weights);
-    if wanted == Scheme::Int8Weights && candidate.int8_dynamic.is_ok() && !asked_for_less {
-        let place = options.target.place();
-        reasons.push(format!("int8-dynamic does not pay for {}{place}", node.op.name));
-    }
-    for &scheme in ladder(wanted) {
-        match candidate.possible(scheme) {
-            Ok(()) if reasons.is_empty() => {
-                let reason = match scheme {
-                    Scheme::Int8Dynamic if is_conv => "an integer convolution that pays",
-                    Scheme::Int8Dynamic => "a matrix product with a constant side",
-                    Scheme::Fp16Weights => "stored as float16, computed in float",
-                    Scheme::Bf16Weights => "stored as bfloat16, computed in float",
-                    _ => "stored small, computed in float",
-                };
+    // Why nothing is possible is told only where nothing else is to be said.
+    let mut impossible = String::new();
+    for scheme in rungs {
+        match (candidate.possible(scheme), objection(scheme)) {
+            (Ok(()), None) if reasons.is_empty() => {
+                let reason = scheme.form().reason(site.model.node(site.layer.node));
                 return Decision { scheme, reason: reason.to_owned() };
             }
-            Ok(()) => return Decision { scheme, reason: reasons.join("; ") },
-            Err(reason) if !reasons.contains(&reason) => reasons.push(reason),
-            Err(_) => {}
+            (Ok(()), None) => return Decision { scheme, reason: reasons.join("; ") },
+            (Ok(()), Some(Objection::DoesNotPay)) => {
+                let (op, place) =
+                    (&site.model.node(site.layer.node).op.name, options.target.place());
+                reasons.push(format!("{scheme} does not pay for {op}{place}"));
+            }
+            (Ok(()), Some(Objection::Slow(why) | Objection::Wrong(why))) => reasons.push(why),
+            (Err(why), None) if !reasons.contains(&why) => reasons.push(why),
+            (Err(_), None) => {}
+            (Err(why), Some(_)) => impossible = why,
         }
     }
     // The last step's reason is why nothing at all is done.
-    Decision { scheme: Scheme::Keep, reason: reasons.pop().unwrap_or_default() }
+    let reason = reasons.pop().unwrap_or(impossible);
+    Decision { scheme: Scheme::default(), reason }
 }
 
 /// A scheme must be faster than another by this much to be chosen for its speed; below it, the
@@ -247,21 +215,24 @@ fn default_decision(model: &Model, candidate: &Candidate, options: &PlanOptions)
 const NOTICEABLE: f64 = 0.97;
 
 impl MeasuredLayer {
-    /// The fastest scheme of those that are possible: dynamic products only where they are
-    /// noticeably faster than float ones, and stored weights unless they are noticeably slower.
-    fn decision(&self, candidate: &Candidate) -> Option<Decision> {
-        let ratio = |scheme| {
+    /// The fastest scheme of those that are possible: where activations are quantized it must be
+    /// noticeably faster than without, where weights are only stored not noticeably slower.
+    fn decision(&self, candidate: &Candidate, rungs: &[Scheme]) -> Option<Decision> {
+        let ratio = |scheme: Scheme| {
             let found = self.ratios.iter().find(|(measured, _)| *measured == scheme);
             found.filter(|_| candidate.possible(scheme).is_ok()).map(|&(_, ratio)| ratio)
         };
-        let stored = ratio(Scheme::Int8Weights);
-        let dynamic = ratio(Scheme::Int8Dynamic);
-        let (mut best, mut time) = (Scheme::Keep, 1.0);
-        if let Some(stored) = stored.filter(|&stored| stored * NOTICEABLE <= 1.0) {
-            (best, time) = (Scheme::Int8Weights, stored);
-        }
-        if dynamic.is_some_and(|dynamic| dynamic < NOTICEABLE * time.min(1.0)) {
-            best = Scheme::Int8Dynamic;
+        let (mut best, mut time) = (Scheme::default(), 1.0f64);
+        for &scheme in rungs.iter().rev() {
+            let Some(ratio) = ratio(scheme) else { continue };
+            let chosen = if scheme.quantizes_activations() {
+                ratio < NOTICEABLE * time.min(1.0)
+            } else {
+                ratio * NOTICEABLE <= 1.0
+            };
+            if chosen {
+                (best, time) = (scheme, ratio);
+            }
         }
         let figures = self.ratios.iter().map(|(scheme, ratio)| format!("{scheme} {ratio:.2}x"));
         let figures = figures.collect::<Vec<_>>().join(", ");
@@ -321,18 +292,22 @@ fn agree(
             candidates[holder].layer.name
         );
         for index in storing {
-            decisions[index] = Decision { scheme: Scheme::Keep, reason: reason.clone() };
+            decisions[index] = Decision { scheme: Scheme::default(), reason: reason.clone() };
         }
         return true;
     }
-    // One stored in 16 bits for some is stored so for all: it is the more precise.
-    let half = storing.iter().find(|&&index| decisions[index].scheme.stores_in().is_some());
-    if let Some(&half) = half {
-        let scheme = decisions[half].scheme;
+    // What is stored in more bits for some is stored so for all: it is the more precise.
+    let storage = |index: usize| decisions[index].scheme.sides().weights;
+    let precise =
+        storing.iter().copied().max_by_key(|&index| (storage(index).bits, decisions[index].scheme));
+    if let Some(precise) =
+        precise.filter(|&one| storing.iter().any(|&index| storage(index) != storage(one)))
+    {
+        let scheme = decisions[precise].scheme;
         let mut changed = false;
         for &index in &storing {
             if decisions[index].scheme != scheme {
-                let with = &candidates[half].layer.name;
+                let with = &candidates[precise].layer.name;
                 decisions[index] =
                     Decision { scheme, reason: format!("shares its weight with '{with}'") };
                 changed = true;
@@ -345,10 +320,13 @@ fn agree(
     let Some(&(other, _)) = other else { return false };
     let mut changed = false;
     for &(index, _) in users {
-        if decisions[index].scheme == Scheme::Int8Dynamic && stores(index, Scheme::Int8Dynamic) {
+        let scheme = decisions[index].scheme;
+        if let Some(below) = scheme.down().filter(|_| scheme.form().has_own_layout())
+            && stores(index, scheme)
+        {
             let with = &candidates[if index == first { other } else { first }].layer.name;
             let reason = format!("shares its weight with '{with}', which reads it in another way");
-            decisions[index] = Decision { scheme: Scheme::Int8Weights, reason };
+            decisions[index] = Decision { scheme: below, reason };
             changed = true;
         }
     }
@@ -421,9 +399,9 @@ mod tests {
     fn layers_that_share_a_weight_are_kept_together() {
         let b = shared();
         let exclude = vec![Pattern::new("matmul_out_node").unwrap()];
-        let options = PlanOptions { exclude, ..options(Scheme::Int8Dynamic) };
+        let options = PlanOptions { exclude, ..options(Scheme::INT8_DYNAMIC) };
         let plan = plan(&b.model, &options).unwrap();
-        assert_eq!(schemes(&plan), [Scheme::Keep, Scheme::Keep, Scheme::Int8Dynamic]);
+        assert_eq!(schemes(&plan), [Scheme::KEEP, Scheme::KEEP, Scheme::INT8_DYNAMIC]);
         assert_eq!(plan.layers[0].reason, "excluded by 'matmul_out_node'");
         assert!(plan.layers[1].reason.contains("needs it in float"), "{:?}", plan.layers[1]);
     }
@@ -431,7 +409,7 @@ mod tests {
     #[test]
     fn a_pattern_that_fits_nothing_is_an_error() {
         let include = vec![Pattern::new("Conv*").unwrap()];
-        let options = PlanOptions { include, ..options(Scheme::Int8Weights) };
+        let options = PlanOptions { include, ..options(Scheme::INT8_WEIGHTS) };
         let error = plan(&shared().model, &options).unwrap_err().to_string();
         assert!(error.contains("'Conv*' fits no weight layer"), "{error}");
     }
@@ -448,11 +426,11 @@ mod tests {
             plan(&b.model, &options).unwrap().layers.remove(0)
         };
         let (one, four) = ([1, 1, 64, 64], [4, 64, 64]);
-        assert_eq!(scheme(&one, Capabilities::RTEN).scheme, Scheme::Int8Dynamic);
-        assert_eq!(scheme(&four, Capabilities::ONNXRUNTIME).scheme, Scheme::Int8Dynamic);
+        assert_eq!(scheme(&one, Capabilities::RTEN).scheme, Scheme::INT8_DYNAMIC);
+        assert_eq!(scheme(&four, Capabilities::ONNXRUNTIME).scheme, Scheme::INT8_DYNAMIC);
         for target in [Capabilities::RTEN, Capabilities::ANYWHERE] {
             let layer = scheme(&four, target);
-            assert_eq!(layer.scheme, Scheme::Int8Weights);
+            assert_eq!(layer.scheme, Scheme::INT8_WEIGHTS);
             assert!(layer.reason.contains("rten multiplies batches"), "{}", layer.reason);
         }
     }
@@ -465,11 +443,11 @@ mod tests {
             let w = b.weight("W", &[64, 64], &noise(4096, 1));
             let y = b.node("MatMul", &[x, w], &[]);
             b.output(y, float(&[2, 64]));
-            plan(&b.model, &options(Scheme::Int8Dynamic)).unwrap().layers.remove(0)
+            plan(&b.model, &options(Scheme::INT8_DYNAMIC)).unwrap().layers.remove(0)
         };
-        assert_eq!(weights(7).scheme, Scheme::Int8Weights);
+        assert_eq!(weights(7).scheme, Scheme::INT8_WEIGHTS);
         let old = weights(6);
-        assert_eq!(old.scheme, Scheme::Keep);
+        assert_eq!(old.scheme, Scheme::KEEP);
         assert!(old.reason.contains("opset 6 has no Mul that broadcasts"), "{}", old.reason);
     }
 
@@ -487,16 +465,16 @@ mod tests {
         b.model.set_constant(b.model.main(), w, Constant::Sparse(Arc::new(sparse)));
         let y = b.node("MatMul", &[x, w], &[]);
         b.output(y, float(&[2, 4]));
-        let plan = plan(&b.model, &options(Scheme::Int8Dynamic)).unwrap();
+        let plan = plan(&b.model, &options(Scheme::INT8_DYNAMIC)).unwrap();
         assert_eq!((plan.layers[0].weights[0].as_str(), plan.layers[0].bytes), ("W", 24));
-        assert_eq!(plan.layers[0].scheme, Scheme::Keep);
+        assert_eq!(plan.layers[0].scheme, Scheme::KEEP);
         assert!(plan.layers[0].reason.contains("sparse"), "{}", plan.layers[0].reason);
     }
 
     #[test]
     fn a_plan_given_back_is_the_plan_carried_out() {
         let b = shared();
-        let first = plan(&b.model, &options(Scheme::Int8Dynamic)).unwrap();
+        let first = plan(&b.model, &options(Scheme::INT8_DYNAMIC)).unwrap();
         let again = plan_from(&b.model, &Plan::from_toml(&first.to_toml()).unwrap()).unwrap();
         assert_eq!(first, again);
     }
@@ -505,21 +483,21 @@ mod tests {
     fn a_plan_that_cannot_be_carried_out_is_an_error() {
         let b = shared();
         let asked = |name: &str, scheme| {
-            let mut wanted = plan(&b.model, &options(Scheme::Int8Weights)).unwrap();
+            let mut wanted = plan(&b.model, &options(Scheme::INT8_WEIGHTS)).unwrap();
             wanted.layers.truncate(1);
             wanted.layers[0].name = name.to_owned();
             wanted.layers[0].scheme = scheme;
             plan_from(&b.model, &wanted).map_err(|error| error.to_string())
         };
-        assert!(asked("nowhere", Scheme::Keep).unwrap_err().contains("'nowhere'"));
-        assert!(asked("matmul_out_node", Scheme::Int8Dynamic).is_ok());
+        assert!(asked("nowhere", Scheme::KEEP).unwrap_err().contains("'nowhere'"));
+        assert!(asked("matmul_out_node", Scheme::INT8_DYNAMIC).is_ok());
         let mut conv = Build::new(17);
         let x = conv.input("x", float(&[1, 16, 4, 4]));
         let w = conv.weight("W", &[16, 8, 3, 3], &noise(1152, 1));
         let y = conv.node("ConvTranspose", &[x, w], &[]);
         conv.output(y, float(&[1, 8, 6, 6]));
-        let mut wanted = plan(&conv.model, &options(Scheme::Int8Weights)).unwrap();
-        wanted.layers[0].scheme = Scheme::Int8Dynamic;
+        let mut wanted = plan(&conv.model, &options(Scheme::INT8_WEIGHTS)).unwrap();
+        wanted.layers[0].scheme = Scheme::INT8_DYNAMIC;
         let error = plan_from(&conv.model, &wanted).unwrap_err().to_string();
         assert!(error.contains("ConvTranspose has no dynamic int8 form"), "{error}");
     }
@@ -538,29 +516,29 @@ mod tests {
 
     #[test]
     fn the_target_decides_what_pays() {
-        use Scheme::{Int8Dynamic as D, Int8Weights as W};
+        let (d, w) = (Scheme::INT8_DYNAMIC, Scheme::INT8_WEIGHTS);
         let planned = |target, scheme| {
             let options = PlanOptions { target, scheme, min_weight_bytes: 0, ..Default::default() };
             plan(&convolution_and_product().model, &options).unwrap()
         };
         for (target, expected) in [
-            (Capabilities::ANYWHERE, [W, D]),
-            (Capabilities::ONNXRUNTIME, [W, D]),
-            (Capabilities::TRACT, [W, W]),
-            (Capabilities::RTEN, [D, D]),
+            (Capabilities::ANYWHERE, [w, d]),
+            (Capabilities::ONNXRUNTIME, [w, d]),
+            (Capabilities::TRACT, [w, w]),
+            (Capabilities::RTEN, [d, d]),
         ] {
             assert_eq!(schemes(&planned(target, None)), expected, "{target:?}");
         }
-        assert_eq!(schemes(&planned(Capabilities::TRACT, Some(D))), [W, D]);
-        assert_eq!(schemes(&planned(Capabilities::RTEN, Some(W))), [W, W]);
+        assert_eq!(schemes(&planned(Capabilities::TRACT, Some(d))), [w, d]);
+        assert_eq!(schemes(&planned(Capabilities::RTEN, Some(w))), [w, w]);
         let mut depthwise = Build::new(17);
         let x = depthwise.input("x", float(&[1, 64, 8, 8]));
-        let w = depthwise.weight("W", &[64, 1, 5, 5], &noise(1600, 1));
-        let y = depthwise.node("Conv", &[x, w], &[("group", 64.into())]);
+        let filters = depthwise.weight("W", &[64, 1, 5, 5], &noise(1600, 1));
+        let y = depthwise.node("Conv", &[x, filters], &[("group", 64.into())]);
         depthwise.output(y, float(&[1, 64, 4, 4]));
         let options =
             PlanOptions { target: Capabilities::RTEN, min_weight_bytes: 0, ..Default::default() };
-        assert_eq!(schemes(&plan(&depthwise.model, &options).unwrap()), [W]);
+        assert_eq!(schemes(&plan(&depthwise.model, &options).unwrap()), [w]);
         let reason = &planned(Capabilities::ONNXRUNTIME, None).layers[0].reason;
         assert_eq!(reason, "int8-dynamic does not pay for Conv on onnxruntime");
     }
@@ -568,7 +546,7 @@ mod tests {
     #[test]
     fn what_was_measured_counts_more_than_the_table() {
         let decided = |stored: f64, dynamic: f64| {
-            let ratios = vec![(Scheme::Int8Weights, stored), (Scheme::Int8Dynamic, dynamic)];
+            let ratios = vec![(Scheme::INT8_WEIGHTS, stored), (Scheme::INT8_DYNAMIC, dynamic)];
             let measured = MeasuredLayer { ratios, place: "rten 0.27.0".into() };
             let options = PlanOptions {
                 measured: HashMap::from([("conv_out_node".to_owned(), measured)]),
@@ -578,11 +556,11 @@ mod tests {
             (plan.layers[0].scheme, plan.layers[0].reason.clone())
         };
         let (scheme, reason) = decided(1.0, 0.5);
-        assert_eq!(scheme, Scheme::Int8Dynamic);
+        assert_eq!(scheme, Scheme::INT8_DYNAMIC);
         let figures = "int8-weights 1.00x, int8-dynamic 0.50x of float32's time";
         assert_eq!(reason, format!("measured on rten 0.27.0: {figures}"));
-        assert_eq!(decided(1.02, 0.99).0, Scheme::Int8Weights);
-        assert_eq!(decided(1.3, 1.1).0, Scheme::Keep);
+        assert_eq!(decided(1.02, 0.99).0, Scheme::INT8_WEIGHTS);
+        assert_eq!(decided(1.3, 1.1).0, Scheme::KEEP);
     }
 
     #[test]
@@ -595,7 +573,7 @@ mod tests {
             b.output(y, float(shape));
             let options = PlanOptions { min_weight_bytes: min, ..PlanOptions::default() };
             let plan = plan(&b.model, &options).unwrap();
-            assert_eq!(schemes(&plan), [Scheme::Keep]);
+            assert_eq!(schemes(&plan), [Scheme::KEEP]);
             plan.layers[0].reason.clone()
         };
         assert!(reason(&[1, 2048], &noise(2048, 1), 1024).contains("a vector"));

@@ -25,11 +25,12 @@ use std::sync::Arc;
 use modelopt_graph::{DataType, Model, NodeId, Tensor, ValueId};
 use rayon::prelude::*;
 
+use crate::apply::QuantizedWeight;
 use crate::engine::{self, BrokenRewrite};
+use crate::forms::Scheme;
 use crate::layers;
-use crate::plan::{Interface, Plan, PlanError, PlannedLayer, Precision, Scheme};
+use crate::plan::{Interface, Plan, PlanError, PlannedLayer, Precision};
 use crate::policy::PlanOptions;
-use crate::quantize::QuantizedWeight;
 use crate::select;
 use form::Slot;
 use regions::Fate;
@@ -73,16 +74,15 @@ pub(crate) fn plan(model: &Model, to: Precision, options: &PlanOptions) -> Resul
     let names: HashMap<NodeId, &str> =
         named.iter().map(|layer| (layer.node, layer.name.as_str())).collect();
     for (id, fate) in regions::decide(model, to, &options.precision, &refused) {
-        let scheme = match to {
-            Precision::Fp16 => Scheme::Fp16,
-            Precision::Bf16 => Scheme::Bf16,
-        };
+        let scheme = Scheme::computing_in(to);
         let (scheme, reason) = match &fate {
             Fate::Narrow => (scheme, reason(model, id)),
             Fate::Through(true) => (scheme, "values pass through it".to_owned()),
-            Fate::Through(false) => (Scheme::Keep, "nothing of 16 bits passes through it".into()),
-            Fate::Idle => (Scheme::Keep, "it moves what stays float32".to_owned()),
-            Fate::Must(reason) | Fate::Should(reason) => (Scheme::Keep, reason.clone()),
+            Fate::Through(false) => {
+                (Scheme::default(), "nothing of 16 bits passes through it".into())
+            }
+            Fate::Idle => (Scheme::default(), "it moves what stays float32".to_owned()),
+            Fate::Must(reason) | Fate::Should(reason) => (Scheme::default(), reason.clone()),
         };
         plan.layers.push(line(model, id, names.get(&id).copied().unwrap_or(""), scheme, reason));
     }

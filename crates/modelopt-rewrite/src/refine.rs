@@ -12,9 +12,9 @@ use modelopt_graph::{GraphId, Model, NodeId, ValueId};
 use rayon::prelude::*;
 
 use crate::engine::BrokenRewrite;
+use crate::error_injection::errors;
 use crate::layers::{self, Layer, WeightUse};
-use crate::plan::{Plan, PlanError, Scheme};
-use crate::quantize::errors;
+use crate::plan::{Plan, PlanError};
 use crate::sensitivity::{Matrix, Moments};
 use crate::statistics::{Seen, Statistics};
 
@@ -167,7 +167,7 @@ fn groups(model: &Model, plan: &Plan, seen: &Seen) -> Vec<Group> {
     let mut members: HashMap<NodeId, usize> = HashMap::new();
     for layer in layers::find(model, 0) {
         let Some(&place) = places.get(layer.name.as_str()) else { continue };
-        let dynamic = plan.layers[place].scheme == Scheme::Int8Dynamic;
+        let dynamic = plan.layers[place].scheme.quantizes_activations();
         let Some(weight) = smoothing::smoothable(model, &layer).filter(|_| dynamic).cloned() else {
             continue;
         };
@@ -415,7 +415,7 @@ fn choose_corrections(model: &Model, plan: &mut Plan, seen: &Seen) {
 fn correction(
     model: &Model,
     layer: &Layer,
-    error: &crate::quantize::WeightError,
+    error: &crate::error_injection::WeightError,
     seen: &Statistics,
     smoothing: &[f32],
 ) -> Option<Vec<f32>> {
@@ -436,6 +436,7 @@ fn correction(
 
 #[cfg(test)]
 mod tests {
+    use crate::Scheme;
     use approx::assert_relative_eq;
 
     use super::*;
@@ -461,7 +462,7 @@ mod tests {
             }
         }
         modelopt_graph::infer::infer(&mut b.model);
-        let plan = crate::plan(&b.model, &options(Scheme::Int8Dynamic)).unwrap();
+        let plan = crate::plan(&b.model, &options(Scheme::INT8_DYNAMIC)).unwrap();
         let watched = crate::watched(&b.model, &plan).remove(0);
         let mut seen = Statistics::default();
         watched.add(&mut seen, &Tensor::of(vec![256, 16], &rows).unwrap());
@@ -478,7 +479,7 @@ mod tests {
         let mut b = Build::new(17);
         let (_, seen) = planted(&mut b);
         modelopt_graph::infer::infer(&mut b.model);
-        let plan = improved(&b, &seen, Scheme::Int8Dynamic);
+        let plan = improved(&b, &seen, Scheme::INT8_DYNAMIC);
         let smoothing = &plan.layers[0].smoothing;
         let largest = (0..16).max_by(|&a, &b| smoothing[a].total_cmp(&smoothing[b]));
         assert_eq!(largest, Some(5));
@@ -486,7 +487,7 @@ mod tests {
         // As a file and back.
         assert_eq!(Plan::from_toml(&plan.to_toml()).unwrap(), plan);
         // Stored weights need none.
-        let stored = improved(&b, &seen, Scheme::Int8Weights);
+        let stored = improved(&b, &seen, Scheme::INT8_WEIGHTS);
         assert!(stored.layers[0].smoothing.is_empty());
         assert_eq!(stored.layers[0].bias_correction.len(), 32);
     }
@@ -496,7 +497,7 @@ mod tests {
         let mut b = Build::new(17);
         let (y, seen) = planted(&mut b);
         modelopt_graph::infer::infer(&mut b.model);
-        let plan = improved(&b, &seen, Scheme::Int8Weights);
+        let plan = improved(&b, &seen, Scheme::INT8_WEIGHTS);
         let error = &errors(&b.model, &plan)[0];
         let means = seen.get("matmul_out_node").unwrap().means();
         let off = (0..16).map(|k| f64::from(error.error[k * 32]) * means[k]).sum::<f64>();
@@ -520,7 +521,7 @@ mod tests {
         let z = b.node("MatMul", &[other, w], &[]);
         b.output(z, float(&[2, 32]));
         modelopt_graph::infer::infer(&mut b.model);
-        let plan = improved(&b, &seen, Scheme::Int8Dynamic);
+        let plan = improved(&b, &seen, Scheme::INT8_DYNAMIC);
         assert!(plan.layers.iter().all(|layer| layer.smoothing.is_empty()));
         // And a plan that asks for it is refused.
         let mut wanted = plan.clone();

@@ -18,10 +18,11 @@ use std::collections::HashMap;
 use modelopt_graph::{Model, NodeId};
 use rayon::prelude::*;
 
+use crate::error_injection::{WeightError, errors};
+use crate::forms::Scheme;
 use crate::layers::{self, Role, WeightUse};
-use crate::plan::{Plan, Precision, Scheme};
+use crate::plan::{Plan, Precision};
 use crate::precision;
-use crate::quantize::{WeightError, errors};
 use crate::refine;
 use crate::statistics::{Seen, Statistics};
 
@@ -227,7 +228,7 @@ fn noise(
     if signal <= 0.0 {
         return uninformed;
     }
-    let activation = known.filter(|_| scheme == Scheme::Int8Dynamic).map(|seen| {
+    let activation = known.filter(|_| scheme.quantizes_activations()).map(|seen| {
         let rounding = moments.rounding(&seen.steps(divisors));
         activation_noise(&matrix, &numbers, &rounding) / signal
     });

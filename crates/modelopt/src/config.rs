@@ -443,7 +443,7 @@ mod tests {
     #[test]
     fn every_setting_survives_a_round_trip() {
         let mut config =
-            Config { scheme: Some(Scheme::Int8Weights), threads: 2, ..Config::default() };
+            Config { scheme: Some(Scheme::INT8_WEIGHTS), threads: 2, ..Config::default() };
         // The text sets all that can be set.
         (config.gate.min_sqnr_db, config.sqnr_limit_given) = (None, true);
         config.dims.insert("batch".into(), 3);
@@ -456,10 +456,10 @@ mod tests {
 
     #[test]
     fn a_file_overrides_the_defaults_of_a_conversion_key_by_key() {
-        let defaults = Config::converting(Scheme::Fp16);
+        let defaults = Config::converting(Scheme::FP16);
         let config = defaults.with_toml("threads = 2\n[gate]\nmin-top1 = 0.9\n").unwrap();
         assert_eq!((config.threads, config.gate.min_top1), (2, Some(0.9)));
-        assert_eq!((config.scheme, config.gate.min_sqnr_db), (Some(Scheme::Fp16), Some(40.0)));
+        assert_eq!((config.scheme, config.gate.min_sqnr_db), (Some(Scheme::FP16), Some(40.0)));
         let config = defaults.with_toml("[gate]\nmin-sqnr-db = 30.0\n").unwrap();
         assert_eq!(config.gate.min_sqnr_db, Some(30.0));
     }

@@ -76,7 +76,7 @@ pub(crate) fn culprits(
         let mut alone = plan.clone();
         for (index, layer) in alone.layers.iter_mut().enumerate() {
             if !group.contains(&index) {
-                layer.scheme = Scheme::Keep;
+                layer.scheme = Scheme::KEEP;
             }
         }
         let proved = prover.prove(&alone, &[sample]).ok();
@@ -96,7 +96,7 @@ pub(crate) fn culprits(
 
 /// The changed layers of a plan, those that share a weight together.
 pub(crate) fn groups(plan: &Plan) -> Vec<Vec<usize>> {
-    let changed = |index: &usize| plan.layers[*index].scheme != Scheme::Keep;
+    let changed = |index: &usize| plan.layers[*index].scheme != Scheme::KEEP;
     let mut group_of: HashMap<&str, usize> = HashMap::new();
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for index in (0..plan.layers.len()).filter(changed) {
@@ -135,12 +135,12 @@ mod tests {
 
     #[test]
     fn layers_that_share_a_weight_are_tried_together() {
-        let int8 = Scheme::Int8Weights;
+        let int8 = Scheme::INT8_WEIGHTS;
         let mut plan = Plan::new(Numerics::default());
         plan.layers = vec![
             layer("a", int8, &["1"]),
             layer("b", int8, &["2"]),
-            layer("kept", Scheme::Keep, &["1"]),
+            layer("kept", Scheme::KEEP, &["1"]),
             layer("c", int8, &["1"]),
             layer("joins", int8, &["1", "2"]),
             layer("d", int8, &["3"]),

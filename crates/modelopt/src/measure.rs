@@ -90,7 +90,7 @@ pub(crate) fn layers(
     let total = isolated.len();
     for (done, layer) in isolated.iter().enumerate() {
         let mut ratios = Vec::new();
-        for scheme in [Scheme::Int8Weights, Scheme::Int8Dynamic] {
+        for scheme in [Scheme::INT8_WEIGHTS, Scheme::INT8_DYNAMIC] {
             let before = cache.known.len();
             if let Some(figure) = figure(layer, scheme, numerics, bench, cache) {
                 ratios.push((scheme, figure.ratio));
@@ -120,8 +120,8 @@ pub(crate) fn slow_layers(
     let total = isolated.len();
     let mut slow = Vec::new();
     for (done, layer) in isolated.iter().enumerate() {
-        let scheme = schemes.get(layer.name.as_str()).copied().unwrap_or(Scheme::Keep);
-        if scheme != Scheme::Keep
+        let scheme = schemes.get(layer.name.as_str()).copied().unwrap_or(Scheme::KEEP);
+        if scheme != Scheme::KEEP
             && let Some(figure) = figure(layer, scheme, plan.numerics, bench, cache)
             && figure.ratio > 1.05
         {

@@ -573,9 +573,9 @@ impl<'a> Job<'a> {
         progress: &mut dyn FnMut(Progress),
     ) -> Option<Scheme> {
         let scheme = match self.config.scheme? {
-            Scheme::Int8Dynamic => Scheme::Int8Weights,
-            Scheme::Fp16 => Scheme::Fp16Weights,
-            Scheme::Bf16 => Scheme::Bf16Weights,
+            Scheme::INT8_DYNAMIC => Scheme::INT8_WEIGHTS,
+            Scheme::FP16 => Scheme::FP16_WEIGHTS,
+            Scheme::BF16 => Scheme::BF16_WEIGHTS,
             _ => return None,
         };
         let config = Config { scheme: Some(scheme), io: Interface::Float32, ..self.config.clone() };
@@ -614,8 +614,8 @@ impl<'a> Job<'a> {
 /// The plan with everything kept.
 fn kept(plan: &Plan, reason: &str) -> Plan {
     let mut plan = plan.clone();
-    for line in plan.layers.iter_mut().filter(|line| line.scheme != Scheme::Keep) {
-        (line.scheme, line.at_load) = (Scheme::Keep, false);
+    for line in plan.layers.iter_mut().filter(|line| line.scheme != Scheme::KEEP) {
+        (line.scheme, line.at_load) = (Scheme::KEEP, false);
         reason.clone_into(&mut line.reason);
     }
     search::tidy(&mut plan);
@@ -846,7 +846,7 @@ impl Outcome {
             self.weights.iter().map(|weight| (weight.name.as_str(), weight)).collect();
         let line = |layer: &modelopt_rewrite::PlannedLayer| {
             let own = || layer.weights.iter().filter_map(|name| weights.get(name.as_str()));
-            let changed = layer.scheme != Scheme::Keep;
+            let changed = layer.scheme != Scheme::KEEP;
             report::PlanLine {
                 layer: layer.name.clone(),
                 op: layer.op.clone(),

@@ -79,14 +79,14 @@ impl fmt::Display for Rung {
 impl Move {
     /// Whether the file grows by it.
     fn costs_bytes(&self) -> bool {
-        self.to == Rung::As(Scheme::Keep)
+        self.to == Rung::As(Scheme::KEEP)
     }
 
     /// How slow the model may be without it, for it to be taken back: bytes are worth what the limit
     /// allows, memory is worth nothing that can be told, and what costs neither has to pay.
     fn worth(&self, slowdown: f64) -> f64 {
         match self.to {
-            Rung::As(Scheme::Keep) => f64::INFINITY,
+            Rung::As(Scheme::KEEP) => f64::INFINITY,
             Rung::FloatAtLoad => slowdown + NOTICEABLE,
             Rung::As(_) => slowdown - NOTICEABLE,
         }
@@ -161,7 +161,7 @@ pub(crate) fn quicken(
     (keep && plan.changed() > 0).then(|| {
         let moves = Stage::ALL.into_iter().flat_map(|stage| moves(plan, stage));
         moves.fold(plan.clone(), |plan, step| {
-            Move { to: Rung::As(Scheme::Keep), ..step }.apply(&plan)
+            Move { to: Rung::As(Scheme::KEEP), ..step }.apply(&plan)
         })
     })
 }
@@ -182,14 +182,14 @@ impl Stage {
 
     /// Where it moves a layer, if it does.
     fn next(self, line: &PlannedLayer) -> Option<Rung> {
-        let stored = line.scheme == Scheme::Int8Weights || line.scheme.stores_in().is_some();
-        let is_table = line.op == "Gather" && line.scheme == Scheme::Int8Weights;
+        let stored = line.scheme == Scheme::INT8_WEIGHTS || line.scheme.stores_in().is_some();
+        let is_table = line.op == "Gather" && line.scheme == Scheme::INT8_WEIGHTS;
         match self {
-            Stage::Dynamic if line.scheme == Scheme::Int8Dynamic => {
-                Some(Rung::As(Scheme::Int8Weights))
+            Stage::Dynamic if line.scheme == Scheme::INT8_DYNAMIC => {
+                Some(Rung::As(Scheme::INT8_WEIGHTS))
             }
             Stage::Tables if is_table && !line.at_load => Some(Rung::FloatAtLoad),
-            Stage::Stored if stored => Some(Rung::As(Scheme::Keep)),
+            Stage::Stored if stored => Some(Rung::As(Scheme::KEEP)),
             _ => None,
         }
     }
@@ -378,9 +378,9 @@ mod tests {
         (schemes, clock.told)
     }
 
-    const DYNAMIC: Scheme = Scheme::Int8Dynamic;
-    const STORED: Scheme = Scheme::Int8Weights;
-    const KEEP: Scheme = Scheme::Keep;
+    const DYNAMIC: Scheme = Scheme::INT8_DYNAMIC;
+    const STORED: Scheme = Scheme::INT8_WEIGHTS;
+    const KEEP: Scheme = Scheme::KEEP;
 
     #[test]
     fn the_form_that_is_slow_goes_down_and_no_other() {

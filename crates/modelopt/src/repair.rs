@@ -238,14 +238,14 @@ impl Repair<'_, '_> {
     fn plan_of(&self, parts: &[Part]) -> Plan {
         let mut plan = self.patient.plan.clone();
         for layer in &mut plan.layers {
-            layer.scheme = Scheme::Keep;
+            layer.scheme = Scheme::KEEP;
         }
         for part in parts {
             for &place in &part.layers {
                 let before = &self.patient.plan.layers[place];
                 plan.layers[place].scheme = match before.scheme.computes_in() {
                     Some(to) if part.stored && before.bytes >= SMALL => stored_in(to),
-                    Some(_) if part.stored => Scheme::Keep,
+                    Some(_) if part.stored => Scheme::KEEP,
                     _ => before.scheme,
                 };
             }
@@ -285,8 +285,8 @@ pub(crate) fn is_sixteen(scheme: Scheme) -> bool {
 /// The scheme that only stores weights in a type.
 fn stored_in(to: Precision) -> Scheme {
     match to {
-        Precision::Fp16 => Scheme::Fp16Weights,
-        Precision::Bf16 => Scheme::Bf16Weights,
+        Precision::Fp16 => Scheme::FP16_WEIGHTS,
+        Precision::Bf16 => Scheme::BF16_WEIGHTS,
     }
 }
 

@@ -289,7 +289,7 @@ pub(crate) fn described(
     report::Sensitivity {
         layers: lines().map(|line| line.name.clone()).collect(),
         op: first.map(|line| line.op.clone()).unwrap_or_default(),
-        scheme: first.map_or(Scheme::Keep, |line| line.scheme).to_string(),
+        scheme: first.map_or(Scheme::KEEP, |line| line.scheme).to_string(),
         bytes: bytes(plan, group),
         layer_weights_db: noise.map(|noise| db(noise.int8_weights)),
         layer_activation_db: noise.and_then(|noise| noise.activation).map(db),

@@ -267,12 +267,12 @@ fn write_sample(path: &Path) {
 }
 
 fn configurations() -> [(&'static str, Config, bool); 3] {
-    let io = Config { io: Interface::Fp16, ..Config::converting(Scheme::Fp16) };
+    let io = Config { io: Interface::Fp16, ..Config::converting(Scheme::FP16) };
     [
-        ("fp16", Config::converting(Scheme::Fp16), true),
+        ("fp16", Config::converting(Scheme::FP16), true),
         ("io", io, true),
         // onnxruntime has few kernels for it.
-        ("bf16", Config::converting(Scheme::Bf16), false),
+        ("bf16", Config::converting(Scheme::BF16), false),
     ]
 }
 

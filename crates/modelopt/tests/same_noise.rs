@@ -197,10 +197,10 @@ fn nested_nodes_each_have_noise_of_their_own() {
 #[test]
 fn rewriting_keeps_the_noise() {
     for name in ["normal_like", "dropout", "in_if", "in_loop", "in_function", "vits"] {
-        for scheme in [Scheme::Int8Weights, Scheme::Int8Dynamic, Scheme::Fp16] {
+        for scheme in [Scheme::INT8_WEIGHTS, Scheme::INT8_DYNAMIC, Scheme::FP16] {
             let original = model(name);
             let mut made = original.clone();
-            let how = Preparation { skip: &[], inline_functions: scheme == Scheme::Fp16 };
+            let how = Preparation { skip: &[], inline_functions: scheme == Scheme::FP16 };
             rewrite::prepare(&mut made, how).unwrap();
             infer::infer(&mut made);
             let options = rewrite::PlanOptions {

@@ -75,7 +75,7 @@ fn off_is_the_original_and_on_the_quantized_model() {
     for name in MODELS {
         let model = prepared(name);
         let sample = synthesize(&model, &SynthesisOptions::default()).unwrap().remove(0);
-        for scheme in [Scheme::Int8Dynamic, Scheme::Int8Weights] {
+        for scheme in [Scheme::INT8_DYNAMIC, Scheme::INT8_WEIGHTS] {
             let plan = plan(&model, scheme);
             let board = rewrite::switchboard(&model, &plan).unwrap();
             let all: Vec<usize> = (0..board.switches.len()).collect();
@@ -110,7 +110,7 @@ fn smoothing_alone_changes_nothing() {
     for name in ["attention_small", "gemm_variants", "constant_weights", "if_branches"] {
         let model = prepared(name);
         let sample = synthesize(&model, &SynthesisOptions::default()).unwrap().remove(0);
-        let mut plan = plan(&model, Scheme::Int8Dynamic);
+        let mut plan = plan(&model, Scheme::INT8_DYNAMIC);
         // As if every activation had been seen with one channel that is a hundred times larger.
         let seen = rewrite::watched(&model, &plan).into_iter().filter_map(|watched| {
             let shape = model.value(watched.value).ty()?.shape()?;
@@ -126,7 +126,7 @@ fn smoothing_alone_changes_nothing() {
         plan = rewrite::improve(&model, &plan, &seen, wanted);
         smoothed += plan.layers.iter().filter(|layer| !layer.smoothing.is_empty()).count();
         for layer in &mut plan.layers {
-            layer.scheme = Scheme::Keep;
+            layer.scheme = Scheme::KEEP;
         }
         let mut changed = model.clone();
         rewrite::apply(&mut changed, &plan).unwrap();

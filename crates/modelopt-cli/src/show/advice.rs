@@ -1,7 +1,7 @@
 //! What to try after a refusal: only what was seen to help, or what cannot but help.
 
 use modelopt::Outcome;
-use modelopt::rewrite::{Precision, Scheme};
+use modelopt::rewrite::Scheme;
 
 /// Below this a limit proves nothing, in dB.
 const LEAST_USEFUL_DB: f64 = 10.0;
@@ -15,11 +15,8 @@ pub(super) fn for_parity(outcome: &Outcome) -> Option<String> {
         return useful.then(|| format!("--min-sqnr {:.1}, which the best plan meets", best - 0.05));
     }
     let worst = outcome.culprits.first()?;
-    let gentler = match worst.scheme.parse() {
-        Ok(Scheme::Fp16) => Some("--to fp16-weights"),
-        Ok(Scheme::Bf16) => Some("--to bf16-weights"),
-        _ => None,
-    };
+    let scheme = worst.scheme.parse::<Scheme>().ok();
+    let gentler = scheme.and_then(gentler).map(|scheme| format!("--to {scheme}"));
     let first = worst.layers.first()?;
     // What is below the limit by itself has to go, whatever else does.
     let alone = worst.sqnr_db < least(outcome)?;
@@ -29,7 +26,7 @@ pub(super) fn for_parity(outcome: &Outcome) -> Option<String> {
             "--exclude '{first}', which is below the limit by itself; or no --scheme and no \
              --plan, so that a search finds what to leave"
         )),
-        (false, Some(gentler)) => Some(gentler.to_owned()),
+        (false, Some(gentler)) => Some(gentler),
         (false, None) => Some(
             "no --scheme and no --plan, so that a search finds what to leave: no layer is below \
              the limit by itself"
@@ -45,12 +42,16 @@ fn least(outcome: &Outcome) -> Option<f64> {
 }
 
 /// After a verdict that failed on latency.
-pub(super) fn for_latency(outcome: &Outcome) -> Option<&'static str> {
-    match outcome.plan.layers.iter().find_map(|layer| layer.scheme.computes_in()) {
-        Some(Precision::Fp16) => Some("--to fp16-weights, which costs no time"),
-        Some(Precision::Bf16) => Some("--to bf16-weights, which costs no time"),
+pub(super) fn for_latency(outcome: &Outcome) -> Option<String> {
+    match outcome.plan.layers.iter().find_map(|layer| gentler(layer.scheme)) {
+        Some(gentler) => Some(format!("--to {gentler}, which costs no time")),
         // A search has tried what there is.
         None if outcome.search_end.is_some() => None,
-        None => Some("no --scheme and no --plan, so that a search moves what is slow"),
+        None => Some("no --scheme and no --plan, so that a search moves what is slow".to_owned()),
     }
+}
+
+/// What only stores weights in the type that a scheme computes in.
+fn gentler(scheme: Scheme) -> Option<Scheme> {
+    scheme.computes_in().and_then(|_| scheme.down())
 }

@@ -66,7 +66,7 @@ fn size(size: SizeChange) -> String {
 
 fn schemes(outcome: &Outcome) -> String {
     let mut rows = table(&["scheme", "layers", "weights"]);
-    for scheme in Scheme::ALL {
+    for scheme in Scheme::all() {
         let layers = outcome.plan.layers.iter().filter(|layer| layer.scheme == scheme);
         let count = layers.clone().count();
         if count > 0 {
@@ -220,7 +220,7 @@ fn slow_layers(outcome: &Outcome) -> String {
         let flag = if scheme.is_int8() { "scheme" } else { "to" };
         text += &wrapped("try: ", &format!("--{flag} {scheme}, which passes"));
     } else if let Some(advice) = advice::for_latency(outcome) {
-        text += &wrapped("try: ", advice);
+        text += &wrapped("try: ", &advice);
     }
     text
 }

@@ -400,18 +400,18 @@ mod tests {
     use crate::{Plan, PlanOptions, PrecisionOptions, Scheme};
 
     fn half(b: &mut Build) -> Plan {
-        b.quantized(&options(Scheme::Fp16))
+        b.quantized(&options(Scheme::FP16))
     }
 
     /// Larger than any weight here: what stays float32 keeps its weights.
     const LARGE: usize = 1 << 20;
 
     fn half_but_large(b: &mut Build) -> Plan {
-        b.quantized(&PlanOptions { min_weight_bytes: LARGE, ..options(Scheme::Fp16) })
+        b.quantized(&PlanOptions { min_weight_bytes: LARGE, ..options(Scheme::FP16) })
     }
 
     fn with(precision: PrecisionOptions) -> PlanOptions {
-        PlanOptions { precision, ..options(Scheme::Fp16) }
+        PlanOptions { precision, ..options(Scheme::FP16) }
     }
 
     fn elem(b: &Build, value: ValueId) -> DataType {
@@ -638,7 +638,7 @@ mod tests {
     fn state_of_a_loop_is_cast_outside_of_it() {
         let (mut b, state, body) = looped("MatMul");
         let plan = half(&mut b);
-        assert_eq!(schemes(&plan), [("Loop", Scheme::Fp16), ("MatMul", Scheme::Fp16)]);
+        assert_eq!(schemes(&plan), [("Loop", Scheme::FP16), ("MatMul", Scheme::FP16)]);
         assert_eq!(b.ops(), ["Cast", "Loop", "MatMul", "Cast", "Cast"]);
         assert_eq!(elem(&b, state), DataType::FLOAT16);
         let graph = b.model.graph(body);
@@ -687,10 +687,10 @@ mod tests {
         let second = b.node("MatMul", &[first, w], &[]);
         b.output(second, float(&[4, 64]));
         modelopt_graph::infer::infer(&mut b.model);
-        let mut plan = crate::plan(&b.model, &options(Scheme::Fp16)).unwrap();
-        plan.layers[1].scheme = Scheme::Fp16Weights;
+        let mut plan = crate::plan(&b.model, &options(Scheme::FP16)).unwrap();
+        plan.layers[1].scheme = Scheme::FP16_WEIGHTS;
         let plan = crate::plan_from(&b.model, &plan).unwrap();
-        assert_eq!(plan.layers[1].scheme, Scheme::Fp16Weights);
+        assert_eq!(plan.layers[1].scheme, Scheme::FP16_WEIGHTS);
         crate::apply(&mut b.model, &plan).unwrap();
         let [stored] = *b.model.initializers_of(b.model.main()) else { panic!("one initializer") };
         assert_eq!(elem(&b, stored), DataType::FLOAT16);
@@ -717,11 +717,11 @@ mod tests {
         let y = b.node("Relu", &[x], &[]);
         b.output(y, float(&[4, 32]));
         modelopt_graph::infer::infer(&mut b.model);
-        let mut plan = crate::plan(&b.model, &options(Scheme::Fp16)).unwrap();
-        plan.layers[0].scheme = Scheme::Bf16;
+        let mut plan = crate::plan(&b.model, &options(Scheme::FP16)).unwrap();
+        plan.layers[0].scheme = Scheme::BF16;
         let error = crate::plan_from(&b.model, &plan).unwrap_err().to_string();
         assert!(error.contains("opset 12 has no bfloat16"), "{error}");
-        plan.layers[0].scheme = Scheme::Fp16Weights;
+        plan.layers[0].scheme = Scheme::FP16_WEIGHTS;
         let error = crate::plan_from(&b.model, &plan).unwrap_err().to_string();
         assert!(error.contains("reads no weight"), "{error}");
     }
@@ -736,8 +736,8 @@ mod tests {
         let second = b.node("MatMul", &[first, w], &[]);
         b.output(second, float(&[4, 32]));
         modelopt_graph::infer::infer(&mut b.model);
-        let mut plan = crate::plan(&b.model, &options(Scheme::Fp16)).unwrap();
-        plan.layers[0].scheme = Scheme::Int8Weights;
+        let mut plan = crate::plan(&b.model, &options(Scheme::FP16)).unwrap();
+        plan.layers[0].scheme = Scheme::INT8_WEIGHTS;
         let plan = crate::plan_from(&b.model, &plan).unwrap();
         crate::apply(&mut b.model, &plan).unwrap();
         assert_eq!(b.ops(), ["Cast", "Mul", "MatMul", "Cast", "MatMul", "Cast"]);

@@ -536,7 +536,7 @@ mod tests {
     }
 
     fn half(b: &mut Build) -> Model {
-        b.quantized(&options(Scheme::Fp16));
+        b.quantized(&options(Scheme::FP16));
         b.model.clone()
     }
 
@@ -573,10 +573,10 @@ mod tests {
         b.output(y, float(&[4, 32]));
         assert!(run(&b.model, &[]).is_none());
         let mut other = Build { model: b.model.clone() };
-        b.quantized(&options(Scheme::Fp16Weights));
+        b.quantized(&options(Scheme::FP16_WEIGHTS));
         assert!(run(&b.model, &[]).is_none());
         // Where the type is not known at all, the weights are given as float32.
-        other.quantized(&options(Scheme::Bf16Weights));
+        other.quantized(&options(Scheme::BF16_WEIGHTS));
         let emulated = run(&other.model, &[]).unwrap();
         assert_eq!(ops(&emulated), ["Cast", "MatMul"]);
         let types = emulated.values().filter_map(|value| emulated.constant(value));
@@ -595,7 +595,7 @@ mod tests {
         }
         let io = crate::Interface::Fp16;
         let precision = PrecisionOptions { io, ..PrecisionOptions::default() };
-        b.quantized(&crate::PlanOptions { precision, ..options(Scheme::Fp16) });
+        b.quantized(&crate::PlanOptions { precision, ..options(Scheme::FP16) });
         let emulated = run(&b.model, &[]).unwrap();
         assert_eq!(verify::interface(&b.model), verify::interface(&emulated));
         let last = ops(&emulated).into_iter().rev().take(2).collect::<Vec<_>>();

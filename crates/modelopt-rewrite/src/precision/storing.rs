@@ -13,17 +13,10 @@ use std::collections::{HashMap, HashSet};
 use modelopt_graph::{Model, NodeId, ValueId};
 
 use crate::eligibility::{Candidate, Look, candidates};
+use crate::forms::Scheme;
 use crate::layers::Layer;
-use crate::plan::{Plan, Precision, Scheme};
+use crate::plan::{Plan, Precision};
 use crate::policy::PlanOptions;
-
-/// The scheme that only stores weights in a type.
-fn stored_in(to: Precision) -> Scheme {
-    match to {
-        Precision::Fp16 => Scheme::Fp16Weights,
-        Precision::Bf16 => Scheme::Bf16Weights,
-    }
-}
 
 /// Lets the lines that are kept store their weights in 16 bits, where that is possible and everybody
 /// else who reads them agrees. What the user left out is left alone.
@@ -35,11 +28,11 @@ pub(super) fn store(
     to: Precision,
     options: &PlanOptions,
 ) {
-    let scheme = stored_in(to);
+    let scheme = Scheme::storing_in(to);
     let kept: HashSet<&str> = plan
         .layers
         .iter()
-        .filter(|line| line.scheme == Scheme::Keep && line.bytes > 0)
+        .filter(|line| line.scheme.is_keep() && line.bytes > 0)
         .map(|line| line.name.as_str())
         .collect();
     if kept.is_empty() {
@@ -134,9 +127,9 @@ mod tests {
     #[test]
     fn what_stays_float32_stores_its_weights() {
         let (mut b, table, w) = held_back();
-        let plan = b.quantized(&options(Scheme::Fp16));
+        let plan = b.quantized(&options(Scheme::FP16));
         let line = plan.layers.iter().find(|line| line.op == "Pow").unwrap();
-        assert_eq!(line.scheme, Scheme::Fp16Weights);
+        assert_eq!(line.scheme, Scheme::FP16_WEIGHTS);
         assert!(line.reason.ends_with("its weights are stored in float16"), "{line:?}");
         assert!(b.maker(table).op.is("Cast"));
         assert_eq!(b.model.value(w).elem(), Some(DataType::FLOAT16));
@@ -146,9 +139,9 @@ mod tests {
     fn what_the_user_leaves_out_is_left_alone() {
         let (mut b, table, _) = held_back();
         let exclude = vec![Pattern::new("Pow").unwrap()];
-        let plan = b.quantized(&PlanOptions { exclude, ..options(Scheme::Fp16) });
+        let plan = b.quantized(&PlanOptions { exclude, ..options(Scheme::FP16) });
         let line = plan.layers.iter().find(|line| line.op == "Pow").unwrap();
-        assert_eq!(line.scheme, Scheme::Keep);
+        assert_eq!(line.scheme, Scheme::KEEP);
         assert_eq!(b.model.constant(table).unwrap().dtype(), DataType::FLOAT);
     }
 
@@ -158,8 +151,8 @@ mod tests {
         let other = b.node("Exp", &[table], &[]);
         b.output(other, float(&[64, 64]));
         let exclude = vec![Pattern::new("Exp").unwrap()];
-        let plan = b.quantized(&PlanOptions { exclude, ..options(Scheme::Fp16) });
-        assert!(plan.layers.iter().all(|line| line.scheme != Scheme::Fp16Weights), "{plan:?}");
+        let plan = b.quantized(&PlanOptions { exclude, ..options(Scheme::FP16) });
+        assert!(plan.layers.iter().all(|line| line.scheme != Scheme::FP16_WEIGHTS), "{plan:?}");
         assert_eq!(b.model.constant(table).unwrap().dtype(), DataType::FLOAT);
     }
 }

@@ -17,7 +17,7 @@ use super::numerics::{Channels, Quantized, Unquantizable, quantize};
 const SMALLEST_SHARE: f64 = 1e-4;
 
 /// Quantizes filters of shape `[O, I / groups, ..]` with scales along both of the first axes.
-pub(super) fn quantize_filters(
+pub(crate) fn quantize_filters(
     data: &[f32],
     shape: &[usize],
     channels: &Channels,

@@ -116,24 +116,30 @@ impl Quantized {
         self.values.byte_len() + self.scales.byte_len() + factors
     }
 
-    /// The numbers that the values stand for; none if the parts do not fit together.
-    pub(crate) fn dequantized(&self) -> Option<Vec<f32>> {
-        let array = |tensor: &Tensor| {
-            ArrayD::from_shape_vec(tensor.shape().to_vec(), tensor.to_f32()?.into_owned()).ok()
-        };
-        let values = self.values.elements::<i8>()?.iter().map(|&q| f32::from(q)).collect();
-        let mut numbers = ArrayD::from_shape_vec(self.values.shape().to_vec(), values).ok()?;
-        for scales in std::iter::once(&self.scales).chain(&self.input_scales) {
-            let scales = array(scales)?;
-            numbers *= &scales.broadcast(numbers.raw_dim())?;
-        }
-        Some(numbers.into_raw_vec_and_offset().0)
-    }
-
     /// Signal-to-quantization-noise ratio of the weights, in dB; infinite when exact.
     pub fn sqnr_db(&self) -> f64 {
         10.0 * (self.signal / self.error).log10()
     }
+}
+
+/// The numbers that stored values stand for, each multiplied by all of the factors, which broadcast;
+/// none if the parts do not fit together.
+pub(crate) fn dequantized<'a>(
+    values: &Tensor,
+    factors: impl Iterator<Item = &'a Tensor>,
+) -> Option<Vec<f32>> {
+    let array =
+        |numbers: Vec<f32>, shape: &[usize]| ArrayD::from_shape_vec(shape.to_vec(), numbers).ok();
+    let numbers = match values.elements::<i8>() {
+        Some(integers) => integers.iter().map(|&q| f32::from(q)).collect(),
+        None => values.to_f32()?.into_owned(),
+    };
+    let mut numbers = array(numbers, values.shape())?;
+    for factor in factors {
+        let factor = array(factor.to_f32()?.into_owned(), factor.shape())?;
+        numbers *= &factor.broadcast(numbers.raw_dim())?;
+    }
+    Some(numbers.into_raw_vec_and_offset().0)
 }
 
 /// Why a weight cannot be quantized.

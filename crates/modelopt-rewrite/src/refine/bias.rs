@@ -123,7 +123,7 @@ mod tests {
     fn corrected(b: &mut Build) {
         let mut plan = Plan::new(Numerics::default());
         for layer in layers::find(&b.model, 0) {
-            let mut line = PlannedLayer::new(layer.name, Scheme::Keep);
+            let mut line = PlannedLayer::new(layer.name, Scheme::KEEP);
             if layer.weights.iter().any(|weight| weight.tensor.shape().len() > 1) {
                 line.bias_correction = vec![0.5, -0.25];
             }

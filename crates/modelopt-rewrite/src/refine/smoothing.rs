@@ -263,7 +263,7 @@ mod tests {
 
     fn smooth(b: &mut Build) {
         modelopt_graph::infer::infer(&mut b.model);
-        let mut plan = crate::plan(&b.model, &options(Scheme::Keep)).unwrap();
+        let mut plan = crate::plan(&b.model, &options(Scheme::KEEP)).unwrap();
         let last = plan.layers.last_mut().unwrap();
         last.smoothing = FACTORS.to_vec();
         apply(&mut b.model, &plan).unwrap();
@@ -349,10 +349,10 @@ mod tests {
             b.output(y, float(&[2, 8]));
         }
         modelopt_graph::infer::infer(&mut b.model);
-        let mut plan = crate::plan(&b.model, &options(Scheme::Int8Dynamic)).unwrap();
+        let mut plan = crate::plan(&b.model, &options(Scheme::INT8_DYNAMIC)).unwrap();
         plan.layers.iter_mut().for_each(|layer| layer.smoothing = FACTORS.to_vec());
         for layer in &mut plan.layers {
-            layer.scheme = Scheme::Keep;
+            layer.scheme = Scheme::KEEP;
         }
         carry_out(&mut b.model, &plan).unwrap();
         assert_eq!(b.ops(), ["Mul", "MatMul", "MatMul"]);

@@ -114,12 +114,12 @@ impl Ladder {
         let local: HashMap<usize, LayerNoise> =
             noises.into_iter().map(|noise| (noise.layer, noise)).collect();
         let work = sensitivity::work(prover);
-        let dynamic = |place: &usize| base.layers[*place].scheme == Scheme::Int8Dynamic;
+        let dynamic = |place: &usize| base.layers[*place].scheme == Scheme::INT8_DYNAMIC;
         let own = |place: usize| work.get(&base.layers[place].name).copied().unwrap_or(0.0);
         let places = || (0..base.layers.len()).filter(dynamic);
         let all: f64 = places().map(own).sum();
         let time = places().map(|place| (place, own(place) / all.max(1.0))).collect();
-        let half = rewrite::possible(prover.prepared, Scheme::Fp16Weights);
+        let half = rewrite::possible(prover.prepared, Scheme::FP16_WEIGHTS);
         let group = |layers: Vec<usize>| {
             let noise = |place: &usize| local.get(place);
             let known = layers.iter().find_map(noise);
@@ -256,17 +256,17 @@ impl Ladder {
             match step.change {
                 Change::Stored { layer, .. } => {
                     let line = &mut plan.layers[layer];
-                    if line.scheme == Scheme::Int8Dynamic {
-                        line.scheme = Scheme::Int8Weights;
+                    if line.scheme == Scheme::INT8_DYNAMIC {
+                        line.scheme = Scheme::INT8_WEIGHTS;
                         "quantizing its activation costs more than the limit"
                             .clone_into(&mut line.reason);
                     }
                 }
                 Change::Half { group } => {
-                    self.set(&mut plan, group, Scheme::Fp16Weights, "as int8");
+                    self.set(&mut plan, group, Scheme::FP16_WEIGHTS, "as int8");
                 }
                 Change::Keep { group } => {
-                    self.set(&mut plan, group, Scheme::Keep, "in fewer bits");
+                    self.set(&mut plan, group, Scheme::KEEP, "in fewer bits");
                 }
             }
         }
@@ -333,12 +333,12 @@ pub(crate) fn tidy(plan: &mut Plan) {
         if !line.scheme.is_int8() {
             line.bias_correction = Vec::new();
         }
-        line.at_load &= line.scheme == Scheme::Int8Weights;
+        line.at_load &= line.scheme == Scheme::INT8_WEIGHTS;
     }
     let useful: HashSet<Vec<u32>> = plan
         .layers
         .iter()
-        .filter(|line| line.scheme == Scheme::Int8Dynamic)
+        .filter(|line| line.scheme == Scheme::INT8_DYNAMIC)
         .map(|line| bits(&line.smoothing))
         .collect();
     for line in &mut plan.layers {
@@ -448,9 +448,9 @@ mod tests {
         };
         let mut base = Plan::new(Numerics::default());
         base.layers = vec![
-            line("dynamic", Scheme::Int8Dynamic, 1000),
-            line("small", Scheme::Int8Weights, 100),
-            line("large", Scheme::Int8Weights, 9000),
+            line("dynamic", Scheme::INT8_DYNAMIC, 1000),
+            line("small", Scheme::INT8_WEIGHTS, 100),
+            line("large", Scheme::INT8_WEIGHTS, 9000),
         ];
         let group = |place: usize, bytes: f64, noise: f64| Group {
             layers: vec![place],
@@ -497,12 +497,12 @@ mod tests {
         let step = |change| Step { change, cost: 0.0, before: 0.0, excess: 0.0 };
         let half = step(Change::Half { group: 1 });
         let plan = ladder.plan(std::slice::from_ref(&half));
-        assert_eq!(plan.layers[1].scheme, Scheme::Fp16Weights);
+        assert_eq!(plan.layers[1].scheme, Scheme::FP16_WEIGHTS);
         assert!(plan.layers[1].bias_correction.is_empty());
         assert_eq!(plan.layers[0].smoothing, [2.0]);
         let stored = step(Change::Stored { group: 0, layer: 0 });
         let plan = ladder.plan(&[half.clone(), stored]);
-        assert_eq!(plan.layers[0].scheme, Scheme::Int8Weights);
+        assert_eq!(plan.layers[0].scheme, Scheme::INT8_WEIGHTS);
         assert!(plan.layers[0].smoothing.is_empty());
         let keep = step(Change::Keep { group: 1 });
         assert!(keep.needs(&half) && half.needs(&half) && !half.needs(&keep));

@@ -14,94 +14,105 @@
 //! layout, and cannot be per-channel below opset 13. A float16, bfloat16 or double weight is
 //! computed in float and cast at the end.
 
-use modelopt_graph::{DataType, GraphId, Model, Operand, Owner, Patch, Place, ValueId};
+mod table;
 
-use super::Stored;
+use modelopt_graph::{DataType, Model, ValueId};
 
-pub(super) fn rewrite(model: &mut Model, weight: ValueId, stored: &Stored, dtype: DataType) {
-    let name = model.value(weight).name().to_owned();
-    let mut patch = Patch::new();
-    let place = take_over(model, &mut patch, weight, stored.home);
-    let mut scales: Vec<Operand> = vec![stored.scales.into()];
-    scales.extend(stored.input_scales.map(Operand::from));
-    dequantize(&mut patch, place, &name, stored.values.into(), &scales, dtype, weight);
-    model.apply(patch);
-}
+use super::{
+    Activations, Emission, Emitted, Form, Ladder, Objection, SharedWeight, Sides, Storage,
+    StoredWeight, Use, int8,
+};
+use crate::eligibility::Site;
+use crate::layers::Role;
+use crate::plan::Numerics;
+use crate::policy::Capabilities;
+use crate::quantize::{self, Channels, Granularity};
 
-/// Takes the constant away from a weight. Returns where the nodes that compute it go.
-pub(super) fn take_over(model: &Model, patch: &mut Patch, weight: ValueId, home: GraphId) -> Place {
-    if let Some(constant) = model.producer_node(weight) {
-        // Preparation was told to leave constants in their nodes.
-        patch.remove(constant);
-        Place::Before(constant)
-    } else {
-        patch.free(weight);
-        Place::Front(innermost(model, weight, home))
+/// Stored as int8, computed in float.
+#[derive(Debug)]
+pub(super) struct Int8Weights;
+
+impl Form for Int8Weights {
+    fn about(&self) -> &'static str {
+        "stored small, computed in float"
     }
-}
 
-/// The innermost graph that holds all that read a weight, through branches of `If` alone.
-///
-/// Runtimes fold constants in a branch before, or without, looking at what the graph around it
-/// folded; inside the branch they fold the weight together with what is done to it there. A body
-/// of a loop would compute the weight in every turn where it is not folded.
-fn innermost(model: &Model, weight: ValueId, home: GraphId) -> GraphId {
-    let readers = model.consumers(weight).map(|(node, _)| model.node(node).graph());
-    let common = readers.reduce(|a, b| {
-        let mut common = a;
-        while !(common == b || model.encloses(common, b)) {
-            let Some(parent) = model.parent(common) else { return home };
-            common = parent;
+    fn sides(&self) -> Sides {
+        Sides { weights: Storage::INT8, activations: Activations::Unchanged, computes: None }
+    }
+
+    fn ladders(&self) -> &'static [Ladder] {
+        &[Ladder::Int8]
+    }
+
+    fn eligible(&self, site: &Site<'_>) -> Result<Vec<usize>, String> {
+        int8::eligible(site)
+    }
+
+    fn objection(&self, site: &Site<'_>, target: &Capabilities, asked: bool) -> Option<Objection> {
+        let mut weights = site.layer.weights.iter();
+        weights
+            .find_map(|weight| target.refuses_stored(site.model, site.layer.node, weight.value))
+            .filter(|_| !asked)
+            .map(|why| Objection::Slow(why.to_owned()))
+    }
+
+    fn store(&self, weight: &SharedWeight<'_>, numerics: Numerics) -> Option<StoredWeight> {
+        let shape = weight.tensor.shape();
+        let numbers = weight.tensor.to_f32()?;
+        if numerics.granularity == Granularity::PerTensor {
+            return int8::best(&numbers, shape, &[Channels::whole(shape)], numerics);
         }
-        common
-    });
-    let mut innermost = common.unwrap_or(home);
-    let mut graph = innermost;
-    while graph != home {
-        let Some(parent) = model.parent(graph) else { return home };
-        let in_branch = match model.owner(graph) {
-            Owner::Node(node) => model.node(node).op.is("If"),
-            _ => false,
-        };
-        if !in_branch {
-            innermost = parent;
+        if let Some(channels) = weight.channels() {
+            if weight.roles().all(|role| role == Role::ConvFilters) {
+                return quantize::filters(&numbers, shape, &channels, numerics.limit())
+                    .ok()
+                    .map(StoredWeight::from);
+            }
+            return int8::best(&numbers, shape, &[channels], numerics);
         }
-        graph = parent;
+        let gathered = weight.roles().find_map(|role| match role {
+            Role::GatherTable { axis } => Some(axis),
+            _ => None,
+        });
+        let choices = gathered.map_or_else(|| any_axis(shape), |axis| table::channels(shape, axis));
+        int8::best(&numbers, shape, &choices, numerics)
     }
-    innermost
-}
 
-/// `output = Mul(Cast<to = float>(values), scales)`, one `Mul` for each of the scales, cast to
-/// `dtype` where that is not float.
-pub(super) fn dequantize(
-    patch: &mut Patch,
-    place: Place,
-    name: &str,
-    values: Operand,
-    scales: &[Operand],
-    dtype: DataType,
-    output: ValueId,
-) {
-    let to = |dtype: DataType| [("to", i64::from(dtype.number()).into())];
-    let mut steps: Vec<(&str, String, Vec<Operand>, _)> =
-        vec![("Cast", format!("{name}_float"), Vec::new(), to(DataType::FLOAT).to_vec())];
-    for (index, &scale) in scales.iter().enumerate() {
-        let suffix = if index == 0 { "mul" } else { "mul_input" };
-        steps.push(("Mul", format!("{name}_{suffix}"), vec![scale], Vec::new()));
-    }
-    if dtype != DataType::FLOAT {
-        steps.push(("Cast", format!("{name}_cast"), Vec::new(), to(dtype).to_vec()));
-    }
-    let mut current = values;
-    let last = steps.len() - 1;
-    for (index, (op, name, others, attributes)) in steps.into_iter().enumerate() {
-        let inputs: Vec<Operand> = std::iter::once(current).chain(others).collect();
-        if index == last {
-            patch.node_into(place, op, name, &inputs, &attributes, output);
-        } else {
-            current = patch.node(place, op, name, &inputs, &attributes);
+    fn rewrite(
+        &self,
+        model: &mut Model,
+        layer: &Use<'_>,
+        stored: &Emitted,
+        emission: &Emission<'_>,
+    ) {
+        if let Role::GatherTable { axis } = layer.weight.role
+            && !emission.is_at_load(layer.name())
+        {
+            table::rewrite(model, layer.node(), axis, stored, layer.weight.elem);
         }
     }
+
+    fn restore(&self, model: &mut Model, weight: ValueId, stored: &Emitted, elem: DataType) {
+        int8::restore(model, weight, stored, elem);
+    }
+
+    fn has_at_load(&self, op: &str) -> bool {
+        op == "Gather"
+    }
+}
+
+/// For a weight whose use does not say where its channels are: any axis whose scales would take
+/// at most an eighth of the values, or none.
+fn any_axis(shape: &[usize]) -> Vec<Channels> {
+    let count: usize = shape.iter().product();
+    let mut choices = vec![Channels::whole(shape)];
+    for (axis, &dim) in shape.iter().enumerate() {
+        if dim > 1 && dim * 32 <= count {
+            choices.push(Channels::along(shape, axis, 0));
+        }
+    }
+    choices
 }
 
 #[cfg(test)]
@@ -119,7 +130,7 @@ mod tests {
         let w = b.weight("W", &[16, 8, 3, 3], &noise(1152, 1));
         let y = b.node("Conv", &[x, w], &[]);
         b.output(y, float(&[1, 16, 2, 2]));
-        b.quantized(&options(Scheme::Int8Weights));
+        b.quantized(&options(Scheme::INT8_WEIGHTS));
         assert_eq!(b.ops(), ["Cast", "Mul", "Mul", "Conv"]);
         assert_eq!(b.maker(y).input(1), Some(w));
         assert_eq!(b.model.value(w).name(), "W");
@@ -145,7 +156,7 @@ mod tests {
             b.body(|b, graph| (b.named_node_in(graph, "MatMul", &[x, w], "e"), ()));
         let y = b.if_node(condition, then_body, else_body);
         b.output(y, float(&[4, 32]));
-        b.quantized(&options(Scheme::Int8Weights));
+        b.quantized(&options(Scheme::INT8_WEIGHTS));
         assert_eq!(b.ops(), ["Cast", "Mul", "If", "MatMul", "MatMul"]);
         assert_eq!(b.model.initializers_of(b.model.main()).len(), 2);
     }
@@ -161,7 +172,7 @@ mod tests {
         let (else_body, ()) = b.body(|b, graph| (b.named_node_in(graph, "Relu", &[x], "e"), ()));
         let y = b.if_node(condition, then_body, else_body);
         b.output(y, float(&[4, 32]));
-        b.quantized(&options(Scheme::Int8Weights));
+        b.quantized(&options(Scheme::INT8_WEIGHTS));
         assert_eq!(b.ops(), ["If", "Cast", "Mul", "MatMul", "Relu"]);
         assert_eq!(b.model.initializers_of(b.model.main()).len(), 2);
     }
@@ -178,7 +189,7 @@ mod tests {
         b.model.set_constant(b.model.main(), w, constant);
         let y = b.node("MatMul", &[x, w], &[]);
         b.output(y, ty);
-        b.quantized(&options(Scheme::Int8Weights));
+        b.quantized(&options(Scheme::INT8_WEIGHTS));
         assert_eq!(b.ops(), ["Cast", "Mul", "Cast", "MatMul"]);
         assert_eq!(b.maker(w).int("to", 0), i64::from(DataType::FLOAT16.number()));
     }
@@ -191,7 +202,7 @@ mod tests {
         let y = b.node("MatMul", &[x, w], &[]);
         b.output(y, float(&[4, 32]));
         b.output(w, float(&[32, 32]));
-        let plan = b.quantized(&options(Scheme::Int8Dynamic));
+        let plan = b.quantized(&options(Scheme::INT8_DYNAMIC));
         assert_eq!(b.ops(), ["MatMul"]);
         assert_eq!(plan.layers[0].reason, "the weight is also an output of the graph");
     }

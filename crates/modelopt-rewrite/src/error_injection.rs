@@ -19,10 +19,11 @@ use modelopt_graph::{
 };
 use rayon::prelude::*;
 
-use super::{jobs, quantize_weight, weights};
+use crate::apply::store;
 use crate::eligibility::{Look, candidates};
 use crate::engine::{self, BrokenRewrite};
-use crate::plan::{Plan, Scheme};
+use crate::forms::{shared_weights, take_over};
+use crate::plan::Plan;
 
 /// A model with switches.
 #[derive(Debug)]
@@ -70,25 +71,21 @@ impl Switchboard {
 pub(crate) fn errors(model: &Model, plan: &Plan) -> Vec<WeightError> {
     let candidates = candidates(model, &Look::at(plan));
     let places = plan.places();
-    let schemes = plan.layers.iter().map(|layer| (layer.name.as_str(), layer.scheme)).collect();
-    let jobs = jobs(model, &candidates, &schemes);
-    jobs.par_iter()
-        .filter_map(|(&value, job)| {
-            let int8 = job.uses.iter().all(|(_, _, scheme)| scheme.is_int8());
-            let fits = int8 && job.elem == DataType::FLOAT;
-            let quantized = fits.then(|| quantize_weight(job, plan.numerics)).flatten()?;
-            let rounded = quantized.dequantized()?;
-            let numbers = job.tensor.to_f32()?;
+    let shared = shared_weights(model, &candidates, plan.schemes());
+    shared
+        .par_iter()
+        .filter_map(|(&value, weight)| {
+            let int8 = weight.uses.iter().all(|layer| layer.scheme.is_int8());
+            let fits = int8 && weight.elem == DataType::FLOAT;
+            let rounded = fits.then(|| store(weight, plan.numerics)).flatten()?.numbers()?;
+            let numbers = weight.tensor.to_f32()?;
             let error = rounded.iter().zip(numbers.iter()).map(|(q, x)| q - x).collect();
-            let layers = job
-                .uses
-                .iter()
-                .filter_map(|(candidate, _, _)| places.get(candidate.layer.name.as_str()).copied())
-                .collect();
-            let tensor = if job.tensor.dtype() == DataType::FLOAT {
-                job.tensor.clone()
+            let readers = weight.uses.iter();
+            let layers = readers.filter_map(|layer| places.get(layer.name()).copied()).collect();
+            let tensor = if weight.tensor.dtype() == DataType::FLOAT {
+                weight.tensor.clone()
             } else {
-                Arc::new(Tensor::of(job.tensor.shape().to_vec(), &numbers).ok()?)
+                Arc::new(Tensor::of(weight.tensor.shape().to_vec(), &numbers).ok()?)
             };
             Some(WeightError { value, tensor, error, layers })
         })
@@ -115,7 +112,7 @@ pub fn switchboard(prepared: &Model, plan: &Plan) -> Result<Switchboard, BrokenR
         crate::layers::all(&model)
             .into_iter()
             .filter_map(|layer| Some((*places.get(layer.name.as_str())?, layer.node)))
-            .filter(|&(place, _)| plan.layers[place].scheme == Scheme::Int8Dynamic)
+            .filter(|&(place, _)| plan.layers[place].scheme.quantizes_activations())
             .collect()
     };
     let count = errors.len() + dynamic.len();
@@ -131,8 +128,10 @@ pub fn switchboard(prepared: &Model, plan: &Plan) -> Result<Switchboard, BrokenR
             ValueInfo { value: settings, ty: Some(ty.into()), origin: Origin::NONE },
         );
         for (layer, node) in dynamic {
-            round_activation(model, node, (settings, switches.len()));
-            switches.push(Switch::Activation { layer });
+            let form = plan.layers[layer].scheme.form();
+            if form.disturb(model, node, (settings, switches.len())) {
+                switches.push(Switch::Activation { layer });
+            }
         }
         for WeightError { value, tensor, error, layers } in errors {
             let switch = (settings, switches.len());
@@ -154,8 +153,9 @@ fn switch(model: &Model, patch: &mut Patch, (settings, index): (ValueId, usize))
     patch.node(Place::Front(main), "Gather", "switch", &[settings.into(), place], &[])
 }
 
-fn round_activation(model: &mut Model, id: NodeId, at: (ValueId, usize)) {
-    let Some(x) = model.node(id).input(0) else { return };
+/// Adds what quantizing its activation at run time takes from a layer; says whether there is any.
+pub(crate) fn round_activation(model: &mut Model, id: NodeId, at: (ValueId, usize)) -> bool {
+    let Some(x) = model.node(id).input(0) else { return false };
     let name = model.value(x).name().to_owned();
     let before = Place::Before(id);
     let mut patch = Patch::new();
@@ -176,9 +176,11 @@ fn round_activation(model: &mut Model, id: NodeId, at: (ValueId, usize)) {
     let error = patch.node(before, "Sub", name.as_str(), &[back, x.into()], &[]);
     let error = patch.node(before, "Mul", name.as_str(), &[error, switch], &[]);
     patch.node(before, "Add", name.as_str(), &[x.into(), error], &[]);
-    if let Some(&disturbed) = model.apply(patch).last() {
+    let disturbed = model.apply(patch).last().copied();
+    if let Some(disturbed) = disturbed {
         model.set_input(id, 0, Some(disturbed));
     }
+    disturbed.is_some()
 }
 
 fn disturb(
@@ -192,7 +194,7 @@ fn disturb(
     let error = Tensor::of(tensor.shape().to_vec(), error).ok()?;
     let name = model.value(weight).name().to_owned();
     let mut patch = Patch::new();
-    let place = weights::take_over(model, &mut patch, weight, home);
+    let place = take_over(model, &mut patch, weight, home);
     let exact = patch.constant(home, format!("{name}_exact"), tensor.clone());
     let error = patch.constant(home, format!("{name}_error"), Arc::new(error));
     let switch = switch(model, &mut patch, at);
@@ -205,6 +207,7 @@ fn disturb(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Scheme;
     use crate::testing::{Build, boolean, float, noise, options};
 
     #[test]
@@ -216,7 +219,7 @@ mod tests {
         let y = b.node("MatMul", &[h, w], &[]);
         b.output(y, float(&[2, 64]));
         modelopt_graph::infer::infer(&mut b.model);
-        let plan = crate::plan(&b.model, &options(Scheme::Int8Dynamic)).unwrap();
+        let plan = crate::plan(&b.model, &options(Scheme::INT8_DYNAMIC)).unwrap();
         let board = switchboard(&b.model, &plan).unwrap();
         assert_eq!(
             board.switches,
@@ -243,7 +246,7 @@ mod tests {
         let y = b.if_node(condition, then_body, else_body);
         b.output(y, float(&[4, 32]));
         modelopt_graph::infer::infer(&mut b.model);
-        let plan = crate::plan(&b.model, &options(Scheme::Int8Weights)).unwrap();
+        let plan = crate::plan(&b.model, &options(Scheme::INT8_WEIGHTS)).unwrap();
         let board = switchboard(&b.model, &plan).unwrap();
         let ops: Vec<String> = board
             .model

@@ -33,16 +33,111 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use modelopt_graph::{
-    Attribute, AttributeValue, DataType, GraphId, Model, NodeId, Operand, Patch, Place, Tensor,
-    ValueId,
+    Attribute, AttributeValue, DataType, GraphId, Model, Node, NodeId, Operand, Patch, Place,
+    Tensor, ValueId,
 };
 
-use super::{Stored, base_name, operand};
-use crate::layers::{Role, WeightUse};
+use super::{
+    Emission, Emitted, Form, Ladder, Objection, SharedWeight, Sides, Storage, StoredWeight, Use,
+    base_name, int8, operand,
+};
+use crate::eligibility::Site;
+use crate::error_injection;
+use crate::layers::{self, Role, WeightUse};
+use crate::plan::Numerics;
+use crate::policy::Capabilities;
+use crate::quantize::{Channels, Granularity};
+
+/// The longest dot product whose sum of u8 x s8 products always fits 32 bits.
+const LONGEST_DOT: usize = i32::MAX as usize / (255 * 127);
+
+/// The first version of `ai.onnx` that has `DynamicQuantizeLinear`.
+const DYNAMIC_SINCE: i64 = 11;
+
+/// Activations quantized at run time, product of integers.
+#[derive(Debug)]
+pub(super) struct Int8Dynamic;
+
+impl Form for Int8Dynamic {
+    fn about(&self) -> &'static str {
+        "activations quantized at run time, product of integers"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides { weights: Storage::INT8, activations: super::Activations::Dynamic, computes: None }
+    }
+
+    fn ladders(&self) -> &'static [Ladder] {
+        &[Ladder::Int8]
+    }
+
+    fn eligible(&self, site: &Site<'_>) -> Result<Vec<usize>, String> {
+        // A dynamic layer's other operands (a large bias, say) stay.
+        multiplied(site).map(|place| vec![place])
+    }
+
+    fn objection(&self, site: &Site<'_>, target: &Capabilities, asked: bool) -> Option<Objection> {
+        let node = site.model.node(site.layer.node);
+        let place = multiplied(site).ok();
+        let weight = place.and_then(|place| site.layer.weights.get(place));
+        let shape = weight.map_or(&[][..], |weight| weight.tensor.shape());
+        // Whoever asks for dynamic products does not ask for convolutions that are slower.
+        let as_asked = asked && !node.op.is("Conv");
+        if !as_asked && !target.integer_pays(node, shape) {
+            return Some(Objection::DoesNotPay);
+        }
+        target.refuses_integer(node, shape).map(|why| Objection::Wrong(why.to_owned()))
+    }
+
+    fn reason(&self, node: &Node) -> &'static str {
+        if node.op.is("Conv") {
+            "an integer convolution that pays"
+        } else {
+            "a matrix product with a constant side"
+        }
+    }
+
+    fn has_own_layout(&self) -> bool {
+        true
+    }
+
+    fn store(&self, weight: &SharedWeight<'_>, numerics: Numerics) -> Option<StoredWeight> {
+        let shape = weight.tensor.shape();
+        let whole = numerics.granularity == Granularity::PerTensor;
+        let channels = if whole { Channels::whole(shape) } else { weight.channels()? };
+        int8::best(&weight.tensor.to_f32()?, shape, &[channels], numerics)
+    }
+
+    fn transposes(&self, role: Role) -> bool {
+        role == Role::GemmB { transposed: true }
+    }
+
+    fn begin(&self, model: &mut Model, layer: NodeId, emission: &mut Emission<'_>) {
+        emission.activations.quantize(model, layer);
+    }
+
+    fn rewrite(
+        &self,
+        model: &mut Model,
+        layer: &Use<'_>,
+        stored: &Emitted,
+        emission: &Emission<'_>,
+    ) {
+        rewrite(model, layer.node(), layer.weight, stored, &emission.activations);
+    }
+
+    fn restore(&self, model: &mut Model, weight: ValueId, stored: &Emitted, elem: DataType) {
+        int8::restore(model, weight, stored, elem);
+    }
+
+    fn disturb(&self, model: &mut Model, layer: NodeId, switch: (ValueId, usize)) -> bool {
+        error_injection::round_activation(model, layer, switch)
+    }
+}
 
 /// The quantized form of activations, by value and the graph that reads it there.
 #[derive(Default)]
-pub(super) struct Activations {
+pub(crate) struct Activations {
     made: HashMap<(ValueId, GraphId, bool), QuantizedActivation>,
     /// The zero point of all weights, by outermost graph.
     weight_zeros: HashMap<GraphId, ValueId>,
@@ -56,15 +151,16 @@ struct QuantizedActivation {
     weight_zero: ValueId,
 }
 
-pub(super) fn rewrite(
+fn rewrite(
     model: &mut Model,
     id: NodeId,
     weight: &WeightUse,
-    stored: &Stored,
+    stored: &Emitted,
     activations: &Activations,
 ) {
     let node = model.node(id);
     let (Some(x), Some(output)) = (activations.of(model, id), node.output(0)) else { return };
+    let Some(stored_scales) = stored.scales else { return };
     let gemm = node.op.is("Gemm").then(|| Gemm {
         alpha: node.float("alpha", 1.0),
         beta: node.float("beta", 1.0),
@@ -80,7 +176,7 @@ pub(super) fn rewrite(
     let name = base_name(model, id);
     let before = Place::Before(id);
     let mut patch = Patch::new();
-    let scales = output_scales(&mut patch, &name, weight, stored, gemm.as_ref());
+    let scales = output_scales(&mut patch, &name, weight, (stored, stored_scales), gemm.as_ref());
     let operands = [x.values.into(), stored.values.into(), x.zero.into(), x.weight_zero.into()];
     let attributes: Vec<(&str, AttributeValue)> = attributes;
     let product = patch.node(before, integer, &name, &operands, &attributes);
@@ -141,7 +237,7 @@ fn output_scales(
     patch: &mut Patch,
     name: &str,
     weight: &WeightUse,
-    stored: &Stored,
+    (stored, scales): (&Emitted, ValueId),
     gemm: Option<&Gemm>,
 ) -> Operand {
     let alpha = gemm.map_or(1.0, |gemm| gemm.alpha);
@@ -156,14 +252,59 @@ fn output_scales(
     };
     #[allow(clippy::float_cmp)] // Only an exact 1 can be left out.
     if alpha == 1.0 && shape == tensor.shape() {
-        return stored.scales.into();
+        return scales.into();
     }
     let scaled: Vec<f32> =
         tensor.to_f32().unwrap_or_default().iter().map(|scale| scale * alpha).collect();
     match Tensor::of(shape, &scaled) {
         Ok(tensor) => patch.constant(stored.home, format!("{name}_scales"), Arc::new(tensor)),
-        Err(_) => stored.scales.into(),
+        Err(_) => scales.into(),
     }
+}
+
+/// Which weight of a layer can be multiplied as int8, or why none can.
+fn multiplied(site: &Site<'_>) -> Result<usize, String> {
+    let &Site { model, layer, .. } = site;
+    let node = model.node(layer.node);
+    if !matches!(node.op.name.as_str(), "MatMul" | "Gemm" | "Conv") || !node.op.is_onnx() {
+        return Err(format!("{} has no dynamic int8 form", node.op));
+    }
+    let places = int8::eligible(site)?;
+    let is_right =
+        |role| matches!(role, Role::MatMulRight | Role::GemmB { .. } | Role::ConvFilters);
+    let place = places
+        .into_iter()
+        .find(|&place| is_right(layer.weights[place].role))
+        .ok_or("the weight is on the left, and integer kernels want it on the right")?;
+    let weight = &layer.weights[place];
+    if weight.elem != DataType::FLOAT {
+        return Err(format!("DynamicQuantizeLinear takes float, not {}", weight.elem));
+    }
+    let version = model.opset(node.graph(), "").unwrap_or(0);
+    if version < DYNAMIC_SINCE {
+        return Err(format!("opset {version} has no DynamicQuantizeLinear (it came with 11)"));
+    }
+    let activation = node.input(0).ok_or("it has no activation")?;
+    if layers::comes_quantized(model, activation) {
+        return Err("its activation is quantized already".to_owned());
+    }
+    let shape = weight.tensor.shape();
+    let depth: usize = match weight.role {
+        Role::GemmB { transposed: true } => shape[1],
+        Role::ConvFilters => shape.iter().skip(1).product(),
+        _ => shape[shape.len() - 2],
+    };
+    if depth > LONGEST_DOT {
+        return Err("its dot products are too long for 32-bit sums".to_owned());
+    }
+    if weight.role == Role::ConvFilters {
+        let computed = node.input(2).is_some_and(|bias| model.constant(bias).is_none());
+        return if computed { Err("its bias is computed".to_owned()) } else { Ok(place) };
+    }
+    if shape.len() > 2 && layers::rank(model, activation).is_none_or(|rank| rank < 2) {
+        return Err("a batched weight needs an activation of known rank".to_owned());
+    }
+    Ok(place)
 }
 
 /// What a Gemm has beyond a MatMul.
@@ -273,7 +414,7 @@ mod tests {
         let z = b.node("MatMul", &[x, k], &[]);
         b.output(y, float(&[2, 64]));
         b.output(z, float(&[2, 64]));
-        b.quantized(&options(Scheme::Int8Dynamic));
+        b.quantized(&options(Scheme::INT8_DYNAMIC));
         let layer = ["MatMulInteger", "Cast", "Mul", "Mul"];
         assert_eq!(b.ops(), [["DynamicQuantizeLinear"].as_slice(), &layer, &layer].concat());
         let scales = b.maker(b.maker(y).input(1).unwrap()).input(1).unwrap();
@@ -295,7 +436,7 @@ mod tests {
         let y = b.node("Gemm", &[x, w, c], &attributes);
         b.output(y, float(&[2, 32]));
         let bias_before = b.model.constant(c).unwrap().to_f32().unwrap()[5];
-        b.quantized(&options(Scheme::Int8Dynamic));
+        b.quantized(&options(Scheme::INT8_DYNAMIC));
         let ops =
             ["Transpose", "DynamicQuantizeLinear", "MatMulInteger", "Cast", "Mul", "Mul", "Add"];
         assert_eq!(b.ops(), ops);
@@ -315,8 +456,8 @@ mod tests {
             let inputs = if left { [w, x] } else { [x, w] };
             let y = b.node(op, &inputs, &[]);
             b.output(y, float(&[64, 64]));
-            let plan = b.quantized(&options(Scheme::Int8Dynamic));
-            assert_eq!(plan.layers[0].scheme, Scheme::Int8Weights);
+            let plan = b.quantized(&options(Scheme::INT8_DYNAMIC));
+            assert_eq!(plan.layers[0].scheme, Scheme::INT8_WEIGHTS);
             plan.layers[0].reason.clone()
         };
         assert!(reason(10, "MatMul", false).contains("opset 10"));
@@ -333,7 +474,7 @@ mod tests {
         let attributes = [("group", 2.into()), ("pads", vec![1, 1, 1, 1].into())];
         let y = b.node("Conv", &[x, w, c], &attributes);
         b.output(y, float(&[1, 16, 6, 6]));
-        b.quantized_as(Scheme::Int8Dynamic);
+        b.quantized_as(Scheme::INT8_DYNAMIC);
         let ops = ["DynamicQuantizeLinear", "ConvInteger", "Cast", "Mul", "Mul", "Add"];
         let mut made = b.ops();
         made.sort_unstable();
@@ -358,9 +499,9 @@ mod tests {
         let y = b.node("Conv", &[x, w, bias], &[]);
         b.output(y, float(&[1, 16, 4, 4]));
         modelopt_graph::infer::infer(&mut b.model);
-        let mut plan = crate::plan(&b.model, &options(Scheme::Int8Dynamic)).unwrap();
-        assert_eq!(plan.layers[0].scheme, Scheme::Int8Weights);
-        plan.layers[0].scheme = Scheme::Int8Dynamic;
+        let mut plan = crate::plan(&b.model, &options(Scheme::INT8_DYNAMIC)).unwrap();
+        assert_eq!(plan.layers[0].scheme, Scheme::INT8_WEIGHTS);
+        plan.layers[0].scheme = Scheme::INT8_DYNAMIC;
         let error = crate::plan_from(&b.model, &plan).unwrap_err().to_string();
         assert!(error.contains("bias is computed"), "{error}");
     }
@@ -374,7 +515,7 @@ mod tests {
         let w = b.weight("W", &[64, 64], &noise(4096, 1));
         let y = b.node("MatMul", &[float_x, w], &[]);
         b.output(y, float(&[2, 64]));
-        let plan = b.quantized(&options(Scheme::Int8Dynamic));
+        let plan = b.quantized(&options(Scheme::INT8_DYNAMIC));
         let layer = plan.layers.iter().find(|layer| layer.op == "MatMul").unwrap();
         assert!(layer.reason.contains("quantized already"), "{layer:?}");
         assert_eq!(b.ops(), ["Cast", "Mul", "DequantizeLinear", "MatMul"]);

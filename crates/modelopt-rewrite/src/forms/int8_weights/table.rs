@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use modelopt_graph::{DataType, Model, NodeId, Patch, Place};
 
-use super::{Channels, Stored, base_name, operand, weights};
+use super::super::emission::{Emitted, base_name, dequantize, operand};
+use crate::quantize::Channels;
 
 /// Where the scales of a table may run: along the gathered axis, or, for a table of rows, along
 /// the last axis.
@@ -28,11 +29,12 @@ pub(super) fn rewrite(
     model: &mut Model,
     id: NodeId,
     axis: usize,
-    stored: &Stored,
+    stored: &Emitted,
     dtype: DataType,
 ) {
     let node = model.node(id);
-    let (Some(output), indices) = (node.output(0), operand(node.input(1))) else { return };
+    let (Some(output), Some(stored_scales)) = (node.output(0), stored.scales) else { return };
+    let indices = operand(node.input(1));
     let name = base_name(model, id);
     let gather_axis = [("axis", (axis as i64).into())];
     let before = Place::Before(id);
@@ -40,9 +42,9 @@ pub(super) fn rewrite(
     let rows = patch.node(before, "Gather", &name, &[stored.values.into(), indices], &gather_axis);
     let shape = stored.scale_tensor.shape();
     let scales = if shape.is_empty() {
-        stored.scales.into()
+        stored_scales.into()
     } else if shape.get(axis).is_some_and(|&dim| dim > 1) {
-        let inputs = [stored.scales.into(), indices];
+        let inputs = [stored_scales.into(), indices];
         patch.node(before, "Gather", format!("{name}_scale"), &inputs, &gather_axis)
     } else {
         // What the gathered axis leaves; it broadcasts from the right.
@@ -52,7 +54,7 @@ pub(super) fn rewrite(
             Err(_) => return,
         }
     };
-    weights::dequantize(&mut patch, before, &name, rows, &[scales], dtype, output);
+    dequantize(&mut patch, before, &name, rows, &[scales], dtype, output);
     patch.remove(id);
     model.apply(patch);
 }
@@ -71,7 +73,7 @@ mod tests {
         let w = b.weight("table", shape, table);
         let y = b.node("Gather", &[w, ids], &[]);
         b.output(y, float(&[4, shape[1]]));
-        b.quantized(&options(Scheme::Int8Weights));
+        b.quantized(&options(Scheme::INT8_WEIGHTS));
         (b, y)
     }
 
@@ -108,7 +110,7 @@ mod tests {
         let w = b.weight("table", &[64, 32], &noise(64 * 32, 4));
         let y = b.node("Gather", &[w, ids], &[]);
         b.output(y, float(&[4, 32]));
-        let mut plan = crate::plan(&b.model, &options(Scheme::Int8Weights)).unwrap();
+        let mut plan = crate::plan(&b.model, &options(Scheme::INT8_WEIGHTS)).unwrap();
         plan.layers[0].at_load = true;
         let plan = crate::plan_from(&b.model, &plan).unwrap();
         assert!(plan.layers[0].at_load);
@@ -126,7 +128,7 @@ mod tests {
         let x = b.node("Gather", &[w, ids], &[]);
         let y = b.node("MatMul", &[x, w], &[]);
         b.output(y, float(&[4, 64]));
-        b.quantized(&options(Scheme::Int8Dynamic));
+        b.quantized(&options(Scheme::INT8_DYNAMIC));
         let stored = b.model.initializers_of(b.model.main()).iter();
         let tensors = stored.filter_map(|&v| b.model.constant(v));
         let int8 = tensors.filter(|t| t.dtype() == DataType::INT8 && t.len() > 1).count();

@@ -1,0 +1,93 @@
+//! Carrying out a plan: weights are stored in parallel, then every layer is rewritten.
+
+use modelopt_graph::{Model, ValueId};
+use rayon::prelude::*;
+
+use crate::eligibility::{Look, candidates};
+use crate::engine::{self, BrokenRewrite};
+use crate::forms::{Emission, SharedWeight, StoredWeight, shared_weights};
+use crate::plan::{Numerics, Plan};
+use crate::{precision, prepare, refine};
+
+/// What became of one weight.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QuantizedWeight {
+    /// Name of the value that held it.
+    pub name: String,
+    /// Size before, in bytes.
+    pub bytes_before: u64,
+    /// Size after, scales included, in bytes.
+    pub bytes_after: u64,
+    /// Signal-to-quantization-noise ratio of the weight alone, in dB.
+    pub sqnr_db: f64,
+}
+
+/// Rewrites the model as the plan says. The model must be prepared the way it was when the plan
+/// was made. Returns what became of each weight, in model order.
+pub fn apply(model: &mut Model, plan: &Plan) -> Result<Vec<QuantizedWeight>, BrokenRewrite> {
+    refine::apply(model, plan)?;
+    // Names and types are those of the model as it is.
+    let conversions = precision::conversions(model, plan);
+    let mut results = apply_to_weights(model, plan)?;
+    for conversion in &conversions {
+        results.extend(precision::convert(model, conversion)?);
+    }
+    prepare::remove_dead(model)?;
+    Ok(results)
+}
+
+/// Carries out the schemes that are about weights.
+fn apply_to_weights(model: &mut Model, plan: &Plan) -> Result<Vec<QuantizedWeight>, BrokenRewrite> {
+    let candidates = candidates(model, &Look::at(plan));
+    let scheme_of = plan.schemes();
+    let shared = shared_weights(model, &candidates, &scheme_of);
+    let stored: Vec<Option<StoredWeight>> =
+        shared.par_values().map(|weight| store(weight, plan.numerics)).collect();
+    let mut results = Vec::new();
+    engine::checked(model, "quantize", |model| {
+        let at_load = plan.layers.iter().filter(|line| line.at_load);
+        let mut emission = Emission::new(at_load.map(|line| line.name.as_str()));
+        for candidate in &candidates {
+            let scheme = scheme_of(&candidate.layer.name);
+            scheme.form().begin(model, candidate.layer.node, &mut emission);
+        }
+        for ((&value, weight), stored) in shared.iter().zip(stored) {
+            // Checked when the plan was made; a weight that cannot be stored stays.
+            let Some(stored) = stored else { continue };
+            results.push(QuantizedWeight {
+                name: model.value(value).name().to_owned(),
+                bytes_before: weight.tensor.byte_len() as u64,
+                bytes_after: stored.byte_len() as u64,
+                sqnr_db: stored.sqnr_db,
+            });
+            rewrite(model, value, weight, stored, &emission);
+        }
+        results.len()
+    })?;
+    Ok(results)
+}
+
+/// What a weight turns into.
+pub(crate) fn store(weight: &SharedWeight<'_>, numerics: Numerics) -> Option<StoredWeight> {
+    weight.scheme()?.form().store(weight, numerics)
+}
+
+/// Rewrites everything that reads one weight.
+fn rewrite(
+    model: &mut Model,
+    value: ValueId,
+    weight: &SharedWeight<'_>,
+    stored: StoredWeight,
+    emission: &Emission<'_>,
+) {
+    let Some(emitted) = weight.emit(model, value, stored) else { return };
+    for layer in &weight.uses {
+        layer.scheme.form().rewrite(model, layer, &emitted, emission);
+    }
+    // Whoever still reads it is not particular about how it is made.
+    let plain = weight.uses.iter().map(|layer| layer.scheme);
+    let restoring = plain.min_by_key(|scheme| scheme.form().has_own_layout());
+    if let Some(scheme) = restoring.filter(|_| !model.value(value).uses().is_empty()) {
+        scheme.form().restore(model, value, &emitted, weight.elem);
+    }
+}
