@@ -72,7 +72,8 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    pub(crate) fn at(self, path: &Path) -> Error {
+    /// The error with the file that it is about.
+    pub fn at(self, path: &Path) -> Error {
         Error { path: path.to_owned(), kind: self }
     }
 

@@ -41,7 +41,7 @@ pub use guard::silence_runtime_panics;
 pub use interface::{InputSpec, OutputSpec, graph_inputs, graph_outputs};
 pub use outputs::LeftOut;
 pub use runtime::{Optimization, Outputs, Runtime, RuntimeKind, Session, SessionOptions, runtime};
-pub use samples::{FittingSamples, Sample, SampleKind, fitting_samples, load_samples};
+pub use samples::{FittingSamples, Sample, SampleKind, fit_samples, fitting_samples, load_samples};
 pub use synthesis::{
     InputValue, Proposal, Proposals, SynthesisOptions, parse_dim, parse_value, synthesize,
 };

@@ -62,25 +62,49 @@ pub struct FittingSamples {
 /// Reads the samples at a path, as [`load_samples`] does, and checks them against the inputs of a
 /// model: every input has an array, of the type and the fixed sizes that the model declares.
 pub fn fitting_samples(path: &Path, inputs: &[InputSpec]) -> Result<FittingSamples, SampleError> {
-    const MOST_WARNINGS: usize = 3;
-    let other = |ty: &Type| !matches!(ty, Type::Tensor { .. } | Type::Other);
-    if let Some(input) = inputs.iter().find(|input| other(&input.ty)) {
-        let (input, ty) = (input.name.clone(), input.ty.to_string());
-        return Err(SampleError::NoTensor { input, ty });
-    }
+    check_types(inputs)?;
     let names: Vec<String> = inputs.iter().map(|input| input.name.clone()).collect();
     let found = read(path, &names)?;
     for Found { path, sample, others } in &found {
         fit::check(path, sample, others, inputs)?;
     }
-    let samples: Vec<Sample> = found.into_iter().map(|found| found.sample).collect();
+    Ok(with_oddities(found.into_iter().map(|found| found.sample).collect()))
+}
+
+/// Checks samples that are at hand against the inputs of a model, as [`fitting_samples`] does.
+pub fn fit_samples(
+    samples: Vec<Sample>,
+    inputs: &[InputSpec],
+) -> Result<FittingSamples, SampleError> {
+    check_types(inputs)?;
+    if samples.is_empty() {
+        return Err(SampleError::NoSamples { path: PathBuf::new() });
+    }
+    for sample in &samples {
+        fit::check(Path::new(&sample.name), sample, &[], inputs)?;
+    }
+    Ok(with_oddities(samples))
+}
+
+/// Samples hold tensors and nothing else.
+fn check_types(inputs: &[InputSpec]) -> Result<(), SampleError> {
+    let other = |ty: &Type| !matches!(ty, Type::Tensor { .. } | Type::Other);
+    if let Some(input) = inputs.iter().find(|input| other(&input.ty)) {
+        let (input, ty) = (input.name.clone(), input.ty.to_string());
+        return Err(SampleError::NoTensor { input, ty });
+    }
+    Ok(())
+}
+
+fn with_oddities(samples: Vec<Sample>) -> FittingSamples {
+    const MOST_WARNINGS: usize = 3;
     let mut warnings: Vec<String> = samples.iter().flat_map(fit::oddities).collect();
     if warnings.len() > MOST_WARNINGS {
         let more = warnings.len() - MOST_WARNINGS;
         warnings.truncate(MOST_WARNINGS);
         warnings.push(format!("{more} more inputs of samples have elements that are not finite"));
     }
-    Ok(FittingSamples { samples, warnings })
+    FittingSamples { samples, warnings }
 }
 
 /// A sample and where it was found.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 use modelopt_rewrite::{
@@ -10,7 +11,7 @@ use modelopt_rewrite::{
 };
 use modelopt_runtime::worker::Worker;
 use modelopt_runtime::{
-    LibrarySearch, Optimization, RuntimeKind, SessionOptions, SynthesisOptions, parse_value,
+    LibrarySearch, Optimization, RuntimeKind, Sample, SessionOptions, SynthesisOptions, parse_value,
 };
 use modelopt_validate::{LatencyOptions, Limits};
 use serde::{Deserialize, Serialize};
@@ -97,6 +98,9 @@ pub struct Config {
     pub measure_cache: Option<PathBuf>,
     /// Real inputs; invented ones are used where there are none.
     pub samples: Option<PathBuf>,
+    /// Real inputs that are at hand; they count instead of those in files.
+    #[serde(skip)]
+    pub given_samples: Option<GivenSamples>,
     /// Sizes of symbolic dimensions of invented inputs.
     pub dims: IndexMap<String, usize>,
     /// Values of invented inputs, written as on the command line: `"1"`, `"0.5,0.25"`.
@@ -105,6 +109,29 @@ pub struct Config {
     pub seed: u64,
     /// How many samples to invent.
     pub sample_count: usize,
+}
+
+/// Inputs that are at hand.
+#[derive(Clone, Debug)]
+pub struct GivenSamples(Arc<Vec<Sample>>);
+
+impl GivenSamples {
+    pub(crate) fn to_vec(&self) -> Vec<Sample> {
+        self.0.to_vec()
+    }
+}
+
+impl From<Vec<Sample>> for GivenSamples {
+    fn from(samples: Vec<Sample>) -> Self {
+        GivenSamples(Arc::new(samples))
+    }
+}
+
+impl PartialEq for GivenSamples {
+    /// Whether they are the same ones.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 /// How to search for a plan that meets the limits.
@@ -287,6 +314,7 @@ impl Default for Config {
             measure: false,
             measure_cache: None,
             samples: None,
+            given_samples: None,
             dims: IndexMap::new(),
             inputs: IndexMap::new(),
             seed: synthesis.seed,
@@ -325,6 +353,7 @@ impl Config {
         config.environment.clone_from(&self.environment);
         config.worker.clone_from(&self.worker);
         config.metric.custom.clone_from(&self.metric.custom);
+        config.given_samples.clone_from(&self.given_samples);
         config.sqnr_limit_given = self.sqnr_limit_given || sets_sqnr_limit;
         Ok(config)
     }

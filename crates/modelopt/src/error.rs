@@ -48,6 +48,12 @@ pub enum ErrorKind {
     /// The user's own metric has no figure.
     #[error(transparent)]
     Metric(#[from] MetricError),
+    /// There is no artifact, because the candidate failed the limits or the run was stopped.
+    #[error("no artifact was emitted{}", failed_checks(failed))]
+    Refused {
+        /// Names of the checks that failed; none if the run was stopped.
+        failed: Vec<String>,
+    },
     /// A configuration file or option is wrong.
     #[error("{0}")]
     Config(String),
@@ -59,6 +65,13 @@ pub enum ErrorKind {
 /// Whether the user's inputs do not fit the model.
 fn is_of_inputs(error: &RuntimeError) -> bool {
     matches!(error, RuntimeError::MissingInput { .. } | RuntimeError::Mismatch { .. })
+}
+
+fn failed_checks(failed: &[String]) -> String {
+    match failed {
+        [] => String::new(),
+        failed => format!(": the candidate failed on {}", failed.join(", ")),
+    }
 }
 
 /// What each said, a line each; the model is the one that is spoken of.

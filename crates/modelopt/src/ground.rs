@@ -113,7 +113,7 @@ pub(crate) fn ground<'a>(
     model: &Model,
     config: &'a Config,
 ) -> Result<(Ground<'a>, Told), Error> {
-    if config.samples.is_some() {
+    if config.samples.is_some() || config.given_samples.is_some() {
         let FittingSamples { samples, warnings } = target::samples(model, config)?;
         let bench = target::target(original, &samples, config, &[])?;
         return Ok((Ground { bench, samples }, Told { found: None, warnings }));

@@ -1,6 +1,8 @@
 //! modelopt takes a trained ONNX model and hands back a smaller, faster one that is proven to
 //! still be the same model.
 //!
+//! - [`Optimizer`]: a model in, a proven smaller one out; from and to files, bytes or models, on samples
+//!   in files or arrays.
 //! - [`optimize`]: the whole way from one file to another: load, prepare, plan, rewrite, run
 //!   original and candidate side by side, judge, and emit only what passes.
 //! - [`Search`]: the same, with a handle to end the search for a plan early.
@@ -31,6 +33,7 @@ mod io_cast;
 mod measure;
 mod metric;
 mod optimize;
+mod optimizer;
 mod overhead;
 mod patience;
 mod planning;
@@ -58,8 +61,25 @@ pub use hint::Hint;
 pub use inspect::{Inspection, OperatorCount, Port, WeightBytes, inspect};
 pub use metric::{CommandMetric, CustomMetric, Labels, Metric, MetricError, MetricOptions};
 pub use optimize::{Outcome, Search, optimize};
+pub use optimizer::{
+    Artifact, Optimized, Optimizer, OptimizerBuilder, SampleSource, Sink, Source, Strategy, Target,
+    optimize_file,
+};
 pub use planning::{Ranked, rank};
 pub use transform::{Transformed, transform};
+
+/// What most programs need: `use modelopt::prelude::*`.
+pub mod prelude {
+    pub use modelopt_graph::{DataType, Model, Tensor};
+    pub use modelopt_rewrite::{Plan, Scheme};
+    pub use modelopt_runtime::{Outputs, RuntimeKind, Sample, SampleKind, Session};
+    pub use modelopt_validate::{Limits, Parity, Verdict};
+
+    pub use crate::{
+        Artifact, Config, Enforcement, Error, ErrorKind, Metric, MetricError, Objective, Optimized,
+        Optimizer, Outcome, Progress, SampleSource, Sink, Source, Stop, Strategy, Target,
+    };
+}
 
 pub use modelopt_graph as graph;
 pub use modelopt_onnx as onnx;

@@ -108,6 +108,12 @@ impl<'a> Search<'a> {
         Search { config, stop: Stop::default() }
     }
 
+    /// The same, ended by a handle that exists already.
+    pub(crate) fn stopped_by(mut self, stop: Stop) -> Self {
+        self.stop = stop;
+        self
+    }
+
     /// A handle that ends the run from elsewhere: nothing is emitted then, and the outcome holds the
     /// best plan found.
     pub fn stop(&self) -> Stop {

@@ -1,13 +1,14 @@
 //! Models that are written to be run and then forgotten. Where they lie is nobody's concern: no
 //! message says it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use modelopt_graph::Model;
 use modelopt_onnx::{Error as OnnxError, SaveOptions, Staged};
 use tempfile::TempDir;
 
 /// A temporary folder; it goes with this value.
+#[derive(Debug)]
 pub(crate) struct Scratch {
     folder: TempDir,
 }
@@ -20,6 +21,11 @@ impl Scratch {
             // The error of `tempfile` ends with the name that it made up.
             format!("cannot make a temporary folder in {}: {}", place.display(), error.kind())
         })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Writes a model, whose file goes with what this gives.

@@ -10,7 +10,8 @@ use modelopt_report as report;
 use modelopt_runtime::worker::{Cost, Trial};
 use modelopt_runtime::{
     FittingSamples, Runtime, RuntimeError, RuntimeKind, Sample, SampleKind, Session,
-    SessionOptions, find_onnxruntime, fitting_samples, graph_inputs, runtime, synthesize,
+    SessionOptions, find_onnxruntime, fit_samples, fitting_samples, graph_inputs, runtime,
+    synthesize,
 };
 use modelopt_validate::{Accumulator, Kept, Origins, Parity, Profile, References, Tolerance};
 
@@ -378,6 +379,9 @@ impl<'a> Bench<'a> {
 /// The samples to run, and what is odd about them: the user's, which must be what the model takes,
 /// or invented ones.
 pub(crate) fn samples(model: &Model, config: &Config) -> Result<FittingSamples, Error> {
+    if let Some(given) = &config.given_samples {
+        return Ok(fit_samples(given.to_vec(), &graph_inputs(model))?);
+    }
     if let Some(path) = &config.samples {
         return Ok(fitting_samples(path, &graph_inputs(model))?);
     }
