@@ -305,12 +305,12 @@ fn best(group: &Group) -> Option<Vec<f32>> {
     let count = samples.min(FOLDS);
     let folds: Vec<Vec<f32>> =
         (0..count).map(|fold| peaks(Some((fold, count)).filter(|_| count > 1))).collect();
-    let signals: Vec<(Vec<f64>, Vec<f64>)> = group
+    let signals: Vec<(&[f64], Vec<f64>)> = group
         .seen
         .iter()
         .map(|seen| {
             let moments = Moments::of(seen, None);
-            (seen.mean_squares(), sides.iter().map(|side| side.signal(&moments)).collect())
+            (seen.mean_squares.as_slice(), sides.iter().map(|side| side.signal(&moments)).collect())
         })
         .collect();
     let noise = |choice: Option<Choice>| -> f64 {
@@ -441,7 +441,6 @@ mod tests {
 
     use super::*;
     use crate::testing::{Build, float, noise as numbers, options};
-    use modelopt_graph::Tensor;
 
     const BOTH: Improvements = Improvements { smoothing: true, bias_correction: true };
 
@@ -464,8 +463,7 @@ mod tests {
         modelopt_graph::infer::infer(&mut b.model);
         let plan = crate::plan(&b.model, &options(Scheme::INT8_DYNAMIC)).unwrap();
         let watched = crate::watched(&b.model, &plan).remove(0);
-        let mut seen = Statistics::default();
-        watched.add(&mut seen, &Tensor::of(vec![256, 16], &rows).unwrap());
+        let seen = crate::testing::rows_seen(&rows, 16);
         (y, Seen::new([(watched, seen)]))
     }
 
@@ -499,7 +497,7 @@ mod tests {
         modelopt_graph::infer::infer(&mut b.model);
         let plan = improved(&b, &seen, Scheme::INT8_WEIGHTS);
         let error = &errors(&b.model, &plan)[0];
-        let means = seen.get("matmul_out_node").unwrap().means();
+        let means = seen.get("matmul_out_node").unwrap().means.clone();
         let off = (0..16).map(|k| f64::from(error.error[k * 32]) * means[k]).sum::<f64>();
         assert!(off.abs() > 1e-5);
         assert_relative_eq!(plan.layers[0].bias_correction[0], -off as f32, max_relative = 1e-3);

@@ -133,8 +133,8 @@ impl Moments {
             own.map_or(1.0, |&divisor| f64::from(divisor))
         };
         let means: Vec<f64> =
-            seen.means().iter().enumerate().map(|(k, mean)| mean / divisor(k)).collect();
-        let squares = seen.mean_squares();
+            seen.means.iter().enumerate().map(|(k, mean)| mean / divisor(k)).collect();
+        let squares = &seen.mean_squares;
         let variances = squares
             .iter()
             .enumerate()

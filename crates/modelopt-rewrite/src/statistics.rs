@@ -4,37 +4,45 @@
 use std::collections::HashMap;
 
 use indexmap::IndexMap;
-use modelopt_graph::{Model, NodeId, Producer, Tensor, ValueId};
+use modelopt_graph::{Model, NodeId, Producer, ValueId};
+use serde::{Deserialize, Serialize};
 
 use crate::layers;
 use crate::plan::Plan;
 
-/// The most samples whose ranges are kept apart.
-const MOST_RANGES: usize = 32;
-
-/// What was seen of one activation over all samples, by channel of the layer that reads it.
+/// What was seen of one activation over all samples, by channel of the layer that reads it; without
+/// channels where nothing can be said.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Statistics {
     /// How many numbers of each channel were seen.
     pub count: u64,
-    /// Sum of each channel.
-    sums: Vec<f64>,
-    /// Sum of squares of each channel.
-    squares: Vec<f64>,
-    /// The least and the largest number of each channel, for each sample: `DynamicQuantizeLinear`
-    /// takes its scale from one sample at a time.
-    ranges: Vec<Vec<(f32, f32)>>,
-    /// How many samples there were.
-    samples: usize,
+    /// Mean of each channel.
+    pub means: Vec<f64>,
+    /// Mean square of each channel.
+    pub mean_squares: Vec<f64>,
+    /// The least and the largest number of each channel, and 0, for each sample:
+    /// `DynamicQuantizeLinear` takes its scale from one sample at a time.
+    pub ranges: Vec<Vec<(f32, f32)>>,
 }
 
 /// Along which axis an activation has the channels that a layer sums over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum ChannelAxis {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChannelAxis {
     /// `[.., K]`: matrix products.
     Last,
     /// `[N, C, ..]`: convolutions.
     Second,
+}
+
+impl ChannelAxis {
+    /// Its name in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            ChannelAxis::Last => "last",
+            ChannelAxis::Second => "second",
+        }
+    }
 }
 
 /// The axis for a layer, if its operator has one.
@@ -56,14 +64,8 @@ pub struct Watched {
     pub value: ValueId,
     /// Names of the layers that read it.
     pub layers: Vec<String>,
-    axis: ChannelAxis,
-}
-
-impl Watched {
-    /// Adds what it was in one sample.
-    pub fn add(&self, seen: &mut Statistics, tensor: &Tensor) {
-        seen.add(tensor, self.axis);
-    }
+    /// Where they have their channels.
+    pub axis: ChannelAxis,
 }
 
 /// The activations of a plan's int8 layers that the main graph has, in its order.
@@ -113,70 +115,9 @@ impl Seen {
 }
 
 impl Statistics {
-    /// Adds an activation of one sample. One of another number of channels than before, or without
-    /// channels, is not added.
-    pub(crate) fn add(&mut self, tensor: &Tensor, axis: ChannelAxis) {
-        let Some(numbers) = tensor.to_f32() else { return };
-        let shape = tensor.shape();
-        let place = match axis {
-            ChannelAxis::Last => shape.len().checked_sub(1),
-            ChannelAxis::Second => (shape.len() >= 2).then_some(1),
-        };
-        let Some(place) = place else { return };
-        let channels = shape[place];
-        let inner: usize = shape[place + 1..].iter().product();
-        if numbers.is_empty() || (!self.sums.is_empty() && self.sums.len() != channels) {
-            return;
-        }
-        self.sums.resize(channels, 0.0);
-        self.squares.resize(channels, 0.0);
-        let slot = self.samples % MOST_RANGES;
-        self.samples += 1;
-        if slot == self.ranges.len() {
-            // DynamicQuantizeLinear's range always has 0 in it.
-            self.ranges.push(vec![(0.0, 0.0); channels]);
-        }
-        let ranges = &mut self.ranges[slot];
-        self.count += (numbers.len() / channels) as u64;
-        if inner == 1 {
-            for row in numbers.chunks_exact(channels) {
-                for (channel, &x) in row.iter().enumerate() {
-                    self.sums[channel] += f64::from(x);
-                    self.squares[channel] += f64::from(x) * f64::from(x);
-                    let (low, high) = ranges[channel];
-                    ranges[channel] = (low.min(x), high.max(x));
-                }
-            }
-            return;
-        }
-        for (index, plane) in numbers.chunks_exact(inner).enumerate() {
-            let channel = index % channels;
-            let (mut sum, mut square) = (0f64, 0f64);
-            let (mut low, mut high) = ranges[channel];
-            for &x in plane {
-                sum += f64::from(x);
-                square += f64::from(x) * f64::from(x);
-                (low, high) = (low.min(x), high.max(x));
-            }
-            self.sums[channel] += sum;
-            self.squares[channel] += square;
-            ranges[channel] = (low, high);
-        }
-    }
-
     /// Number of channels; 0 if nothing was seen.
     pub fn channels(&self) -> usize {
-        self.sums.len()
-    }
-
-    /// Mean of each channel.
-    pub fn means(&self) -> Vec<f64> {
-        self.sums.iter().map(|sum| sum / self.count.max(1) as f64).collect()
-    }
-
-    /// Mean square of each channel.
-    pub fn mean_squares(&self) -> Vec<f64> {
-        self.squares.iter().map(|square| square / self.count.max(1) as f64).collect()
+        self.means.len()
     }
 
     /// How many samples are kept apart.
@@ -220,7 +161,7 @@ impl Statistics {
 
     /// Whether all that was seen is finite.
     pub(crate) fn is_finite(&self) -> bool {
-        self.squares.iter().all(|square| square.is_finite())
+        self.mean_squares.iter().all(|square| square.is_finite())
     }
 }
 
@@ -229,32 +170,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn channels_are_where_the_layer_sums() {
-        let x = Tensor::of(vec![2, 3], &[1f32, -2.0, 3.0, 3.0, 2.0, 5.0]).unwrap();
-        let mut last = Statistics::default();
-        last.add(&x, ChannelAxis::Last);
-        assert_eq!(last.means(), [2.0, 0.0, 4.0]);
-        assert_eq!(last.mean_squares(), [5.0, 4.0, 17.0]);
-        assert_eq!(last.peaks_but(None), [3.0, 2.0, 5.0]);
-        let x = x.reshaped(vec![1, 2, 3]).unwrap();
-        let mut second = Statistics::default();
-        second.add(&x, ChannelAxis::Second);
-        assert_eq!((second.channels(), second.count), (2, 3));
-        assert_eq!(second.peaks_but(None), [3.0, 5.0]);
-    }
-
-    #[test]
     fn each_sample_has_its_own_step() {
-        let sample = |numbers: &[f32]| Tensor::of(vec![1, numbers.len()], numbers).unwrap();
-        let mut seen = Statistics::default();
-        seen.add(&sample(&[51.0, 1.0]), ChannelAxis::Last);
-        seen.add(&sample(&[-1.0, 101.0]), ChannelAxis::Last);
-        // Another number of channels is another activation.
-        seen.add(&sample(&[1.0, 2.0, 3.0]), ChannelAxis::Last);
+        let seen = Statistics {
+            ranges: vec![vec![(0.0, 51.0), (0.0, 1.0)], vec![(-1.0, 0.0), (0.0, 101.0)]],
+            ..Statistics::default()
+        };
         assert_eq!(seen.steps(None), [0.2, 0.4]);
         assert_eq!(
             seen.steps(Some(&[51.0, 1.0])),
             [1.0 / 255.0, f64::from(101f32 + 1.0 / 51.0) / 255.0]
         );
+    }
+
+    #[test]
+    fn samples_are_left_out_of_peaks() {
+        let seen = Statistics {
+            means: vec![0.0, 0.0],
+            ranges: vec![vec![(-3.0, 1.0), (0.0, 1.0)], vec![(-1.0, 2.0), (0.0, 5.0)]],
+            ..Statistics::default()
+        };
+        assert_eq!(seen.peaks_but(None), [3.0, 5.0]);
+        assert_eq!(seen.peaks_but(Some((1, 2))), [3.0, 1.0]);
     }
 }

@@ -166,3 +166,19 @@ pub(crate) fn options(scheme: crate::Scheme) -> crate::PlanOptions {
         ..crate::PlanOptions::default()
     }
 }
+
+/// What is seen of rows of `channels` numbers each in one sample.
+pub(crate) fn rows_seen(rows: &[f32], channels: usize) -> crate::Statistics {
+    let count = rows.len() / channels;
+    let column = |channel: usize| rows.iter().skip(channel).step_by(channels).copied();
+    let mean = |sum: f64| sum / count as f64;
+    let all = || (0..channels).map(column);
+    crate::Statistics {
+        count: count as u64,
+        means: all().map(|own| mean(own.map(f64::from).sum())).collect(),
+        mean_squares: all().map(|own| mean(own.map(|x| f64::from(x).powi(2)).sum())).collect(),
+        ranges: vec![
+            all().map(|own| own.fold((0f32, 0f32), |(a, b), x| (a.min(x), b.max(x)))).collect(),
+        ],
+    }
+}

@@ -1,0 +1,43 @@
+//! What flows through a model: observers, the pass over the original that feeds them, and
+//! calibration files.
+//!
+//! An [`Observer`] looks at the tensors of one value, sample by sample, and ends in a statistic. A
+//! [`Pass`] runs the original once and feeds any number of them. A [`Calibration`] is what they saw, as
+//! a file: shards of the samples, seen on different machines, add up to exactly what one pass over all
+//! samples gives.
+//!
+//! Values inside branches and loops are not observed: they cannot be made outputs without changing
+//! what the model does.
+
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
+)]
+
+mod calibration;
+mod exact_sum;
+mod groups;
+mod needs;
+mod observations;
+mod observer;
+mod observers;
+mod packed;
+mod pass;
+mod registry;
+mod shown;
+#[cfg(test)]
+mod testing;
+
+pub use calibration::{Calibration, MergeError, ReadError};
+pub use exact_sum::ExactSum;
+pub use groups::shaped;
+pub use needs::{LayerInputs, Rounded};
+pub use observations::{Observations, Unlike, Unobservable, around, observable};
+pub use observer::{AnyObserver, Observer, View};
+pub use observers::{
+    ChannelMoments, Distribution, Extremes, Histogram, MOST_RANGES, MinMax, Moments, Ranges,
+    SixteenBit,
+};
+pub use pass::{OpenSession, Pass, PassError, Step};
+pub use registry::{Kind, OBSERVERS, Unreadable};
+pub use shown::expose;
