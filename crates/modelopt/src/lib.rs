@@ -81,6 +81,7 @@ pub mod prelude {
     };
 }
 
+pub use modelopt_calibrate as calibration;
 pub use modelopt_graph as graph;
 pub use modelopt_onnx as onnx;
 pub use modelopt_report as report;

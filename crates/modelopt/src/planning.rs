@@ -64,8 +64,8 @@ pub(crate) fn informed(
     }
     let Ground { bench, samples } = ground;
     if let Some(to) = config.computes_in() {
-        let least = config.min_rounding_sqnr_db;
-        let seen = calibrate::activations(prepared, to, least, samples, bench.parts().1, progress);
+        let rounding = (to, config.min_rounding_sqnr_db);
+        let seen = calibrate::activations(prepared, rounding, samples, bench.parts().1, progress);
         hints.unfit = seen.unfit;
         notes.warnings.extend(seen.warning);
     }

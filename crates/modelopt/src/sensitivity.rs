@@ -7,12 +7,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use indexmap::IndexMap;
-use modelopt_graph::ValueId;
+use modelopt_calibrate::shaped;
 use modelopt_report as report;
-use modelopt_rewrite::{
-    self as rewrite, LayerNoise, Plan, Scheme, Seen, Statistics, Switch, Switchboard,
-};
+use modelopt_rewrite::{self as rewrite, LayerNoise, Plan, Scheme, Seen, Switch, Switchboard};
 use modelopt_runtime::Outputs;
 use modelopt_validate::Parity;
 
@@ -161,32 +158,12 @@ pub(crate) fn statistics(
     plan: &Plan,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Seen, String> {
-    progress(Progress::Step("measuring activations"));
-    let watched = rewrite::watched(prover.prepared, plan);
-    let mut places: IndexMap<ValueId, Vec<usize>> = IndexMap::new();
-    for (place, watched) in watched.iter().enumerate() {
-        places.entry(watched.value).or_default().push(place);
-    }
-    let mut seen = vec![Statistics::default(); watched.len()];
-    let values: Vec<_> = places.keys().copied().collect();
-    calibrate::values(
-        prover.prepared,
-        &values,
-        prover.samples,
-        prover.place,
-        progress,
-        &mut |value, tensor| {
-            for &place in places.get(&value).into_iter().flatten() {
-                watched[place].add(&mut seen[place], tensor);
-            }
-        },
-    )?;
-    Ok(Seen::new(watched.into_iter().zip(seen)))
+    calibrate::statistics(prover.prepared, plan, prover.samples, prover.place, progress)
 }
 
 /// Multiplications of each layer on the largest sample, by name.
 pub(crate) fn work(prover: &Prover<'_, '_>) -> HashMap<String, f64> {
-    rewrite::work(&calibrate::shaped(prover.prepared, prover.samples))
+    rewrite::work(&shaped(prover.prepared, prover.samples))
 }
 
 /// The layers of a plan, those that share a weight together, by what the whole gains when they are

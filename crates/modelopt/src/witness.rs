@@ -3,23 +3,12 @@
 
 use std::path::Path;
 
-use modelopt_graph::{Model, Origin, Producer, Use, ValueId, ValueInfo};
+use modelopt_calibrate::expose;
+use modelopt_graph::{Model, Producer, ValueId};
 use modelopt_onnx as onnx;
 
 use crate::error::Error;
 use crate::subject::Copy;
-
-/// Makes values of the main graph outputs of it, after those it has.
-pub(crate) fn show(model: &mut Model, values: &[ValueId]) {
-    let main = model.main();
-    for &value in values {
-        let uses = model.value(value).uses();
-        if !uses.iter().any(|at| matches!(at, Use::Output(graph, _) if *graph == main)) {
-            let ty = model.value(value).ty().cloned().map(Into::into);
-            model.add_output(main, ValueInfo { value, ty, origin: Origin::NONE });
-        }
-    }
-}
 
 /// Shows the values of these names that the main graph has.
 pub(crate) fn show_named(model: &mut Model, names: &[String]) {
@@ -34,7 +23,7 @@ pub(crate) fn show_named(model: &mut Model, names: &[String]) {
         made && names.iter().any(|name| name == value.name())
     };
     let values: Vec<ValueId> = model.values().filter(inside).collect();
-    show(model, &values);
+    expose(model, &values);
 }
 
 /// Writes a copy of a model that shows these values.

@@ -116,9 +116,13 @@ fn smoothing_alone_changes_nothing() {
             let shape = model.value(watched.value).ty()?.shape()?;
             let channels = shape.last()?.fixed()?;
             let row: Vec<f32> =
-                (0..channels * 8).map(|i| if i % channels == 1 { 100.0 } else { 1.0 }).collect();
-            let mut seen = Statistics::default();
-            watched.add(&mut seen, &Tensor::of(vec![8, channels], &row).unwrap());
+                (0..channels).map(|channel| if channel == 1 { 100.0 } else { 1.0 }).collect();
+            let seen = Statistics {
+                count: 8,
+                means: row.iter().map(|&x| f64::from(x)).collect(),
+                mean_squares: row.iter().map(|&x| f64::from(x * x)).collect(),
+                ranges: vec![row.iter().map(|&x| (0.0, x)).collect()],
+            };
             Some((watched, seen))
         });
         let seen = Seen::new(seen.collect::<Vec<_>>());
