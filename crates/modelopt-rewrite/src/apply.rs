@@ -5,8 +5,10 @@ use rayon::prelude::*;
 
 use crate::eligibility::{Look, candidates};
 use crate::engine::{self, BrokenRewrite};
-use crate::forms::{Emission, SharedWeight, StoredWeight, shared_weights};
+use crate::forms::{Emission, SharedWeight, shared_weights};
+use crate::memo::Memo;
 use crate::plan::{Numerics, Plan};
+use crate::quantize::StoredWeight;
 use crate::{precision, prepare, refine};
 
 /// What became of one weight.
@@ -25,10 +27,19 @@ pub struct QuantizedWeight {
 /// Rewrites the model as the plan says. The model must be prepared the way it was when the plan
 /// was made. Returns what became of each weight, in model order.
 pub fn apply(model: &mut Model, plan: &Plan) -> Result<Vec<QuantizedWeight>, BrokenRewrite> {
+    apply_with(model, plan, &Memo::none())
+}
+
+/// The same with weights that may be stored already.
+pub(crate) fn apply_with(
+    model: &mut Model,
+    plan: &Plan,
+    memo: &Memo,
+) -> Result<Vec<QuantizedWeight>, BrokenRewrite> {
     refine::apply(model, plan)?;
     // Names and types are those of the model as it is.
     let conversions = precision::conversions(model, plan);
-    let mut results = apply_to_weights(model, plan)?;
+    let mut results = apply_to_weights(model, plan, memo)?;
     for conversion in &conversions {
         results.extend(precision::convert(model, conversion)?);
     }
@@ -37,12 +48,16 @@ pub fn apply(model: &mut Model, plan: &Plan) -> Result<Vec<QuantizedWeight>, Bro
 }
 
 /// Carries out the schemes that are about weights.
-fn apply_to_weights(model: &mut Model, plan: &Plan) -> Result<Vec<QuantizedWeight>, BrokenRewrite> {
+fn apply_to_weights(
+    model: &mut Model,
+    plan: &Plan,
+    memo: &Memo,
+) -> Result<Vec<QuantizedWeight>, BrokenRewrite> {
     let candidates = candidates(model, &Look::at(plan));
     let scheme_of = plan.schemes();
     let shared = shared_weights(model, &candidates, &scheme_of);
     let stored: Vec<Option<StoredWeight>> =
-        shared.par_values().map(|weight| store(weight, plan.numerics)).collect();
+        shared.par_values().map(|weight| store(weight, plan.numerics, memo)).collect();
     let mut results = Vec::new();
     engine::checked(model, "quantize", |model| {
         let at_load = plan.layers.iter().filter(|line| line.at_load);
@@ -68,8 +83,12 @@ fn apply_to_weights(model: &mut Model, plan: &Plan) -> Result<Vec<QuantizedWeigh
 }
 
 /// What a weight turns into.
-pub(crate) fn store(weight: &SharedWeight<'_>, numerics: Numerics) -> Option<StoredWeight> {
-    weight.scheme()?.form().store(weight, numerics)
+pub(crate) fn store(
+    weight: &SharedWeight<'_>,
+    numerics: Numerics,
+    memo: &Memo,
+) -> Option<StoredWeight> {
+    memo.stored(&weight.tensor, weight.scheme()?.form().recipe(weight, numerics)?)
 }
 
 /// Rewrites everything that reads one weight.

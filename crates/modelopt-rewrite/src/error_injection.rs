@@ -23,6 +23,7 @@ use crate::apply::store;
 use crate::eligibility::{Look, candidates};
 use crate::engine::{self, BrokenRewrite};
 use crate::forms::{shared_weights, take_over};
+use crate::memo::Memo;
 use crate::plan::Plan;
 
 /// A model with switches.
@@ -68,7 +69,7 @@ impl Switchboard {
 
 /// The difference that storing as int8 makes to each weight that a plan stores so, by value, with
 /// the places in the plan of the layers that read it.
-pub(crate) fn errors(model: &Model, plan: &Plan) -> Vec<WeightError> {
+pub(crate) fn errors(model: &Model, plan: &Plan, memo: &Memo) -> Vec<WeightError> {
     let candidates = candidates(model, &Look::at(plan));
     let places = plan.places();
     let shared = shared_weights(model, &candidates, plan.schemes());
@@ -77,7 +78,7 @@ pub(crate) fn errors(model: &Model, plan: &Plan) -> Vec<WeightError> {
         .filter_map(|(&value, weight)| {
             let int8 = weight.uses.iter().all(|layer| layer.scheme.is_int8());
             let fits = int8 && weight.elem == DataType::FLOAT;
-            let rounded = fits.then(|| store(weight, plan.numerics)).flatten()?.numbers()?;
+            let rounded = fits.then(|| store(weight, plan.numerics, memo)).flatten()?.numbers()?;
             let numbers = weight.tensor.to_f32()?;
             let error = rounded.iter().zip(numbers.iter()).map(|(q, x)| q - x).collect();
             let readers = weight.uses.iter();
@@ -104,9 +105,18 @@ pub(crate) struct WeightError {
 
 /// Puts every int8 layer of a plan under switches.
 pub fn switchboard(prepared: &Model, plan: &Plan) -> Result<Switchboard, BrokenRewrite> {
+    switchboard_with(prepared, plan, &Memo::none())
+}
+
+/// The same with weights that may be quantized already.
+pub(crate) fn switchboard_with(
+    prepared: &Model,
+    plan: &Plan,
+    memo: &Memo,
+) -> Result<Switchboard, BrokenRewrite> {
     let mut model = prepared.clone();
     crate::refine::apply(&mut model, plan)?;
-    let errors = errors(&model, plan);
+    let errors = errors(&model, plan, memo);
     let dynamic: Vec<(usize, NodeId)> = {
         let places = plan.places();
         crate::layers::all(&model)

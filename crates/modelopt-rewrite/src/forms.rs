@@ -22,9 +22,9 @@ use crate::eligibility::Site;
 use crate::layers::Role;
 use crate::plan::{Numerics, Plan, PlanError, Precision};
 use crate::policy::{Capabilities, PlanOptions};
+use crate::quantize::Recipe;
 pub(crate) use emission::{
-    Emission, Emitted, SharedWeight, StoredWeight, Use, base_name, operand, shared_weights,
-    take_over,
+    Emission, Emitted, SharedWeight, Use, base_name, operand, shared_weights, take_over,
 };
 
 /// All forms, by name. Those of a ladder stand in its order: the fastest and smallest first, each
@@ -98,8 +98,8 @@ pub(crate) trait Form: fmt::Debug + Sync {
         false
     }
 
-    /// What becomes of a weight's numbers; none where they cannot be stored.
-    fn store(&self, _weight: &SharedWeight<'_>, _numerics: Numerics) -> Option<StoredWeight> {
+    /// How a weight is stored; none where it cannot be.
+    fn recipe(&self, _weight: &SharedWeight<'_>, _numerics: Numerics) -> Option<Recipe> {
         None
     }
 

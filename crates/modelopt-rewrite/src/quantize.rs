@@ -2,7 +2,8 @@
 
 mod equalize;
 mod numerics;
+mod recipe;
 
-pub(crate) use equalize::quantize_filters as filters;
+pub(crate) use numerics::SMALLEST;
 pub use numerics::{Channels, Granularity, Quantized, Unquantizable, quantize};
-pub(crate) use numerics::{SMALLEST, dequantized};
+pub(crate) use recipe::{Recipe, StoredWeight};

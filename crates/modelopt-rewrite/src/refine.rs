@@ -14,6 +14,7 @@ use rayon::prelude::*;
 use crate::engine::BrokenRewrite;
 use crate::error_injection::errors;
 use crate::layers::{self, Layer, WeightUse};
+use crate::memo::Memo;
 use crate::plan::{Plan, PlanError};
 use crate::sensitivity::{Matrix, Moments};
 use crate::statistics::{Seen, Statistics};
@@ -62,6 +63,17 @@ fn refinements(plan: &Plan, of: impl Fn(&crate::PlannedLayer) -> &[f32]) -> Hash
 /// The plan with smoothing and bias corrections for its int8 layers, where they help; those that it
 /// had are replaced. `seen` is what was seen of the activation of each layer, by name.
 pub fn improve(model: &Model, plan: &Plan, seen: &Seen, wanted: Improvements) -> Plan {
+    improve_with(model, plan, seen, wanted, &Memo::none())
+}
+
+/// The same with weights that may be quantized already.
+pub(crate) fn improve_with(
+    model: &Model,
+    plan: &Plan,
+    seen: &Seen,
+    wanted: Improvements,
+    memo: &Memo,
+) -> Plan {
     let mut improved = plan.clone();
     for layer in &mut improved.layers {
         layer.smoothing = Vec::new();
@@ -71,7 +83,7 @@ pub fn improve(model: &Model, plan: &Plan, seen: &Seen, wanted: Improvements) ->
         choose_smoothing(model, &mut improved, seen);
     }
     if wanted.bias_correction {
-        choose_corrections(model, &mut improved, seen);
+        choose_corrections(model, &mut improved, seen, memo);
     }
     improved
 }
@@ -383,12 +395,12 @@ fn short(x: f32) -> f32 {
     format!("{x:.3e}").parse().unwrap_or(x)
 }
 
-fn choose_corrections(model: &Model, plan: &mut Plan, seen: &Seen) {
+fn choose_corrections(model: &Model, plan: &mut Plan, seen: &Seen, memo: &Memo) {
     let mut smoothed = model.clone();
     if smoothing::apply(&mut smoothed, plan).is_err() {
         return;
     }
-    let errors = errors(&smoothed, plan);
+    let errors = errors(&smoothed, plan, memo);
     let layers = layers::find(&smoothed, 0);
     let places = plan.places();
     let by_place: HashMap<usize, &Layer> = layers
@@ -496,7 +508,7 @@ mod tests {
         let (y, seen) = planted(&mut b);
         modelopt_graph::infer::infer(&mut b.model);
         let plan = improved(&b, &seen, Scheme::INT8_WEIGHTS);
-        let error = &errors(&b.model, &plan)[0];
+        let error = &errors(&b.model, &plan, &Memo::none())[0];
         let means = seen.get("matmul_out_node").unwrap().means.clone();
         let off = (0..16).map(|k| f64::from(error.error[k * 32]) * means[k]).sum::<f64>();
         assert!(off.abs() > 1e-5);

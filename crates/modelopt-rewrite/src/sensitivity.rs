@@ -21,6 +21,7 @@ use rayon::prelude::*;
 use crate::error_injection::{WeightError, errors};
 use crate::forms::Scheme;
 use crate::layers::{self, Role, WeightUse};
+use crate::memo::Memo;
 use crate::plan::{Plan, Precision};
 use crate::precision;
 use crate::refine;
@@ -167,11 +168,21 @@ pub(crate) fn activation_noise(matrix: &Matrix, weight: &[f32], errors: &[f64]) 
 /// What int8 and float16 cost each int8 layer of a plan, from what was seen of its activation, by
 /// name of the layer.
 pub fn sensitivity(prepared: &Model, plan: &Plan, seen: &Seen) -> Vec<LayerNoise> {
+    sensitivity_with(prepared, plan, seen, &Memo::none())
+}
+
+/// The same with weights that may be quantized already.
+pub(crate) fn sensitivity_with(
+    prepared: &Model,
+    plan: &Plan,
+    seen: &Seen,
+    memo: &Memo,
+) -> Vec<LayerNoise> {
     let mut model = prepared.clone();
     if refine::apply(&mut model, plan).is_err() {
         return Vec::new();
     }
-    let errors = errors(&model, plan);
+    let errors = errors(&model, plan, memo);
     let mut by_layer: HashMap<usize, Vec<&WeightError>> = HashMap::new();
     for error in &errors {
         for &layer in &error.layers {

@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use modelopt_graph::Model;
 use modelopt_report as report;
-use modelopt_rewrite::{self as rewrite, Plan};
+use modelopt_rewrite::{self as rewrite, Plan, Prepared};
 use modelopt_runtime::Sample;
 use modelopt_validate::{
     LatencyComparison, LatencyOptions, Limits, Measurements, SizeChange, judge,
@@ -27,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs candidates in the target, each for a moment, on the first sample.
 pub(crate) struct TargetClock<'a, 'b> {
-    pub(crate) prepared: &'a Model,
+    pub(crate) prepared: &'a Prepared,
     pub(crate) sample: &'a Sample,
     pub(crate) bench: &'a mut Bench<'b>,
     pub(crate) config: &'a Config,
@@ -71,8 +70,7 @@ impl TargetClock<'_, '_> {
     /// Latency of the model under a plan, and its size.
     fn measure(&mut self, plan: &Plan) -> Result<(LatencyComparison, u64), String> {
         let plan = rewrite::plan_from(self.prepared, plan).map_err(|error| error.to_string())?;
-        let mut model = self.prepared.clone();
-        rewrite::apply(&mut model, &plan).map_err(|error| error.to_string())?;
+        let (model, _) = self.prepared.apply(&plan).map_err(|error| error.to_string())?;
         let scratch = Scratch::new()?;
         let staged = scratch.write(&self.bench.copy_of(&model), "trial.onnx")?;
         let told = |error| target::without_path(&error);

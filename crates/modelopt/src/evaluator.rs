@@ -4,8 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use modelopt_graph::Model;
-use modelopt_rewrite::{self as rewrite, Plan};
+use modelopt_rewrite::{Plan, Prepared};
 use modelopt_runtime::{Outputs, Sample, SampleKind};
 use modelopt_validate::{Accumulator, CompareError, Parity, Profile, References, Tolerance};
 
@@ -17,7 +16,7 @@ use crate::witness;
 
 /// A model, where it runs, and what the original makes of the samples.
 pub(crate) struct Prover<'a, 'b> {
-    pub(crate) prepared: &'a Model,
+    pub(crate) prepared: &'a Prepared,
     pub(crate) samples: &'a [Sample],
     /// Where models are loaded.
     pub(crate) place: &'a Place<'b>,
@@ -35,7 +34,7 @@ pub(crate) struct Proved {
 
 impl<'a, 'b> Prover<'a, 'b> {
     pub(crate) fn new(
-        prepared: &'a Model,
+        prepared: &'a Prepared,
         samples: &'a [Sample],
         bench: &'a mut Bench<'b>,
         casting: Option<&'a IoCast>,
@@ -66,8 +65,7 @@ impl<'a, 'b> Prover<'a, 'b> {
 
     /// Runs the model under a plan on some of the samples; why it cannot be run otherwise.
     pub(crate) fn prove(&mut self, plan: &Plan, samples: &[usize]) -> Result<Proved, String> {
-        let mut model = self.prepared.clone();
-        rewrite::apply(&mut model, plan).map_err(|error| error.to_string())?;
+        let (mut model, _) = self.prepared.apply(plan).map_err(|error| error.to_string())?;
         witness::show_named(&mut model, self.witnesses());
         let scratch = Scratch::new()?;
         let staged = scratch.write(&self.place.copies.of(&model), "trial.onnx")?;

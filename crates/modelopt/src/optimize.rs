@@ -7,7 +7,9 @@ use std::time::Instant;
 use modelopt_graph::Model;
 use modelopt_onnx::{self as onnx, SaveOptions, Staged};
 use modelopt_report as report;
-use modelopt_rewrite::{self as rewrite, Interface, Plan, Precision, QuantizedWeight, Scheme};
+use modelopt_rewrite::{
+    self as rewrite, Interface, Plan, Precision, Prepared, QuantizedWeight, Scheme,
+};
 use modelopt_validate::{
     Culprit, Limits, Measurements, MetricChange, Parity, SizeChange, SlowLayer, Verdict, judge,
 };
@@ -287,7 +289,7 @@ struct Job<'a> {
     limits: &'a Limits,
     original: &'a Model,
     original_bytes: u64,
-    prepared: &'a Model,
+    prepared: &'a Prepared,
     budget: &'a Budget,
 }
 

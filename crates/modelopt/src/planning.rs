@@ -8,7 +8,7 @@ use std::time::Instant;
 use modelopt_graph::Model;
 use modelopt_onnx as onnx;
 use modelopt_report as report;
-use modelopt_rewrite::{self as rewrite, Plan, Scheme};
+use modelopt_rewrite::{Plan, Prepared, Scheme};
 use modelopt_runtime::Sample;
 
 use crate::Progress;
@@ -52,7 +52,7 @@ fn smooths(config: &Config) -> bool {
 /// The plan for a prepared model, with the original running. A given plan is not changed.
 pub(crate) fn informed(
     original: &Model,
-    prepared: &Model,
+    prepared: &Prepared,
     ground: &mut Ground<'_>,
     config: &Config,
     notes: &mut Notes<'_>,
@@ -74,9 +74,7 @@ pub(crate) fn informed(
         let real = target::summary(samples).kind == report::SampleKind::Real;
         let prover = Prover::new(prepared, samples, bench, None);
         return match sensitivity::statistics(&prover, &plan, progress) {
-            Ok(seen) => {
-                Ok(rewrite::improve(prepared, &plan, &seen, search::improvements(config, real)))
-            }
+            Ok(seen) => Ok(prepared.improve(&plan, &seen, search::improvements(config, real))),
             Err(why) => {
                 notes.warnings.push(format!("activations are not smoothed: {why}"));
                 Ok(plan)
@@ -96,11 +94,10 @@ pub(crate) fn informed(
 }
 
 /// Lets the bench move on to where what a plan makes of the model runs.
-fn accommodate(prepared: &Model, plan: &Plan, samples: &[Sample], bench: &mut Bench<'_>) {
-    let mut model = prepared.clone();
+fn accommodate(prepared: &Prepared, plan: &Plan, samples: &[Sample], bench: &mut Bench<'_>) {
     let Ok(scratch) = Scratch::new() else { return };
     // Whatever is wrong here is told when the candidate is made.
-    if rewrite::apply(&mut model, plan).is_ok()
+    if let Ok((model, _)) = prepared.apply(plan)
         && let Ok(staged) = scratch.write(&model, "trial.onnx")
     {
         bench.accommodate(staged.path(), samples);

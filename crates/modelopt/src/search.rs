@@ -19,10 +19,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use modelopt_graph::Model;
 use modelopt_onnx::{SaveOptions, Staged};
 use modelopt_report as report;
-use modelopt_rewrite::{self as rewrite, Improvements, Plan, Scheme, Seen};
+use modelopt_rewrite::{self as rewrite, Improvements, Plan, Prepared, Scheme, Seen};
 use modelopt_validate::{Limits, Measurements, SizeChange, judge};
 
 use crate::Progress;
@@ -220,7 +219,7 @@ impl<'a, 'b, 'c, 'm> Searcher<'a, 'b, 'c, 'm> {
     /// The plan with what makes it more precise at no cost, if there is anything.
     fn refined(&self, base: &Plan, seen: &Seen) -> Option<Plan> {
         let wanted = improvements(self.config, self.real);
-        let refined = rewrite::improve(self.prover.prepared, base, seen, wanted);
+        let refined = self.prover.prepared.improve(base, seen, wanted);
         (refined != *base).then_some(refined)
     }
 
@@ -518,9 +517,8 @@ pub(crate) fn improvements(config: &Config, real: bool) -> Improvements {
 }
 
 /// Writes a model under a plan.
-pub(crate) fn carried_out(prepared: &Model, plan: &Plan, path: &Path) -> Result<(), String> {
-    let mut model = prepared.clone();
-    rewrite::apply(&mut model, plan).map_err(|error| error.to_string())?;
+pub(crate) fn carried_out(prepared: &Prepared, plan: &Plan, path: &Path) -> Result<(), String> {
+    let (model, _) = prepared.apply(plan).map_err(|error| error.to_string())?;
     let staged = Staged::write(&model, path, SaveOptions::default());
     staged.and_then(Staged::commit).map_err(|error| error.to_string())
 }

@@ -61,7 +61,7 @@ impl Probe {
         if plan.layers.iter().map(|layer| layer.bytes).sum::<u64>() > MOST_BYTES {
             return Err("the model is too large to be run under switches".to_owned());
         }
-        let board = rewrite::switchboard(prover.prepared, plan);
+        let board = prover.prepared.switchboard(plan);
         let mut board = board.map_err(|error| error.to_string())?;
         witness::show_named(&mut board.model, prover.witnesses());
         let scratch = Scratch::new()?;
@@ -176,7 +176,9 @@ pub(crate) fn ranked(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<report::Sensitivity>, String> {
     let mut probe = Probe::new(prover, plan)?;
-    let local: HashMap<usize, LayerNoise> = rewrite::sensitivity(prover.prepared, plan, seen)
+    let local: HashMap<usize, LayerNoise> = prover
+        .prepared
+        .sensitivity(plan, seen)
         .into_iter()
         .map(|noise| (noise.layer, noise))
         .collect();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use modelopt_graph::{Model, ValueId, infer};
 use modelopt_rewrite::{
-    self as rewrite, Interface, MeasuredLayer, Plan, Preparation, QuantizedWeight, Scheme,
+    self as rewrite, Interface, MeasuredLayer, Plan, Preparation, Prepared, QuantizedWeight, Scheme,
 };
 
 use crate::config::Config;
@@ -24,7 +24,7 @@ pub struct Transformed {
 }
 
 /// A model that is ready to be planned.
-pub(crate) fn prepared(model: &Model, config: &Config) -> Result<Model, Error> {
+pub(crate) fn prepared(model: &Model, config: &Config) -> Result<Prepared, Error> {
     config.check()?;
     let mut model = model.clone();
     if config.freeze_inputs {
@@ -36,7 +36,7 @@ pub(crate) fn prepared(model: &Model, config: &Config) -> Result<Model, Error> {
     };
     rewrite::prepare(&mut model, how)?;
     infer::infer(&mut model);
-    Ok(model)
+    Ok(Prepared::new(model))
 }
 
 /// How long layers took, by name.
@@ -94,7 +94,7 @@ pub fn transform(model: &Model, config: &Config) -> Result<Transformed, Error> {
 /// Plans and rewrites a model of which the prepared form is at hand.
 pub(crate) fn rewritten(
     original: &Model,
-    prepared: &Model,
+    prepared: &Prepared,
     plan: Plan,
     config: &Config,
 ) -> Result<Transformed, Error> {
@@ -104,8 +104,7 @@ pub(crate) fn rewritten(
     if unchanged {
         return Ok(Transformed { model: original.clone(), plan, weights: Vec::new(), unchanged });
     }
-    let mut candidate = prepared.clone();
-    let weights = rewrite::apply(&mut candidate, &plan)?;
+    let (candidate, weights) = prepared.apply(&plan)?;
     if !config.freeze_inputs && !changes_io && has_nothing_to_shrink(original, &plan, &weights) {
         let (model, weights) = (original.clone(), Vec::new());
         return Ok(Transformed { model, plan: left_alone(plan), weights, unchanged: true });

@@ -13,9 +13,7 @@ use super::Scheme;
 use super::int8_dynamic::Activations;
 use crate::eligibility::Candidate;
 use crate::layers::{Role, WeightUse};
-use crate::plan::Precision;
-use crate::precision;
-use crate::quantize::{Channels, Quantized, dequantized};
+use crate::quantize::{Channels, StoredWeight};
 
 /// One layer that reads a weight.
 pub(crate) struct Use<'a> {
@@ -92,50 +90,6 @@ impl SharedWeight<'_> {
             scale_tensor: stored.scales.unwrap_or_else(|| Tensor::scalar(1f32)),
             home: self.home,
         })
-    }
-}
-
-/// What a weight turns into.
-#[derive(Clone, Debug)]
-pub(crate) struct StoredWeight {
-    /// What is stored; forms that read it transposed do so when it is emitted.
-    pub(crate) values: Tensor,
-    /// float32 factors of the values, shaped to broadcast over them.
-    pub(crate) scales: Option<Tensor>,
-    /// More of them.
-    pub(crate) input_scales: Option<Tensor>,
-    /// Signal-to-quantization-noise ratio of the weight alone, in dB; infinite where it is exact.
-    pub(crate) sqnr_db: f64,
-}
-
-impl StoredWeight {
-    /// A float32 weight rounded to 16 bits; it is rounded when it is written.
-    pub(crate) fn rounded(tensor: &Tensor, to: Precision) -> Option<Self> {
-        let sqnr_db = precision::of_tensor(tensor, to)?.sqnr_db();
-        let values = tensor.rounded(to.dtype())?;
-        Some(StoredWeight { values, scales: None, input_scales: None, sqnr_db })
-    }
-
-    /// Bytes of all its parts.
-    pub(crate) fn byte_len(&self) -> usize {
-        let factors = self.scales.iter().chain(&self.input_scales).map(Tensor::byte_len);
-        self.values.byte_len() + factors.sum::<usize>()
-    }
-
-    /// The numbers that it stands for, in the order of the original.
-    pub(crate) fn numbers(&self) -> Option<Vec<f32>> {
-        dequantized(&self.values, self.scales.iter().chain(&self.input_scales))
-    }
-}
-
-impl From<Quantized> for StoredWeight {
-    fn from(quantized: Quantized) -> Self {
-        StoredWeight {
-            sqnr_db: quantized.sqnr_db(),
-            values: quantized.values,
-            scales: Some(quantized.scales),
-            input_scales: quantized.input_scales,
-        }
     }
 }
 

@@ -2,11 +2,10 @@
 
 use modelopt_graph::{DataType, Model, Operand, Patch, ValueId};
 
-use super::emission::{self, Emitted, StoredWeight, dequantize};
+use super::emission::{self, Emitted, dequantize};
 use crate::eligibility::{Site, storable};
 use crate::layers::{Role, WeightUse};
-use crate::plan::Numerics;
-use crate::quantize::{Channels, SMALLEST, quantize};
+use crate::quantize::SMALLEST;
 
 /// What the nodes and initializers add to the file, roughly.
 const PATTERN_BYTES: usize = 300;
@@ -52,19 +51,6 @@ fn fits(site: &Site<'_>, weight: &WeightUse) -> Result<(), String> {
         return Err("the weight is all zero, or next to it".to_owned());
     }
     Ok(())
-}
-
-/// The weight quantized along those of some channels that lose the least.
-pub(super) fn best(
-    numbers: &[f32],
-    shape: &[usize],
-    choices: &[Channels],
-    numerics: Numerics,
-) -> Option<StoredWeight> {
-    let tried = choices.iter();
-    let tried =
-        tried.filter_map(|channels| quantize(numbers, shape, channels, numerics.limit()).ok());
-    tried.min_by(|a, b| a.error.total_cmp(&b.error)).map(StoredWeight::from)
 }
 
 /// `W = Mul(Cast<to = float>(W_int8), W_scale)`, with another `Mul` for the second set of scales.

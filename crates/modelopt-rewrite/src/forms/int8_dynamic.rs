@@ -38,15 +38,15 @@ use modelopt_graph::{
 };
 
 use super::{
-    Emission, Emitted, Form, Ladder, Objection, SharedWeight, Sides, Storage, StoredWeight, Use,
-    base_name, int8, operand,
+    Emission, Emitted, Form, Ladder, Objection, SharedWeight, Sides, Storage, Use, base_name, int8,
+    operand,
 };
 use crate::eligibility::Site;
 use crate::error_injection;
 use crate::layers::{self, Role, WeightUse};
 use crate::plan::Numerics;
 use crate::policy::Capabilities;
-use crate::quantize::{Channels, Granularity};
+use crate::quantize::{Channels, Granularity, Recipe};
 
 /// The longest dot product whose sum of u8 x s8 products always fits 32 bits.
 const LONGEST_DOT: usize = i32::MAX as usize / (255 * 127);
@@ -101,11 +101,11 @@ impl Form for Int8Dynamic {
         true
     }
 
-    fn store(&self, weight: &SharedWeight<'_>, numerics: Numerics) -> Option<StoredWeight> {
-        let shape = weight.tensor.shape();
+    fn recipe(&self, weight: &SharedWeight<'_>, numerics: Numerics) -> Option<Recipe> {
         let whole = numerics.granularity == Granularity::PerTensor;
+        let shape = weight.tensor.shape();
         let channels = if whole { Channels::whole(shape) } else { weight.channels()? };
-        int8::best(&weight.tensor.to_f32()?, shape, &[channels], numerics)
+        Some(Recipe::best_of(shape, vec![channels], numerics.limit()))
     }
 
     fn transposes(&self, role: Role) -> bool {

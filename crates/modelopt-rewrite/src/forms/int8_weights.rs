@@ -19,14 +19,14 @@ mod table;
 use modelopt_graph::{DataType, Model, ValueId};
 
 use super::{
-    Activations, Emission, Emitted, Form, Ladder, Objection, SharedWeight, Sides, Storage,
-    StoredWeight, Use, int8,
+    Activations, Emission, Emitted, Form, Ladder, Objection, SharedWeight, Sides, Storage, Use,
+    int8,
 };
 use crate::eligibility::Site;
 use crate::layers::Role;
 use crate::plan::Numerics;
 use crate::policy::Capabilities;
-use crate::quantize::{self, Channels, Granularity};
+use crate::quantize::{Channels, Granularity, Recipe};
 
 /// Stored as int8, computed in float.
 #[derive(Debug)]
@@ -57,26 +57,25 @@ impl Form for Int8Weights {
             .map(|why| Objection::Slow(why.to_owned()))
     }
 
-    fn store(&self, weight: &SharedWeight<'_>, numerics: Numerics) -> Option<StoredWeight> {
-        let shape = weight.tensor.shape();
-        let numbers = weight.tensor.to_f32()?;
+    fn recipe(&self, weight: &SharedWeight<'_>, numerics: Numerics) -> Option<Recipe> {
+        let (shape, limit) = (weight.tensor.shape(), numerics.limit());
         if numerics.granularity == Granularity::PerTensor {
-            return int8::best(&numbers, shape, &[Channels::whole(shape)], numerics);
+            return Some(Recipe::best_of(shape, vec![Channels::whole(shape)], limit));
         }
         if let Some(channels) = weight.channels() {
-            if weight.roles().all(|role| role == Role::ConvFilters) {
-                return quantize::filters(&numbers, shape, &channels, numerics.limit())
-                    .ok()
-                    .map(StoredWeight::from);
-            }
-            return int8::best(&numbers, shape, &[channels], numerics);
+            let filters = weight.roles().all(|role| role == Role::ConvFilters);
+            return Some(if filters {
+                Recipe::filters(shape, channels, limit)
+            } else {
+                Recipe::best_of(shape, vec![channels], limit)
+            });
         }
         let gathered = weight.roles().find_map(|role| match role {
             Role::GatherTable { axis } => Some(axis),
             _ => None,
         });
         let choices = gathered.map_or_else(|| any_axis(shape), |axis| table::channels(shape, axis));
-        int8::best(&numbers, shape, &choices, numerics)
+        Some(Recipe::best_of(shape, choices, limit))
     }
 
     fn rewrite(

@@ -12,13 +12,12 @@
 
 use modelopt_graph::{DataType, Model, Patch, ValueId};
 
-use super::{
-    Activations, Emitted, Form, Ladder, SharedWeight, Sides, Storage, StoredWeight, emission,
-};
+use super::{Activations, Emitted, Form, Ladder, SharedWeight, Sides, Storage, emission};
 use crate::eligibility::{Site, storable};
 use crate::layers::WeightUse;
 use crate::plan::{Numerics, Precision};
 use crate::precision;
+use crate::quantize::Recipe;
 
 /// What the node and initializer add to the file, roughly.
 const CAST_BYTES: usize = 100;
@@ -68,8 +67,8 @@ impl Form for StoredIn {
         storable(site, |weight| self.fits(site, weight))
     }
 
-    fn store(&self, weight: &SharedWeight<'_>, _numerics: Numerics) -> Option<StoredWeight> {
-        StoredWeight::rounded(&weight.tensor, self.0)
+    fn recipe(&self, _weight: &SharedWeight<'_>, _numerics: Numerics) -> Option<Recipe> {
+        Some(Recipe::rounded(self.0))
     }
 
     fn restore(&self, model: &mut Model, weight: ValueId, stored: &Emitted, _elem: DataType) {

@@ -38,7 +38,7 @@ const SHRINK: [f32; 6] = [0.97, 0.94, 0.90, 0.85, 0.79, 0.72];
 
 /// Which numbers of a tensor share a scale: the tensor is seen as
 /// `[groups, outer, channels, inner]`, with a scale for each group and channel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Channels {
     groups: usize,
     outer: usize,

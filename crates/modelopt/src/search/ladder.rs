@@ -110,7 +110,7 @@ impl Ladder {
         seen: &Seen,
         objective: Objective,
     ) -> Self {
-        let noises = rewrite::sensitivity(prover.prepared, base, seen);
+        let noises = prover.prepared.sensitivity(base, seen);
         let local: HashMap<usize, LayerNoise> =
             noises.into_iter().map(|noise| (noise.layer, noise)).collect();
         let work = sensitivity::work(prover);
