@@ -1,6 +1,8 @@
 //! Calls of model-local functions, followed into their bodies.
 
-use super::{Engine, MAX_DEPTH, join_known};
+use super::engine::Engine;
+use super::env::MAX_DEPTH;
+use super::types::join_known;
 use crate::{GraphId, Node, NodeId, Type, ValueId};
 
 impl<'a> Engine<'a> {

@@ -3,8 +3,9 @@
 //!
 //! Followed backwards from the reader, over a bounded number of nodes.
 
-use super::Env;
-use super::node::Context;
+use super::context::Context;
+use super::dims;
+use super::env::Env;
 use crate::{AttributeValue, DataType, Dim, NodeId, ValueId};
 
 /// Most elements that are followed.
@@ -37,7 +38,7 @@ impl Int {
     /// The element as a size; negative values are none.
     pub(super) fn dim(&self) -> Dim {
         match self {
-            Int::Known(value) => super::dims::dim(*value),
+            Int::Known(value) => dims::dim(*value),
             Int::Symbol(name) => Dim::Symbol(name.clone()),
             Int::Unknown => Dim::Unknown,
         }
@@ -113,10 +114,7 @@ impl Search<'_> {
     fn operator(&mut self, context: &Context<'_>, id: NodeId, depth: u32) -> Option<Vec<Int>> {
         match context.op() {
             "Shape" => shape(context),
-            "Size" => {
-                let size = super::dims::product(context.shape(0)?);
-                Some(vec![Int::of(&size)])
-            }
+            "Size" => Some(vec![Int::of(&dims::product(context.shape(0)?))]),
             // Rank and number are checked against the type of the result.
             "Identity" | "Squeeze" | "Unsqueeze" | "Reshape" | "Flatten" => {
                 self.input(id, 0, depth)
@@ -131,16 +129,7 @@ impl Search<'_> {
                 let indices = self.input(id, 1, depth)?;
                 Some(indices.iter().map(|index| pick(&data, index)).collect())
             }
-            "Concat" => {
-                let mut all = Vec::new();
-                for index in 0..context.input_count() {
-                    all.extend(self.list(context, id, index, depth)?);
-                    if all.len() > MOST {
-                        return None;
-                    }
-                }
-                Some(all)
-            }
+            "Concat" => self.concat(context, id, depth),
             "Slice" => self.slice(context, id, depth),
             "Add" | "Sub" | "Mul" | "Div" | "Min" | "Max" | "Mod" | "Equal" => {
                 if context.input_count() != 2 {
@@ -150,16 +139,7 @@ impl Search<'_> {
                 let floor = context.int("fmod", 0) == 0;
                 zip(&[&a, &b], |xs| calculate(context.op(), xs[0], xs[1], floor))
             }
-            "Where" => {
-                let condition = self.input(id, 0, depth)?;
-                let (a, b) = (self.input(id, 1, depth)?, self.input(id, 2, depth)?);
-                zip(&[&condition, &a, &b], |xs| match xs[0] {
-                    Int::Known(0) => xs[2].clone(),
-                    Int::Known(_) => xs[1].clone(),
-                    _ if xs[1] == xs[2] => xs[1].clone(),
-                    _ => Int::Unknown,
-                })
-            }
+            "Where" => self.choose(id, depth),
             "Neg" => {
                 let elements = self.input(id, 0, depth)?;
                 let negated = |element: &Int| checked(element.known().and_then(i64::checked_neg));
@@ -167,36 +147,11 @@ impl Search<'_> {
             }
             "ReduceProd" => {
                 let elements = self.list(context, id, 0, depth)?;
-                let dims: Vec<Dim> = elements.iter().map(Int::dim).collect();
-                Some(vec![Int::of(&super::dims::product(&dims))])
+                let sizes: Vec<Dim> = elements.iter().map(Int::dim).collect();
+                Some(vec![Int::of(&dims::product(&sizes))])
             }
-            "ConstantOfShape" => {
-                let count = self.input(id, 0, depth)?;
-                let [Int::Known(count)] = *count.as_slice() else {
-                    return None;
-                };
-                let count = usize::try_from(count).ok().filter(|count| *count <= MOST)?;
-                let element = match context.attribute("value") {
-                    Some(AttributeValue::Tensor(tensor)) if tensor.len() == 1 => {
-                        checked(tensor.to_i64().and_then(|all| all.first().copied()))
-                    }
-                    _ => Int::Unknown,
-                };
-                Some(vec![element; count])
-            }
-            "Expand" => {
-                let elements = self.input(id, 0, depth)?;
-                let count = match self.input(id, 1, depth)?.as_slice() {
-                    [Int::Known(count)] => usize::try_from(*count).ok()?,
-                    [] => elements.len(),
-                    _ => return None,
-                };
-                match elements.as_slice() {
-                    [only] if count <= MOST => Some(vec![only.clone(); count]),
-                    _ if count == 1 || count == elements.len() => Some(elements),
-                    _ => None,
-                }
-            }
+            "ConstantOfShape" => self.fill(context, id, depth),
+            "Expand" => self.expand(id, depth),
             "Range" => self.range(id, depth),
             _ => None,
         }
@@ -211,6 +166,57 @@ impl Search<'_> {
         depth: u32,
     ) -> Option<Vec<Int>> {
         (context.shape(index)?.len() == 1).then(|| self.input(id, index, depth))?
+    }
+
+    fn concat(&mut self, context: &Context<'_>, id: NodeId, depth: u32) -> Option<Vec<Int>> {
+        let mut all = Vec::new();
+        for index in 0..context.input_count() {
+            all.extend(self.list(context, id, index, depth)?);
+            if all.len() > MOST {
+                return None;
+            }
+        }
+        Some(all)
+    }
+
+    fn choose(&mut self, id: NodeId, depth: u32) -> Option<Vec<Int>> {
+        let condition = self.input(id, 0, depth)?;
+        let (a, b) = (self.input(id, 1, depth)?, self.input(id, 2, depth)?);
+        zip(&[&condition, &a, &b], |xs| match xs[0] {
+            Int::Known(0) => xs[2].clone(),
+            Int::Known(_) => xs[1].clone(),
+            _ if xs[1] == xs[2] => xs[1].clone(),
+            _ => Int::Unknown,
+        })
+    }
+
+    fn fill(&mut self, context: &Context<'_>, id: NodeId, depth: u32) -> Option<Vec<Int>> {
+        let count = self.input(id, 0, depth)?;
+        let [Int::Known(count)] = *count.as_slice() else {
+            return None;
+        };
+        let count = usize::try_from(count).ok().filter(|count| *count <= MOST)?;
+        let element = match context.attribute("value") {
+            Some(AttributeValue::Tensor(tensor)) if tensor.len() == 1 => {
+                checked(tensor.to_i64().and_then(|all| all.first().copied()))
+            }
+            _ => Int::Unknown,
+        };
+        Some(vec![element; count])
+    }
+
+    fn expand(&mut self, id: NodeId, depth: u32) -> Option<Vec<Int>> {
+        let elements = self.input(id, 0, depth)?;
+        let count = match self.input(id, 1, depth)?.as_slice() {
+            [Int::Known(count)] => usize::try_from(*count).ok()?,
+            [] => elements.len(),
+            _ => return None,
+        };
+        match elements.as_slice() {
+            [only] if count <= MOST => Some(vec![only.clone(); count]),
+            _ if count == 1 || count == elements.len() => Some(elements),
+            _ => None,
+        }
     }
 
     fn range(&mut self, id: NodeId, depth: u32) -> Option<Vec<Int>> {
@@ -241,7 +247,7 @@ impl Search<'_> {
         };
         let (start, end) = (part("starts", 1)?, part("ends", 2)?);
         let step = if context.version >= 10 && context.has(4) { part("", 4)? } else { 1 };
-        let (start, count) = super::layout::slice_of(data.len() as i64, start, end, step)?;
+        let (start, count) = dims::slice_of(data.len() as i64, start, end, step)?;
         (0..count)
             .map(|i| {
                 let at = i.checked_mul(step)?.checked_add(start)?;
@@ -262,8 +268,22 @@ pub(super) fn few(shape: &[Dim]) -> bool {
 
 fn shape(context: &Context<'_>) -> Option<Vec<Int>> {
     let shape = context.shape(0)?;
-    let (start, end) = super::misc::shape_range(context, shape.len());
+    let (start, end) = shape_range(context, shape.len());
     Some(shape.get(start..end)?.iter().map(Int::of).collect())
+}
+
+/// The axes whose sizes `Shape` returns.
+pub(super) fn shape_range(context: &Context<'_>, rank: usize) -> (usize, usize) {
+    let at = |name: &str, default: usize| {
+        let Some(AttributeValue::Int(at)) = context.attribute(name) else {
+            return default;
+        };
+        let signed = i64::try_from(rank).unwrap_or(i64::MAX);
+        let at = if *at < 0 { at.saturating_add(signed) } else { *at };
+        usize::try_from(at.clamp(0, signed)).unwrap_or(default)
+    };
+    let start = at("start", 0);
+    (start, at("end", rank).max(start))
 }
 
 fn checked(value: Option<i64>) -> Int {
@@ -283,7 +303,7 @@ fn cast(element: Int, to: DataType) -> Int {
 fn pick(data: &[Int], index: &Int) -> Int {
     index
         .known()
-        .and_then(|index| super::dims::axis(index, data.len()))
+        .and_then(|index| dims::axis(index, data.len()))
         .and_then(|index| data.get(index).cloned())
         .unwrap_or(Int::Unknown)
 }

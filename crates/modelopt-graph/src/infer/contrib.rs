@@ -2,9 +2,10 @@
 
 #![allow(clippy::unnecessary_wraps)] // A `Rule` may have no answer, even if this one has.
 
+use super::context::Context;
 use super::dims;
 use super::elementwise::{as_input, broadcast, layer_normalization};
-use super::node::{Context, Rule, Shapes, one};
+use super::rule::{Rule, Shapes, one};
 use super::{conv, layout, matrix, recurrent, reduce};
 use crate::Dim;
 

@@ -1,6 +1,8 @@
 //! Control flow: what goes into bodies from outside, and what comes out of them.
 
-use super::{Engine, complete, contents, dims, join, join_known, without_shape};
+use super::engine::Engine;
+use super::types::{complete, join, join_known, without_shape};
+use super::{contents, dims};
 use crate::{DataType, Dim, GraphId, NodeId, Type, ValueId};
 
 /// Loops nested deeper than this are inferred without trying to keep shapes of state, so that

@@ -3,6 +3,9 @@
 
 use crate::{Dim, Shape};
 
+/// Ranks above this are treated as unknown, so that shapes stay cheap to pass on.
+pub(super) const MAX_RANK: usize = 64;
+
 /// A size from a signed number; negative ones are unknown.
 pub(super) fn dim(size: i64) -> Dim {
     usize::try_from(size).map_or(Dim::Unknown, Dim::Fixed)
@@ -15,7 +18,7 @@ pub(super) fn fixed(dim: &Dim) -> Option<i64> {
 
 /// A shape of `rank` unknown sizes.
 pub(super) fn unknown(rank: usize) -> Shape {
-    vec![Dim::Unknown; rank.min(super::MAX_RANK + 1)]
+    vec![Dim::Unknown; rank.min(MAX_RANK + 1)]
 }
 
 /// An axis that may count from the end, as an index below `rank`.
@@ -114,6 +117,27 @@ pub(super) fn broadcast(a: &[Dim], b: &[Dim]) -> Option<Shape> {
         });
     }
     Some(shape)
+}
+
+/// First index and number of elements of a slice of `size` elements; `None` for a step of 0.
+pub(super) fn slice_of(size: i64, start: i64, end: i64, step: i64) -> Option<(i64, i64)> {
+    if step == 0 || size < 0 {
+        return None;
+    }
+    let clamp = |at: i64, low: i64, high: i64| {
+        let at = if at < 0 { at.saturating_add(size) } else { at };
+        // An empty axis has `high` below `low` for negative steps.
+        at.min(high).max(low)
+    };
+    let (first, length, step) = if step > 0 {
+        let first = clamp(start, 0, size);
+        (first, i128::from(clamp(end, 0, size)) - i128::from(first), i128::from(step))
+    } else {
+        let first = clamp(start, -1, size - 1);
+        (first, i128::from(first) - i128::from(clamp(end, -1, size - 1)), -i128::from(step))
+    };
+    let count = if length <= 0 { 0 } else { (length + step - 1) / step };
+    Some((first, i64::try_from(count).ok()?))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Element types that attributes decide, where the schema leaves them open.
 
-use super::node::Context;
+use super::context::Context;
 use crate::schema::OpSchema;
 use crate::{AttributeValue, DataType, Type};
 

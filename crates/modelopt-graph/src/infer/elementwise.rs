@@ -3,90 +3,98 @@
 
 #![allow(clippy::unnecessary_wraps)] // A `Rule` may have no answer, even if this one has.
 
+use super::context::Context;
 use super::dims;
-use super::node::{Context, Rule, Shapes, one};
+use super::rule::{Rule, Shapes, one};
 use crate::Shape;
 
+/// Operators whose result has the shape of their first input.
+const AS_INPUT: &[&str] = &[
+    "Abs",
+    "Acos",
+    "Acosh",
+    "Affine",
+    "Asin",
+    "Asinh",
+    "Atan",
+    "Atanh",
+    "Bernoulli",
+    "BitCast",
+    "BitwiseNot",
+    "Cast",
+    "CastLike",
+    "Ceil",
+    "Celu",
+    "Clip",
+    "Cos",
+    "Cosh",
+    "CumProd",
+    "CumSum",
+    "DequantizeLinear",
+    "Elu",
+    "Erf",
+    "Exp",
+    "EyeLike",
+    "Floor",
+    "Gelu",
+    "GroupNormalization",
+    "HardSigmoid",
+    "HardSwish",
+    "Hardmax",
+    "Identity",
+    "ImageScaler",
+    "InstanceNormalization",
+    "IsInf",
+    "IsNaN",
+    "LRN",
+    "LeakyRelu",
+    "Log",
+    "LogSoftmax",
+    "LpNormalization",
+    "MeanVarianceNormalization",
+    "Mish",
+    "Neg",
+    "Not",
+    "PRelu",
+    "ParametricSoftplus",
+    "QuantizeLinear",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "Reciprocal",
+    "RegexFullMatch",
+    "Relu",
+    "ReverseSequence",
+    "RMSNormalization",
+    "RotaryEmbedding",
+    "Round",
+    "Scale",
+    "ScaledTanh",
+    "Scatter",
+    "ScatterElements",
+    "ScatterND",
+    "Selu",
+    "Shrink",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Sinh",
+    "Softmax",
+    "Softplus",
+    "Softsign",
+    "Sqrt",
+    "Swish",
+    "Tan",
+    "Tanh",
+    "TensorScatter",
+    "ThresholdedRelu",
+    "Trilu",
+];
+
 pub(super) fn rule(op: &str) -> Option<Rule> {
+    if AS_INPUT.contains(&op) {
+        return Some(as_input);
+    }
     let rule: Rule = match op {
-        "Abs"
-        | "Acos"
-        | "Acosh"
-        | "Affine"
-        | "Asin"
-        | "Asinh"
-        | "Atan"
-        | "Atanh"
-        | "Bernoulli"
-        | "BitCast"
-        | "BitwiseNot"
-        | "Cast"
-        | "CastLike"
-        | "Ceil"
-        | "Celu"
-        | "Clip"
-        | "Cos"
-        | "Cosh"
-        | "CumProd"
-        | "CumSum"
-        | "DequantizeLinear"
-        | "Elu"
-        | "Erf"
-        | "Exp"
-        | "EyeLike"
-        | "Floor"
-        | "Gelu"
-        | "GroupNormalization"
-        | "HardSigmoid"
-        | "HardSwish"
-        | "Hardmax"
-        | "Identity"
-        | "ImageScaler"
-        | "InstanceNormalization"
-        | "IsInf"
-        | "IsNaN"
-        | "LRN"
-        | "LeakyRelu"
-        | "Log"
-        | "LogSoftmax"
-        | "LpNormalization"
-        | "MeanVarianceNormalization"
-        | "Mish"
-        | "Neg"
-        | "Not"
-        | "PRelu"
-        | "ParametricSoftplus"
-        | "QuantizeLinear"
-        | "RandomNormalLike"
-        | "RandomUniformLike"
-        | "Reciprocal"
-        | "RegexFullMatch"
-        | "Relu"
-        | "ReverseSequence"
-        | "RMSNormalization"
-        | "RotaryEmbedding"
-        | "Round"
-        | "Scale"
-        | "ScaledTanh"
-        | "Scatter"
-        | "ScatterElements"
-        | "ScatterND"
-        | "Selu"
-        | "Shrink"
-        | "Sigmoid"
-        | "Sign"
-        | "Sin"
-        | "Sinh"
-        | "Softmax"
-        | "Softplus"
-        | "Softsign"
-        | "Sqrt"
-        | "Swish"
-        | "Tan"
-        | "Tanh"
-        | "TensorScatter"
-        | "ThresholdedRelu"
-        | "Trilu" => as_input,
         "Add" | "And" | "Div" | "Equal" | "Greater" | "Less" | "Mul" | "Or" | "Pow" | "Sub"
         | "Xor" => binary,
         "BitShift" | "BitwiseAnd" | "BitwiseOr" | "BitwiseXor" | "GreaterOrEqual"

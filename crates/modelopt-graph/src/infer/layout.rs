@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use super::contents::Int;
+use super::context::Context;
 use super::dims;
-use super::node::{Context, Rule, Shapes, one};
+use super::rule::{Rule, Shapes, one};
 use crate::{Dim, Shape};
 
 pub(super) fn rule(op: &str) -> Option<Rule> {
@@ -161,7 +162,7 @@ fn unsqueeze(context: &Context<'_>) -> Option<Shapes> {
     match axes_of(context)? {
         Axes::Known(axes) => {
             let rank = shape.len() + axes.len();
-            if rank > super::MAX_RANK {
+            if rank > dims::MAX_RANK {
                 return None;
             }
             let axes = dims::axes(&axes, rank)?;
@@ -244,27 +245,6 @@ fn even_parts(total: &Dim, count: usize, uneven: bool) -> Vec<Dim> {
     }
 }
 
-/// First index and number of elements of a slice of `size` elements; `None` for a step of 0.
-pub(super) fn slice_of(size: i64, start: i64, end: i64, step: i64) -> Option<(i64, i64)> {
-    if step == 0 || size < 0 {
-        return None;
-    }
-    let clamp = |at: i64, low: i64, high: i64| {
-        let at = if at < 0 { at.saturating_add(size) } else { at };
-        // An empty axis has `high` below `low` for negative steps.
-        at.min(high).max(low)
-    };
-    let (first, length, step) = if step > 0 {
-        let first = clamp(start, 0, size);
-        (first, i128::from(clamp(end, 0, size)) - i128::from(first), i128::from(step))
-    } else {
-        let first = clamp(start, -1, size - 1);
-        (first, i128::from(first) - i128::from(clamp(end, -1, size - 1)), -i128::from(step))
-    };
-    let count = if length <= 0 { 0 } else { (length + step - 1) / step };
-    Some((first, i64::try_from(count).ok()?))
-}
-
 fn slice(context: &Context<'_>) -> Option<Shapes> {
     let shape = context.shape(0)?;
     let part = |attribute: &str, index: usize| {
@@ -305,7 +285,7 @@ fn slice(context: &Context<'_>) -> Option<Shapes> {
 
 fn sliced(size: &Dim, start: i64, end: i64, step: i64) -> Option<Dim> {
     match dims::fixed(size) {
-        Some(size) => Some(dims::dim(slice_of(size, start, end, step)?.1)),
+        Some(size) => Some(dims::dim(dims::slice_of(size, start, end, step)?.1)),
         // Ends at or above this are how exporters write "to the end".
         None if start == 0 && end >= i64::from(i32::MAX) && step == 1 => Some(size.clone()),
         None => Some(Dim::Unknown),
@@ -434,8 +414,8 @@ fn compress(context: &Context<'_>) -> Option<Shapes> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dims::slice_of;
     use super::super::testing::{at, check};
-    use super::slice_of;
 
     #[test]
     fn reshape_fills_in_what_is_left() {

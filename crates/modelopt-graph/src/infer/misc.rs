@@ -2,9 +2,10 @@
 
 #![allow(clippy::unnecessary_wraps)] // A `Rule` may have no answer, even if this one has.
 
-use super::contents::Int;
+use super::contents::{self, Int};
+use super::context::Context;
 use super::dims;
-use super::node::{Context, Rule, Shapes, one};
+use super::rule::{Rule, Shapes, one};
 use crate::{AttributeValue, Dim, Shape};
 
 pub(super) fn rule(op: &str) -> Option<Rule> {
@@ -70,25 +71,11 @@ fn constant(context: &Context<'_>) -> Option<Shapes> {
     one(vec![Dim::Fixed(count)])
 }
 
-/// The axes whose sizes `Shape` returns.
-pub(super) fn shape_range(context: &Context<'_>, rank: usize) -> (usize, usize) {
-    let at = |name: &str, default: usize| {
-        let Some(AttributeValue::Int(at)) = context.attribute(name) else {
-            return default;
-        };
-        let signed = i64::try_from(rank).unwrap_or(i64::MAX);
-        let at = if *at < 0 { at.saturating_add(signed) } else { *at };
-        usize::try_from(at.clamp(0, signed)).unwrap_or(default)
-    };
-    let start = at("start", 0);
-    (start, at("end", rank).max(start))
-}
-
 fn shape(context: &Context<'_>) -> Option<Shapes> {
     let Some(shape) = context.shape(0) else {
         return one(dims::unknown(1));
     };
-    let (start, end) = shape_range(context, shape.len());
+    let (start, end) = contents::shape_range(context, shape.len());
     one(vec![Dim::Fixed(end - start)])
 }
 

@@ -1,8 +1,9 @@
 //! Operators of `ai.onnx.ml`.
 
+use super::context::Context;
 use super::dims;
 use super::elementwise::as_input;
-use super::node::{Context, Rule, Shapes, one};
+use super::rule::{Rule, Shapes, one};
 use crate::{AttributeValue, Dim};
 
 pub(super) fn rule(op: &str) -> Option<Rule> {

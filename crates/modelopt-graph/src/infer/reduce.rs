@@ -2,8 +2,9 @@
 
 #![allow(clippy::unnecessary_wraps)] // A `Rule` may have no answer, even if this one has.
 
+use super::context::Context;
 use super::dims;
-use super::node::{Context, Rule, Shapes, one};
+use super::rule::{Rule, Shapes, one};
 use crate::{Dim, Shape};
 
 pub(super) fn rule(op: &str) -> Option<Rule> {

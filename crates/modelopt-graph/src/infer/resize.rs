@@ -1,8 +1,9 @@
 //! Resampling.
 
 use super::contents::Int;
+use super::context::Context;
 use super::dims;
-use super::node::{Context, Rule, Shapes, one};
+use super::rule::{Rule, Shapes, one};
 use crate::Dim;
 
 pub(super) fn rule(op: &str) -> Option<Rule> {

@@ -1,8 +1,9 @@
 //! Sequences, optionals and maps: operators whose whole types, not only shapes, follow from
 //! their inputs.
 
-use super::node::Context;
-use super::{dims, join, without_shape};
+use super::context::Context;
+use super::dims;
+use super::types::{join, without_shape};
 use crate::{AttributeValue, DataType, Dim, Type};
 
 /// Types of the outputs; `None` for an operator that is not of this family.
