@@ -175,7 +175,7 @@ fn not_a_number(outputs: &Outputs) -> Option<String> {
 
 /// Whether a tensor is of floats and has nothing but NaN.
 fn is_nan(tensor: &Tensor) -> bool {
-    let Some(floats) = crate::float::Floats::of(tensor).filter(|_| !tensor.is_empty()) else {
+    let Some(floats) = crate::elements::Floats::of(tensor).filter(|_| !tensor.is_empty()) else {
         return false;
     };
     let mut nan = true;

@@ -2,54 +2,14 @@
 //! that is allowed could take, and whether integers that come from such a choice do.
 
 use modelopt_graph::Tensor;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
-use crate::float::Floats;
-use crate::number::Float;
+use crate::elements::Floats;
+use crate::highest::Highest;
 use crate::origin::Choice;
+use crate::parity::Decisions;
 use crate::profile::{Rows, fibers};
 
-/// How choices among the elements of an output came out.
-///
-/// A row is *decided* if its margin, the distance from its highest element to the next, is more than
-/// errors that the limit of parity allows could take; the others are tosses of a coin.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Decisions {
-    /// Rows, over all samples.
-    pub rows: u64,
-    /// Rows that are decided.
-    pub decided: u64,
-    /// Decided rows in which the candidate chooses the same.
-    pub kept: u64,
-    /// The most that any choice of the candidate loses in the original's eyes: the distance from
-    /// the original's highest element to the one that the candidate chose, relative to the size of
-    /// what is chosen among, `√(Σ d⁴ / Σ d²)` of differences from the mean. 0 if all are kept.
-    #[serde(with = "crate::number")]
-    #[schemars(with = "Float")]
-    pub lost_margin: f64,
-    /// The sample of that.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub worst_sample: String,
-    /// The value that the choice is made among, for outputs of integers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub among: Option<String>,
-}
-
 impl Decisions {
-    /// Takes in one row's choices.
-    fn add(&mut self, sample: &str, margin: f64, loss: f64, beyond: f64) {
-        self.rows += 1;
-        if margin > beyond {
-            self.decided += 1;
-            self.kept += u64::from(loss == 0.0);
-        }
-        if loss > self.lost_margin || (loss.is_nan() && !self.lost_margin.is_nan()) {
-            self.lost_margin = loss;
-            sample.clone_into(&mut self.worst_sample);
-        }
-    }
-
     /// Adds all rows of a pair of outputs of the same shape.
     pub(crate) fn add_rows(
         &mut self,
@@ -67,16 +27,15 @@ impl Decisions {
             };
             read(&mut ours, original);
             read(&mut theirs, candidate);
-            let (Some((best, second)), Some((chosen, _))) =
-                (two_highest(&ours), two_highest(&theirs))
+            let (Some(best), Some(chosen)) = (finite_highest(&ours), finite_highest(&theirs))
             else {
                 return;
             };
             let finite: Vec<f64> = ours.iter().copied().filter(|x| x.is_finite()).collect();
             let size = rows.size(&finite);
             if size > 0.0 {
-                let loss = (ours[best] - ours[chosen]).max(0.0) / size;
-                self.add(sample, (ours[best] - second) / size, loss, beyond);
+                let loss = (best.value - ours[chosen.at]).max(0.0) / size;
+                self.add(sample, (best.value - best.next) / size, loss, beyond);
             }
         });
     }
@@ -133,17 +92,11 @@ impl Decisions {
         });
         true
     }
+}
 
-    /// Takes in those of another set of rows.
-    pub(crate) fn merge(&mut self, other: Decisions) {
-        self.rows += other.rows;
-        self.decided += other.decided;
-        self.kept += other.kept;
-        if other.lost_margin > self.lost_margin || other.lost_margin.is_nan() {
-            self.lost_margin = other.lost_margin;
-            self.worst_sample = other.worst_sample;
-        }
-    }
+/// The highest element of a row with a choice; `None` if there is a NaN or no finite one.
+fn finite_highest(row: &[f64]) -> Option<Highest> {
+    Highest::of(row).filter(|highest| row.len() > 1 && highest.value.is_finite())
 }
 
 /// The distance from an element to the nearest other one.
@@ -155,23 +108,6 @@ fn margin(values: &[f64], own: f64) -> f64 {
         !skipped
     });
     others.map(|x| (x - own).abs()).fold(f64::INFINITY, f64::min)
-}
-
-/// Where the highest element is, the first of them if several tie, and the next highest; `None` if
-/// there is a NaN or there are fewer than two.
-fn two_highest(row: &[f64]) -> Option<(usize, f64)> {
-    let (mut best, mut highest, mut second) = (0, f64::NEG_INFINITY, f64::NEG_INFINITY);
-    for (at, &x) in row.iter().enumerate() {
-        if x.is_nan() {
-            return None;
-        }
-        if x > highest {
-            (best, second, highest) = (at, highest, x);
-        } else if x > second {
-            second = x;
-        }
-    }
-    (row.len() > 1 && highest.is_finite()).then_some((best, second))
 }
 
 #[cfg(test)]

@@ -1,110 +1,12 @@
-//! How far two float tensors are apart.
+//! Float outputs of one sample held against each other, part by part.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
-use modelopt_graph::{DataType, Tensor};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-use crate::number::Float;
-use crate::profile::{Band, FEW, LEAST_OF_FEW, OutputProfile, PROBABILITY_SCALE, Part, band_of};
-
-/// Independent accumulators, so that the compiler can use vector registers.
-const LANES: usize = 4;
-/// What may stand where the original has nothing but zeros.
-const NOTHING: f64 = 1e-6;
-/// Elements widened to float64 at a time; two blocks fit the first-level cache.
-const BLOCK: usize = 1024;
-
-/// When two elements count as close: `|candidate − original| ≤ atol + rtol · |original|`, the
-/// definition of `numpy.isclose`.
-///
-/// The default relative tolerance is that of the ONNX backend tests; the absolute one is looser
-/// than theirs (1e-7), because sums of cancelling float32 terms are not exact to 1e-7.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Tolerance {
-    /// Relative part, ≥ 0; 1e-3 by default.
-    #[serde(with = "crate::number")]
-    pub rtol: f64,
-    /// Absolute part, ≥ 0, in the unit of the output; 1e-5 by default.
-    #[serde(with = "crate::number")]
-    pub atol: f64,
-}
-
-impl Default for Tolerance {
-    fn default() -> Self {
-        Tolerance { rtol: 1e-3, atol: 1e-5 }
-    }
-}
-
-/// How far a float output of the candidate is from the original's; over several samples, the
-/// worst of each figure unless it says otherwise.
-///
-/// `ref` and `cand` stand for the elements of original and candidate. Positions where either is
-/// not finite are left out of all sums and counted instead. Figures that cannot be known are NaN,
-/// which no limit accepts: when the candidate leaves not one finite element of the original
-/// finite, and when sums, which are float64, overflow. Only float64 outputs beyond 1e±150 can
-/// overflow or underflow them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct FloatParity {
-    /// `max |ref − cand|`, in the unit of the output; 0 if there are no elements.
-    #[serde(with = "crate::number")]
-    #[schemars(with = "Float")]
-    pub max_abs_error: f64,
-    /// `mean |ref − cand|`, in the unit of the output; 0 if there are no elements.
-    #[serde(with = "crate::number")]
-    #[schemars(with = "Float")]
-    pub mean_abs_error: f64,
-    /// `√(mean (ref − cand)²)`, in the unit of the output; 0 if there are no elements.
-    #[serde(with = "crate::number")]
-    #[schemars(with = "Float")]
-    pub rmse: f64,
-    /// Signal to quantization noise ratio, `10 · log10(Σ ref² / Σ (ref − cand)²)` in dB, of the
-    /// worst part on its worst sample.
-    ///
-    /// Errors below what the type resolves beside the part's largest element on any sample (four
-    /// units in its last place) do not count, unless no sample has others. Errors of probabilities
-    /// are held against 0.1 where that is more. Elements that stand for something else than a
-    /// quantity are left out; they must stay what they are.
-    /// +∞ when equal (all zero and no elements included), −∞ when the original is all zero and
-    /// the candidate is not.
-    #[serde(with = "crate::number")]
-    #[schemars(with = "Float")]
-    pub sqnr_db: f64,
-    /// The sample that `sqnr_db` comes from; the first of them if several tie.
-    pub worst_sample: String,
-    /// `Σ ref·cand / √(Σ ref² · Σ cand²)`, from −1 to 1: 1 when equal (two zero vectors
-    /// included), 0 when just one of them is all zero.
-    #[serde(with = "crate::number")]
-    #[schemars(with = "Float")]
-    pub cosine: f64,
-    /// Share of elements, from 0 to 1, that are not close by [`Tolerance`]; `new_non_finite` and
-    /// `changed_non_finite` ones are among them.
-    #[serde(with = "crate::number")]
-    #[schemars(with = "Float")]
-    pub outside_tolerance: f64,
-    /// Positions, over all samples, where the original is finite and the candidate is not.
-    pub new_non_finite: u64,
-    /// Positions, over all samples, where the original is NaN or infinite and the candidate is
-    /// not the same: NaN for NaN, an infinity for the same infinity.
-    pub changed_non_finite: u64,
-    /// Share of rows, from 0 to 1 and over all samples together, where the candidate's highest
-    /// score is (one of) the original's highest.
-    ///
-    /// Only for outputs that look like scores: rank ≥ 2 and 2 to 200 000 classes in the last
-    /// dimension. Rows with a NaN in the original are left out; a NaN in the candidate's row
-    /// alone is a disagreement.
-    #[serde(with = "crate::number::optional", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Float>")]
-    pub top1: Option<f64>,
-    /// Share of rows, like `top1`, where the original's highest score is among the candidate's
-    /// five highest; equal scores rank by class number. Needs 6 classes or more.
-    #[serde(with = "crate::number::optional", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Float>")]
-    pub top5: Option<f64>,
-}
+use crate::elements::{BLOCK, Floats};
+use crate::figures::{share, sqnr_db};
+use crate::parity::{FloatParity, Tolerance};
+use crate::profile::{Band, OutputProfile, band_of};
+use crate::sums::{PartFigures, Sums};
 
 /// What one sample told of one output.
 pub(crate) struct SampleFigures {
@@ -114,18 +16,6 @@ pub(crate) struct SampleFigures {
     pub(crate) parts: Vec<PartFigures>,
     /// For each band: elements, and those that did not stay what they stand for.
     pub(crate) sentinels: Vec<(u64, u64)>,
-}
-
-/// What one sample told of one part.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PartFigures {
-    /// Elements that were compared, or became uncomparable.
-    pub(crate) elements: u64,
-    /// The ratio to all errors, in dB.
-    pub(crate) plain_db: f64,
-    /// The ratio to those that the type resolves; `None` if there are none.
-    pub(crate) resolved_db: Option<f64>,
-    pub(crate) max_abs_error: f64,
 }
 
 impl FloatParity {
@@ -167,7 +57,7 @@ impl FloatParity {
             rmse: known(share(sums.noise, sums.finite as f64).sqrt()),
             sqnr_db: known(sqnr_db(sums.signal, sums.noise)),
             worst_sample: sample.to_owned(),
-            cosine: known(cosine(&sums)),
+            cosine: known(sums.cosine()),
             outside_tolerance: share(
                 sums.outside + (sums.new_non_finite + sums.changed_non_finite) as f64,
                 original.len() as f64,
@@ -178,22 +68,6 @@ impl FloatParity {
             top5: None,
         };
         SampleFigures { whole, parts, sentinels }
-    }
-
-    /// Takes the worse of each figure.
-    pub(crate) fn worsen(&mut self, other: Self) {
-        let sqnr_db = lower(self.sqnr_db, other.sqnr_db);
-        if sqnr_db.to_bits() != self.sqnr_db.to_bits() {
-            self.worst_sample = other.worst_sample;
-        }
-        self.sqnr_db = sqnr_db;
-        self.max_abs_error = higher(self.max_abs_error, other.max_abs_error);
-        self.mean_abs_error = higher(self.mean_abs_error, other.mean_abs_error);
-        self.rmse = higher(self.rmse, other.rmse);
-        self.cosine = lower(self.cosine, other.cosine);
-        self.outside_tolerance = higher(self.outside_tolerance, other.outside_tolerance);
-        self.new_non_finite += other.new_non_finite;
-        self.changed_non_finite += other.changed_non_finite;
     }
 }
 
@@ -213,90 +87,6 @@ fn softmax_rows(
         most = most.max(noise);
     });
     Some((count, most))
-}
-
-/// The lower of two figures, NaN being lowest.
-fn lower(a: f64, b: f64) -> f64 {
-    if a.is_nan() || a <= b { a } else { b }
-}
-
-/// The higher of two figures, NaN being highest.
-fn higher(a: f64, b: f64) -> f64 {
-    if a.is_nan() || a >= b { a } else { b }
-}
-
-/// `part / whole`, or 0 of nothing.
-pub(crate) fn share(part: f64, whole: f64) -> f64 {
-    if whole == 0.0 { 0.0 } else { part / whole }
-}
-
-fn sqnr_db(signal: f64, noise: f64) -> f64 {
-    if noise == 0.0 { f64::INFINITY } else { 10.0 * (signal / noise).log10() }
-}
-
-fn cosine(sums: &Sums) -> f64 {
-    if sums.noise == 0.0 {
-        return 1.0;
-    }
-    // Two roots, because the product of the squares would overflow first.
-    let lengths = sums.signal.sqrt() * sums.power.sqrt();
-    share(sums.dot, lengths).clamp(-1.0, 1.0)
-}
-
-/// The elements of a tensor of any of the four IEEE-like float types.
-pub(crate) enum Floats<'a> {
-    Single(Cow<'a, [f32]>),
-    Double(Cow<'a, [f64]>),
-}
-
-impl<'a> Floats<'a> {
-    /// `None` for other types.
-    pub(crate) fn of(tensor: &'a Tensor) -> Option<Self> {
-        if tensor.dtype() == DataType::DOUBLE {
-            tensor.elements().map(Floats::Double)
-        } else {
-            tensor.to_f32().map(Floats::Single)
-        }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Floats::Single(elements) => elements.len(),
-            Floats::Double(elements) => elements.len(),
-        }
-    }
-
-    /// An element; NaN beyond the last.
-    pub(crate) fn get(&self, at: usize) -> f64 {
-        match self {
-            Floats::Single(elements) => elements.get(at).map_or(f64::NAN, |&x| f64::from(x)),
-            Floats::Double(elements) => elements.get(at).copied().unwrap_or(f64::NAN),
-        }
-    }
-
-    /// Shows all elements, some at a time.
-    pub(crate) fn each_block(&self, mut see: impl FnMut(&[f64])) {
-        let mut block = [0.0; BLOCK];
-        for start in (0..self.len()).step_by(BLOCK) {
-            see(self.read(start, &mut block));
-        }
-    }
-
-    /// Fills `out` with the elements from `start` on and returns the part that was filled.
-    pub(crate) fn read<'b>(&self, start: usize, out: &'b mut [f64]) -> &'b mut [f64] {
-        let start = start.min(self.len());
-        let count = out.len().min(self.len() - start);
-        let out = &mut out[..count];
-        match self {
-            Floats::Single(elements) => {
-                for (out, &x) in out.iter_mut().zip(&elements[start..]) {
-                    *out = f64::from(x);
-                }
-            }
-            Floats::Double(elements) => out.copy_from_slice(&elements[start..start + count]),
-        }
-        out
-    }
 }
 
 /// A walk over the elements of a pair of outputs, part by part.
@@ -395,157 +185,11 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// What the figures of one part on one sample are made of.
-#[derive(Default)]
-struct Sums {
-    /// Errors below this do not count as resolved.
-    floor: f64,
-    /// Positions where both are finite.
-    finite: u64,
-    max_abs: f64,
-    /// Σ |ref − cand|
-    abs: f64,
-    /// Σ (ref − cand)²
-    noise: f64,
-    /// The same of errors that are resolved.
-    resolved: f64,
-    /// Σ ref²
-    signal: f64,
-    /// Σ cand²
-    power: f64,
-    /// Σ ref·cand
-    dot: f64,
-    /// Finite positions that are not close.
-    outside: f64,
-    new_non_finite: u64,
-    changed_non_finite: u64,
-}
-
-impl Sums {
-    fn above(floor: f64) -> Self {
-        Sums { floor, ..Sums::default() }
-    }
-
-    fn merge(&mut self, other: &Sums) {
-        self.finite += other.finite;
-        self.max_abs = higher(self.max_abs, other.max_abs);
-        self.abs += other.abs;
-        self.noise += other.noise;
-        self.resolved += other.resolved;
-        self.signal += other.signal;
-        self.power += other.power;
-        self.dot += other.dot;
-        self.outside += other.outside;
-        self.new_non_finite += other.new_non_finite;
-        self.changed_non_finite += other.changed_non_finite;
-    }
-
-    fn add_non_finite(&mut self, r: f64, c: f64) {
-        if r.is_finite() {
-            self.new_non_finite += 1;
-        } else if !(r == c || r.is_nan() && c.is_nan()) {
-            self.changed_non_finite += 1;
-        }
-    }
-
-    /// The figures of a part; `rows` as [`softmax_rows`] gives them.
-    fn figures(&self, part: Option<&Part>, rows: Option<(f64, f64)>) -> PartFigures {
-        let ratio = |noise: f64| self.ratio(noise, part, rows);
-        let gone = self.finite == 0 && self.new_non_finite > 0;
-        let overflow = self.signal.is_infinite() && self.noise.is_infinite();
-        let (plain_db, resolved_db) = if gone || overflow || self.noise.is_nan() {
-            (f64::NAN, Some(f64::NAN))
-        } else {
-            (ratio(self.noise), (self.resolved > 0.0).then(|| ratio(self.resolved)))
-        };
-        PartFigures {
-            elements: self.finite + self.new_non_finite,
-            plain_db,
-            resolved_db,
-            max_abs_error: self.max_abs,
-        }
-    }
-
-    /// Signal to noise, in dB: of a part with few elements, the signal is at least a hundredth of
-    /// what is usual; of probabilities, errors are held against [`PROBABILITY_SCALE`] as well.
-    fn ratio(&self, noise: f64, part: Option<&Part>, rows: Option<(f64, f64)>) -> f64 {
-        let Some(part) = part else { return sqnr_db(self.signal, noise) };
-        let count = self.finite as f64;
-        if part.peak == 0.0 && self.max_abs <= NOTHING {
-            return f64::INFINITY;
-        }
-        let usual = if self.finite < FEW { count * (part.rms * LEAST_OF_FEW).powi(2) } else { 0.0 };
-        let plain = sqnr_db(self.signal.max(usual), noise);
-        if !part.probability || noise == 0.0 {
-            return plain;
-        }
-        // One wrong score among thousands of zeros is not averaged away.
-        let (mean, most) = match rows {
-            Some((rows, most)) => (noise / rows.max(1.0), most),
-            None => (noise / count.max(1.0), self.max_abs.powi(2)),
-        };
-        plain.max(10.0 * (PROBABILITY_SCALE.powi(2) / (mean * most).sqrt()).log10())
-    }
-
-    fn add(&mut self, originals: &[f64], candidates: &[f64], close: Tolerance) {
-        let mut lanes = Lanes { floor: self.floor, ..Lanes::default() };
-        let (blocks, rest) = originals.as_chunks::<LANES>();
-        let (candidate_blocks, candidate_rest) = candidates.as_chunks::<LANES>();
-        for (originals, candidates) in blocks.iter().zip(candidate_blocks) {
-            for lane in 0..LANES {
-                lanes.add(lane, originals[lane], candidates[lane], close);
-            }
-        }
-        for (lane, (&r, &c)) in rest.iter().zip(candidate_rest).enumerate() {
-            lanes.add(lane, r, c, close);
-        }
-        self.finite += originals.len() as u64;
-        self.max_abs = lanes.max_abs.into_iter().fold(self.max_abs, f64::max);
-        self.abs += lanes.abs.iter().sum::<f64>();
-        self.noise += lanes.noise.iter().sum::<f64>();
-        self.resolved += lanes.resolved.iter().sum::<f64>();
-        self.signal += lanes.signal.iter().sum::<f64>();
-        self.power += lanes.power.iter().sum::<f64>();
-        self.dot += lanes.dot.iter().sum::<f64>();
-        self.outside += lanes.outside.iter().sum::<f64>();
-    }
-}
-
-#[derive(Default)]
-struct Lanes {
-    floor: f64,
-    max_abs: [f64; LANES],
-    resolved: [f64; LANES],
-    abs: [f64; LANES],
-    noise: [f64; LANES],
-    signal: [f64; LANES],
-    power: [f64; LANES],
-    dot: [f64; LANES],
-    outside: [f64; LANES],
-}
-
-impl Lanes {
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "the loop around it is only vectorised inline")]
-    fn add(&mut self, lane: usize, r: f64, c: f64, close: Tolerance) {
-        let error = (r - c).abs();
-        let size = r.abs();
-        self.max_abs[lane] = if error > self.max_abs[lane] { error } else { self.max_abs[lane] };
-        self.abs[lane] += error;
-        self.noise[lane] += error * error;
-        self.resolved[lane] += if error >= self.floor { error * error } else { 0.0 };
-        self.signal[lane] += r * r;
-        self.power[lane] += c * c;
-        self.dot[lane] += r * c;
-        self.outside[lane] += if error <= close.atol + close.rtol * size { 0.0 } else { 1.0 };
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use approx::assert_relative_eq;
     use half::{bf16, f16};
-    use modelopt_graph::Element;
+    use modelopt_graph::{Element, Tensor};
     use proptest::prelude::*;
 
     use super::*;

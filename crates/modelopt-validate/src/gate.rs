@@ -1,91 +1,15 @@
 //! The gate: limits, and the verdict on what was measured.
 
-use indexmap::IndexMap;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+mod limits;
+mod verdict;
 
-use crate::decisions::Decisions;
-use crate::metrics::OutputParity;
-use crate::number::Float;
+use limits::is_of;
+pub use limits::{Limits, OutputLimits};
+pub use verdict::{Bound, Check, Unit, Unjudged, Verdict};
+
+use crate::parity::{Decisions, FloatParity, OutputParity, Parity};
 use crate::profile::margin;
-use crate::{FloatParity, LatencyComparison, Parity, SizeChange};
-
-/// What a candidate must meet; the `[gate]` table of `modelopt.toml`.
-///
-/// A figure exactly at its limit passes. `None` means no limit, and is written `"off"`; a key
-/// left out has its default. Types, shapes, the set of outputs, and integer, boolean and string
-/// elements that no float decides must always be equal.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Limits {
-    /// Lowest SQNR of any float output, in dB; 20 by default.
-    #[serde(with = "crate::number::limit")]
-    pub min_sqnr_db: Option<f64>,
-    /// Highest ratio of latencies, candidate to original; 1.05 by default. Judged only if
-    /// latency was measured, and broken only if the whole confidence interval is above it and the
-    /// time lost is one that can be told, for limits of at least 1: see
-    /// [`LatencyComparison::is_told`].
-    #[serde(with = "crate::number::limit")]
-    pub max_slowdown: Option<f64>,
-    /// Lowest ratio of sizes, original to candidate; 1 (not larger) by default. A limit of at most
-    /// 1 is not judged where it is missed by no more than [`SizeChange::SLACK`].
-    #[serde(with = "crate::number::limit")]
-    pub min_shrink: Option<f64>,
-    /// Whether NaN and infinities may appear where the original has none, and may change where
-    /// it has them; no by default.
-    pub allow_new_non_finite: bool,
-    /// Lowest top-1 agreement, from 0 to 1, of every output that looks like scores; none by
-    /// default. Fails if there is no such output.
-    #[serde(with = "crate::number::limit")]
-    pub min_top1: Option<f64>,
-    /// Lowest share of equal elements, from 0 to 1, of integers and booleans that depend on floats
-    /// and are not known to be places of chosen elements; 0.99 by default. Other integers, booleans
-    /// and strings must be equal.
-    #[serde(with = "crate::number::limit")]
-    pub min_agreement: Option<f64>,
-    /// Highest absolute error of any float output, in the unit of the output; none by default.
-    #[serde(with = "crate::number::limit")]
-    pub max_abs_error: Option<f64>,
-    /// Other limits for some outputs, by name. A name that is no output of the original fails.
-    #[serde(skip_serializing_if = "IndexMap::is_empty")]
-    pub per_output: IndexMap<String, OutputLimits>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            min_sqnr_db: Some(20.0),
-            max_slowdown: Some(1.05),
-            min_shrink: Some(1.0),
-            allow_new_non_finite: false,
-            min_top1: None,
-            min_agreement: Some(0.99),
-            max_abs_error: None,
-            per_output: IndexMap::new(),
-        }
-    }
-}
-
-/// Limits of one output that replace those of [`Limits`]; `None` keeps the one there. To lift a
-/// limit for one output, set the lower ones to −∞ and the upper ones to +∞ (TOML: `-inf`, `inf`).
-///
-/// A limit given here on an output that has no such figure fails.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
-pub struct OutputLimits {
-    /// Replaces [`Limits::min_sqnr_db`].
-    #[serde(with = "crate::number::optional", skip_serializing_if = "Option::is_none")]
-    pub min_sqnr_db: Option<f64>,
-    /// Replaces [`Limits::allow_new_non_finite`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub allow_new_non_finite: Option<bool>,
-    /// Replaces [`Limits::min_top1`].
-    #[serde(with = "crate::number::optional", skip_serializing_if = "Option::is_none")]
-    pub min_top1: Option<f64>,
-    /// Replaces [`Limits::max_abs_error`].
-    #[serde(with = "crate::number::optional", skip_serializing_if = "Option::is_none")]
-    pub max_abs_error: Option<f64>,
-}
+use crate::{LatencyComparison, SizeChange};
 
 /// What there is to judge.
 #[derive(Clone, Copy, Debug)]
@@ -96,93 +20,6 @@ pub struct Measurements<'a> {
     pub size: SizeChange,
     /// Latency, if it was measured.
     pub latency: Option<&'a LatencyComparison>,
-}
-
-/// Pass or fail, with every figure that has a limit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Verdict {
-    /// Whether all checks passed.
-    pub pass: bool,
-    /// All that was judged: the model first, then output by output.
-    pub checks: Vec<Check>,
-    /// Limits that were set but had nothing to judge, because it was not measured.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unjudged: Vec<Unjudged>,
-}
-
-impl Verdict {
-    /// The checks that did not pass.
-    pub fn failures(&self) -> impl Iterator<Item = &Check> {
-        self.checks.iter().filter(|check| !check.pass)
-    }
-}
-
-/// One figure against its limit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Check {
-    /// What was judged: `samples`, `outputs`, `shrink`, `slowdown`, `known_output`, `top1`,
-    /// `present`, `extra_output`, `type`, `shape`, `compared`, `sqnr`, `max_abs_error`,
-    /// `new_non_finite`, `changed_non_finite`, `sentinels`, `decisions`, `agreement`, `mismatches` or
-    /// `metric`.
-    pub name: String,
-    /// Name of an output or of the user's metric, or `model`.
-    pub subject: String,
-    /// The figure; NaN if there is none, which fails.
-    #[serde(with = "crate::number")]
-    #[schemars(with = "Float")]
-    pub value: f64,
-    /// Its limit.
-    #[serde(with = "crate::number")]
-    #[schemars(with = "Float")]
-    pub limit: f64,
-    /// Which side of the limit is good.
-    pub bound: Bound,
-    /// Unit of figure and limit.
-    pub unit: Unit,
-    /// Whether the figure meets the limit.
-    pub pass: bool,
-    /// More to say, such as which sample was the worst or which type was found.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub note: Option<String>,
-}
-
-/// Which side of a limit is good; the limit itself always is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Bound {
-    /// The limit is the lowest that passes.
-    AtLeast,
-    /// The limit is the highest that passes.
-    AtMost,
-}
-
-/// Unit of a figure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Unit {
-    /// Decibels.
-    Decibels,
-    /// A ratio of two like things.
-    Times,
-    /// A share, from 0 to 1.
-    Share,
-    /// A number of things.
-    Count,
-    /// The unit of the output itself.
-    Output,
-    /// 1 for yes, 0 for no.
-    Flag,
-    /// The unit of the user's own metric.
-    Metric,
-}
-
-/// A limit without a figure.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Unjudged {
-    /// What would have been judged: `parity`, `slowdown`, `shrink` or the name of an output.
-    pub name: String,
-    /// Why it was not.
-    pub reason: String,
 }
 
 /// The subject of checks that are not about one output.
@@ -460,26 +297,6 @@ impl Judge {
     }
 }
 
-impl Check {
-    fn note(&mut self, note: impl Into<String>) {
-        self.note = Some(note.into());
-    }
-}
-
-impl Limits {
-    /// The limits of one output; those of a sequence hold for its elements.
-    fn of(&self, output: &str) -> OutputLimits {
-        let own = self.per_output.iter().find(|(name, _)| is_of(output, name));
-        own.map(|(_, own)| own.clone()).unwrap_or_default()
-    }
-}
-
-/// Whether an output is the one of a name, or a part of what that holds: `y[0]` and `y.length` of
-/// `y`.
-fn is_of(output: &str, name: &str) -> bool {
-    output == name || output.strip_prefix(name).is_some_and(|rest| rest.starts_with(['[', '.']))
-}
-
 /// Why an output whose rows are chosen is judged by what they are chosen by: because another choice
 /// changed it.
 fn rechosen(parity: &Parity, output: &OutputParity) -> Option<String> {
@@ -522,6 +339,7 @@ struct Limit {
 
 #[cfg(test)]
 mod tests {
+    use indexmap::IndexMap;
     use modelopt_graph::{Element, Tensor};
     use proptest::prelude::*;
 
@@ -840,36 +658,6 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_a_table_of_the_configuration() {
-        let limits: Limits = toml::from_str(
-            r#"
-            min-sqnr-db = 30
-            max-slowdown = "off"
-            min-top1 = 0.99
-            [per-output."logits:0"]
-            min-sqnr-db = -inf
-            allow-new-non-finite = true
-            "#,
-        )
-        .unwrap();
-        assert_eq!((limits.min_sqnr_db, limits.max_slowdown), (Some(30.0), None));
-        assert_eq!((limits.min_shrink, limits.min_top1), (Some(1.0), Some(0.99)));
-        let own = &limits.per_output["logits:0"];
-        assert_eq!(own.min_sqnr_db, Some(f64::NEG_INFINITY));
-        assert_eq!((own.allow_new_non_finite, own.min_top1), (Some(true), None));
-        let written = toml::to_string(&limits).unwrap();
-        assert_eq!(toml::from_str::<Limits>(&written).unwrap(), limits, "{written}");
-    }
-
-    #[test]
-    fn an_empty_table_is_the_default_and_unknown_keys_are_refused() {
-        assert_eq!(toml::from_str::<Limits>("").unwrap(), Limits::default());
-        for wrong in ["min-sqnr = 20", "min-sqnr-db = true", "[per-output.y]\nmin-shrink = 1"] {
-            assert!(toml::from_str::<Limits>(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
     fn figures_at_their_limit_pass_and_just_beyond_it_fail() {
         let mut parity = good();
         if let Some(float) = &mut parity.outputs[0].float {
@@ -921,21 +709,6 @@ mod tests {
                 "mismatches"
             ]
         );
-    }
-
-    #[test]
-    fn limits_survive_json_with_infinities_and_without_limits() {
-        let own = OutputLimits { max_abs_error: Some(f64::INFINITY), ..OutputLimits::default() };
-        let limits = Limits {
-            min_sqnr_db: Some(f64::INFINITY),
-            min_shrink: None,
-            per_output: [("y".to_owned(), own)].into(),
-            ..Limits::default()
-        };
-        let json = serde_json::to_string(&limits).unwrap();
-        assert!(json.contains(r#""min-sqnr-db":"inf""#), "{json}");
-        assert!(json.contains(r#""min-shrink":"off""#), "{json}");
-        assert_eq!(serde_json::from_str::<Limits>(&json).unwrap(), limits);
     }
 
     #[test]

@@ -18,33 +18,38 @@
 //! runtime here returns them.
 #![allow(clippy::float_cmp)] // Whether numbers are equal is the question here.
 
+mod accumulator;
 mod compare;
 mod culprit;
 mod decisions;
+mod elements;
 mod exact;
+mod figures;
 mod float;
 mod gate;
+mod highest;
 mod latency;
 mod metric;
-mod metrics;
 pub mod number;
 mod origin;
+mod parity;
 mod profile;
 mod scores;
 mod size;
+mod sums;
 mod timing;
 
+pub use accumulator::Accumulator;
 pub use compare::{CompareError, Kept, References, Side, compare};
 pub use culprit::{Culprit, SlowLayer};
-pub use decisions::Decisions;
-pub use float::{FloatParity, Tolerance};
 pub use gate::{Bound, Check, Limits, Measurements, OutputLimits, Unit, Unjudged, Verdict, judge};
 pub use latency::{Distribution, Footprint, LatencyComparison};
 pub use metric::{Direction, FurtherFigure, MaxDrop, MetricChange};
-pub use metrics::{
-    Accumulator, OutputParity, Parity, PartParity, Selected, SentinelParity, TensorForm,
-};
 pub use origin::Origins;
+pub use parity::{
+    Decisions, FloatParity, OutputParity, Parity, PartParity, Selected, SentinelParity, TensorForm,
+    Tolerance,
+};
 pub use profile::{Profile, margin};
 pub use size::SizeChange;
 pub use timing::{LatencyOptions, compare_latency, measure_latency};

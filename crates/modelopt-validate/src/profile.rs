@@ -8,6 +8,7 @@
 
 mod bands;
 mod index;
+mod part;
 mod rows;
 
 use std::ops::Range;
@@ -15,30 +16,15 @@ use std::ops::Range;
 use indexmap::IndexMap;
 use modelopt_graph::{DataType, Tensor};
 
-use crate::float::Floats;
-use crate::metrics::Parity;
+use crate::elements::Floats;
 use crate::origin::Origins;
+use crate::parity::Parity;
 use bands::Spectrum;
 pub(crate) use bands::{Band, band_of};
 use index::Axes;
+use part::TELLING;
+pub(crate) use part::{FEW, LEAST_OF_FEW, PROBABILITY_SCALE, Part};
 pub(crate) use rows::{Rows, fibers};
-
-/// The lowest scale that errors of probabilities are held against: 0.001 that becomes 0.002
-/// changes nothing.
-pub(crate) const PROBABILITY_SCALE: f64 = 0.1;
-
-/// An output between 0 and 1 is one of probabilities, if it is not known to be, where its largest
-/// element says at least something for or against.
-const TELLING: f64 = 0.5;
-
-/// By how much rounding may leave the range from 0 to 1.
-const SLACK: f64 = 1e-6;
-
-/// With fewer elements than this a part's own power on one sample says little of its size.
-pub(crate) const FEW: u64 = 16;
-
-/// The share of its size on all samples that a part with few elements has at least.
-pub(crate) const LEAST_OF_FEW: f64 = 0.1;
 
 /// A margin of more than this many times the error that a limit allows is a decision.
 const MARGINS: f64 = 4.0;
@@ -76,23 +62,6 @@ pub(crate) struct OutputProfile {
     pub(crate) bands: Vec<Band>,
     /// Where something is chosen among elements.
     pub(crate) rows: Vec<Rows>,
-}
-
-/// Elements that are judged together.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Part {
-    /// Like `output0[:, 4:24]`; the output's name if it is all of it.
-    pub(crate) name: String,
-    /// Places along the axis.
-    pub(crate) ranges: Vec<Range<usize>>,
-    /// Whether the elements are probabilities.
-    pub(crate) probability: bool,
-    /// The largest magnitude on all samples.
-    pub(crate) peak: f64,
-    /// Root of the mean square on all samples.
-    pub(crate) rms: f64,
-    /// Errors below this are not resolved by the output's type.
-    pub(crate) floor: f64,
 }
 
 impl Profile {
@@ -204,12 +173,6 @@ impl Profile {
 pub fn margin(min_sqnr_db: Option<f64>) -> f64 {
     let limit = min_sqnr_db.filter(|limit| limit.is_finite()).unwrap_or(20.0);
     (MARGINS * 10f64.powf(-limit / 20.0)).max(LEAST_MARGIN)
-}
-
-/// Whether numbers up to `small` are what float32 leaves of differences of numbers like `large`,
-/// unless those are so large that they stand for something else.
-fn is_noise_beside(small: f64, large: f64) -> bool {
-    small < large * 1e-5 && large < 1e4
 }
 
 /// Shows all float outputs of all samples.

@@ -1,6 +1,8 @@
 //! Agreement on the best classes, for outputs that look like scores.
 
-use crate::float::{Floats, share};
+use crate::elements::Floats;
+use crate::figures::share;
+use crate::highest::Highest;
 
 /// More columns than any vocabulary in use; beyond it the last dimension is hardly classes.
 const MOST_CLASSES: usize = 200_000;
@@ -32,16 +34,16 @@ impl Agreement {
     }
 
     fn add_row(&mut self, original: &[f64], candidate: &[f64]) {
-        let Some(best) = first_highest(original) else {
+        let Some(best) = Highest::of(original) else {
             return;
         };
-        let chosen = first_highest(candidate);
+        let chosen = Highest::of(candidate);
         let wide = original.len() >= FEWEST_FOR_TOP5;
         self.rows += 1;
         self.rows_of_six += u64::from(wide);
         if let Some(chosen) = chosen {
-            self.top1 += u64::from(original[chosen] == original[best]);
-            self.top5 += u64::from(wide && rank(candidate, best) < 5);
+            self.top1 += u64::from(original[chosen.at] == best.value);
+            self.top5 += u64::from(wide && rank(candidate, best.at) < 5);
         }
     }
 
@@ -55,21 +57,6 @@ impl Agreement {
     pub(crate) fn top5(&self) -> Option<f64> {
         (self.rows_of_six > 0).then(|| share(self.top5 as f64, self.rows_of_six as f64))
     }
-}
-
-/// Where the highest score is, the first of them if several tie; `None` if there is a NaN.
-fn first_highest(scores: &[f64]) -> Option<usize> {
-    let mut best = 0;
-    let mut highest = f64::NEG_INFINITY;
-    for (class, &score) in scores.iter().enumerate() {
-        if score.is_nan() {
-            return None;
-        }
-        if score > highest {
-            (best, highest) = (class, score);
-        }
-    }
-    Some(best)
 }
 
 /// How many classes come before `class`: those with a higher score, and equal ones before it.

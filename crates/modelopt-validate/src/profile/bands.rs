@@ -6,8 +6,8 @@
 //! after:   [ 0.3    .    2.1    .   -0.7 ]   and -1e9 at two places, which must stay
 //! ```
 
-use super::is_noise_beside;
-use crate::float::Floats;
+use super::part::is_noise_beside;
+use crate::elements::Floats;
 
 /// Exponents that a float64 can have.
 const EXPONENTS: usize = 1 << 11;

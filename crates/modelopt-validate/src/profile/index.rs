@@ -9,8 +9,8 @@
 use std::ops::Range;
 
 use super::bands::{Band, band_of};
-use super::{SLACK, is_noise_beside};
-use crate::float::Floats;
+use super::part::{SLACK, TELLING, is_noise_beside};
+use crate::elements::Floats;
 
 /// Parts differ by this factor. From there on a part that is destroyed shows as 20 dB of the whole.
 const RATIO: f64 = 10.0;
@@ -194,7 +194,7 @@ fn labels(places: &[Slice], made: bool) -> Option<Vec<usize>> {
     let scores =
         places.iter().filter(|slice| slice.within_one()).fold(Slice::default(), Slice::join);
     // Scores are one kind, however rare some are.
-    let telling = made || scores.peak >= super::TELLING;
+    let telling = made || scores.peak >= TELLING;
     let scored = telling && scores.count > 0 && least >= RATIO * scores.rms();
     if !scored {
         sizes = places.iter().filter(|slice| slice.peak > 0.0).map(Slice::rms).collect();

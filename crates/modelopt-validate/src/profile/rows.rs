@@ -1,8 +1,8 @@
 //! Rows in which something is chosen: the class with the highest score, the next token.
 
 use super::bands::{Band, band_of};
-use super::{PROBABILITY_SCALE, Part};
-use crate::float::Floats;
+use super::part::{PROBABILITY_SCALE, Part};
+use crate::elements::Floats;
 
 /// More than any vocabulary in use; a longer axis is hardly classes.
 const MOST_CLASSES: usize = 200_000;
