@@ -1,12 +1,11 @@
 //! Model to bytes: a rope of small pieces and shared payloads, so that sizes are known before
 //! anything is written and no weight is copied.
 
-use std::io;
+mod rope;
 
-use bytes::Bytes;
 use modelopt_graph::{
     Attribute, AttributeValue, Constant, DeclaredType, Function, GraphId, Model, Node, NodeId,
-    OpsetImport, Origin, Payload, SparseTensor, Tensor, ValueInfo,
+    OpsetImport, Payload, SparseTensor, Tensor, ValueInfo,
 };
 use onnx_protobuf::Message;
 
@@ -15,10 +14,8 @@ use crate::field;
 use crate::origin::{Extra, TypeBytes};
 use crate::piece::Piece;
 use crate::read::from_type;
-use crate::wire::write_varint;
-
-/// Payloads from this size on are shared rather than copied into the small pieces.
-const SHARED_FROM: usize = 512;
+pub(crate) use rope::Rope;
+use rope::SHARED_FROM;
 
 /// Where an external file holds a tensor.
 pub(crate) struct ExternalRange<'a> {
@@ -39,117 +36,6 @@ pub(crate) struct Inline;
 impl Placement for Inline {
     fn external(&self, _: &Tensor) -> Option<ExternalRange<'_>> {
         None
-    }
-}
-
-/// Bytes in pieces.
-#[derive(Default)]
-pub(crate) struct Rope {
-    parts: Vec<Piece>,
-    tail: Vec<u8>,
-    len: u64,
-}
-
-impl Rope {
-    pub(crate) fn len(&self) -> u64 {
-        self.len
-    }
-
-    /// Hands out all bytes, in order.
-    pub(crate) fn visit(&self, mut visit: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
-        for part in &self.parts {
-            part.visit(&mut visit)?;
-        }
-        visit(&self.tail)
-    }
-
-    fn small(&mut self, bytes: &[u8]) {
-        self.tail.extend_from_slice(bytes);
-        self.len += bytes.len() as u64;
-    }
-
-    fn shared(&mut self, bytes: &Bytes) {
-        if bytes.len() < SHARED_FROM {
-            self.small(bytes);
-            return;
-        }
-        self.piece(Piece::Bytes(bytes.clone()));
-    }
-
-    fn piece(&mut self, piece: Piece) {
-        self.flush();
-        self.len += piece.len() as u64;
-        self.parts.push(piece);
-    }
-
-    fn flush(&mut self) {
-        if !self.tail.is_empty() {
-            self.parts.push(std::mem::take(&mut self.tail).into());
-        }
-    }
-
-    fn append(&mut self, other: Rope) {
-        self.len += other.len;
-        if other.parts.is_empty() {
-            self.tail.extend_from_slice(&other.tail);
-        } else {
-            self.flush();
-            self.parts.extend(other.parts);
-            self.tail = other.tail;
-        }
-    }
-
-    fn tag(&mut self, field: u32, kind: u32) {
-        self.number(u64::from(field << 3 | kind));
-    }
-
-    fn number(&mut self, value: u64) {
-        let before = self.tail.len();
-        write_varint(&mut self.tail, value);
-        self.len += (self.tail.len() - before) as u64;
-    }
-
-    fn int(&mut self, field: u32, value: i64) {
-        self.tag(field, 0);
-        self.number(value as u64);
-    }
-
-    fn float(&mut self, field: u32, value: f32) {
-        self.tag(field, 5);
-        self.small(&value.to_bits().to_le_bytes());
-    }
-
-    fn text(&mut self, field: u32, text: &str) {
-        self.tag(field, 2);
-        self.number(text.len() as u64);
-        self.small(text.as_bytes());
-    }
-
-    /// A text that is left out when it is empty.
-    fn name(&mut self, field: u32, text: &str) {
-        if !text.is_empty() {
-            self.text(field, text);
-        }
-    }
-
-    fn bytes(&mut self, field: u32, bytes: &Bytes) {
-        self.tag(field, 2);
-        self.number(bytes.len() as u64);
-        self.shared(bytes);
-    }
-
-    fn message(&mut self, field: u32, message: Rope) {
-        self.tag(field, 2);
-        self.number(message.len);
-        self.append(message);
-    }
-
-    /// The records that the loader kept verbatim. They come first, so that fields that were
-    /// changed since override them.
-    fn extra(&mut self, origin: &Origin) {
-        for record in Extra::of(origin).map_or(&[][..], |extra| &extra.records) {
-            self.shared(record);
-        }
     }
 }
 
@@ -285,103 +171,57 @@ impl Writer<'_> {
     }
 
     fn attribute(&self, attribute: &Attribute) -> Result<Rope, ErrorKind> {
-        use AttributeValue as V;
         use field::attribute as f;
         let mut out = Rope::default();
         let loaded = Extra::of(&attribute.origin);
         out.extra(&attribute.origin);
         out.name(f::NAME, &attribute.name);
+        if let AttributeValue::Reference(name) = &attribute.value {
+            out.text(f::REF_ATTR_NAME, name);
+            return Ok(out);
+        }
         // Of a loaded attribute, a default value that was present is among the kept records.
         let made = loaded.is_none();
-        let kind = match &attribute.value {
-            V::Float(value) => {
-                if made || value.to_bits() != 0 {
-                    out.float(f::F, *value);
-                }
-                f::F
-            }
-            V::Int(value) => {
-                if made || *value != 0 {
-                    out.int(f::I, *value);
-                }
-                f::I
-            }
-            V::String(value) => {
-                if made || !value.is_empty() {
-                    out.bytes(f::S, value);
-                }
-                f::S
-            }
-            V::Tensor(value) => {
-                out.message(f::T, inline_tensor(value));
-                f::T
-            }
-            V::Graph(value) => {
-                out.message(f::G, self.graph(*value)?);
-                f::G
-            }
-            V::SparseTensor(value) => {
-                out.message(f::SPARSE_TENSOR, sparse_tensor(value));
-                f::SPARSE_TENSOR
-            }
-            V::Type(value) => {
-                out.message(f::TP, declared_type(value)?);
-                f::TP
-            }
-            V::Floats(values) => {
-                for &value in values {
-                    out.float(f::FLOATS, value);
-                }
-                f::FLOATS
-            }
-            V::Ints(values) => {
-                for &value in values {
-                    out.int(f::INTS, value);
-                }
-                f::INTS
-            }
-            V::Strings(values) => {
-                for value in values {
-                    out.bytes(f::STRINGS, value);
-                }
-                f::STRINGS
-            }
-            V::Tensors(values) => {
-                for value in values {
-                    out.message(f::TENSORS, inline_tensor(value));
-                }
-                f::TENSORS
-            }
-            V::Graphs(values) => {
-                for &value in values {
-                    out.message(f::GRAPHS, self.graph(value)?);
-                }
-                f::GRAPHS
-            }
-            V::SparseTensors(values) => {
-                for value in values {
-                    out.message(f::SPARSE_TENSORS, sparse_tensor(value));
-                }
-                f::SPARSE_TENSORS
-            }
-            V::Types(values) => {
-                for value in values {
-                    out.message(f::TYPE_PROTOS, declared_type(value)?);
-                }
-                f::TYPE_PROTOS
-            }
-            V::Reference(name) => {
-                out.text(f::REF_ATTR_NAME, name);
-                return Ok(out);
-            }
-            V::Other => return Ok(out),
+        let kind = match plain_value(&mut out, &attribute.value, made) {
+            None => self.nested_value(&mut out, &attribute.value)?,
+            kind => kind,
         };
         if (made || loaded.is_some_and(|extra| extra.typed))
-            && let Some((number, _)) = field::ATTRIBUTE_KINDS.iter().find(|(_, f)| *f == kind)
+            && let Some((number, _)) =
+                field::ATTRIBUTE_KINDS.iter().find(|(_, field)| Some(*field) == kind)
         {
             out.int(f::TYPE, *number as i64);
         }
         Ok(out)
+    }
+
+    /// Writes a value made of messages; the field that it is in, if it is one.
+    fn nested_value(
+        &self,
+        out: &mut Rope,
+        value: &AttributeValue,
+    ) -> Result<Option<u32>, ErrorKind> {
+        use AttributeValue as V;
+        use field::attribute as f;
+        match value {
+            V::Tensor(value) => messages(out, f::T, [Ok(inline_tensor(value))]),
+            V::Graph(value) => messages(out, f::G, [self.graph(*value)]),
+            V::SparseTensor(value) => messages(out, f::SPARSE_TENSOR, [Ok(sparse_tensor(value))]),
+            V::Type(value) => messages(out, f::TP, [declared_type(value)]),
+            V::Tensors(values) => {
+                messages(out, f::TENSORS, values.iter().map(|value| Ok(inline_tensor(value))))
+            }
+            V::Graphs(values) => {
+                messages(out, f::GRAPHS, values.iter().map(|value| self.graph(*value)))
+            }
+            V::SparseTensors(values) => messages(
+                out,
+                f::SPARSE_TENSORS,
+                values.iter().map(|value| Ok(sparse_tensor(value))),
+            ),
+            V::Types(values) => messages(out, f::TYPE_PROTOS, values.iter().map(declared_type)),
+            _ => Ok(None),
+        }
     }
 
     fn value_info(&self, info: &ValueInfo) -> Result<Rope, ErrorKind> {
@@ -392,6 +232,58 @@ impl Writer<'_> {
             out.message(field::value_info::TYPE, declared_type(ty)?);
         }
         Ok(out)
+    }
+}
+
+/// Writes messages into a field, which is returned.
+fn messages(
+    out: &mut Rope,
+    field: u32,
+    messages: impl IntoIterator<Item = Result<Rope, ErrorKind>>,
+) -> Result<Option<u32>, ErrorKind> {
+    for message in messages {
+        out.message(field, message?);
+    }
+    Ok(Some(field))
+}
+
+/// Writes a value that is no message, or a list of such; the field that it is in, if it is one. A
+/// default value is written only into an attribute that was `made` here.
+fn plain_value(out: &mut Rope, value: &AttributeValue, made: bool) -> Option<u32> {
+    use AttributeValue as V;
+    use field::attribute as f;
+    match value {
+        V::Float(value) => {
+            if made || value.to_bits() != 0 {
+                out.float(f::F, *value);
+            }
+            Some(f::F)
+        }
+        V::Int(value) => {
+            if made || *value != 0 {
+                out.int(f::I, *value);
+            }
+            Some(f::I)
+        }
+        V::String(value) => {
+            if made || !value.is_empty() {
+                out.bytes(f::S, value);
+            }
+            Some(f::S)
+        }
+        V::Floats(values) => {
+            values.iter().for_each(|&value| out.float(f::FLOATS, value));
+            Some(f::FLOATS)
+        }
+        V::Ints(values) => {
+            values.iter().for_each(|&value| out.int(f::INTS, value));
+            Some(f::INTS)
+        }
+        V::Strings(values) => {
+            values.iter().for_each(|value| out.bytes(f::STRINGS, value));
+            Some(f::STRINGS)
+        }
+        _ => None,
     }
 }
 
@@ -483,37 +375,11 @@ fn external_tensor(tensor: &Tensor, range: &ExternalRange<'_>) -> Rope {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use modelopt_graph::{DataType, ModelInfo};
 
+    use super::rope::testing::bytes_of;
     use super::*;
-
-    fn bytes_of(rope: &Rope) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        rope.visit(|part| {
-            bytes.extend_from_slice(part);
-            Ok(())
-        })
-        .unwrap();
-        bytes
-    }
-
-    #[test]
-    fn a_rope_knows_its_length_and_shares_what_is_large() {
-        let large = Bytes::from(vec![7; SHARED_FROM]);
-        let mut inner = Rope::default();
-        inner.bytes(1, &large);
-        inner.text(2, "end");
-        let mut outer = Rope::default();
-        outer.text(3, "start");
-        outer.message(4, inner);
-        outer.bytes(5, &Bytes::from_static(b"small"));
-        assert_eq!(outer.len(), bytes_of(&outer).len() as u64);
-        let is_large =
-            |part: &&Piece| matches!(part, Piece::Bytes(b) if b.as_ptr() == large.as_ptr());
-        let shared = outer.parts.iter().filter(is_large).count();
-        assert_eq!(shared, 1);
-        assert!(bytes_of(&outer).ends_with(b"end\x2a\x05small"));
-    }
 
     #[test]
     fn what_modelopt_made_says_its_type_and_its_zero() {

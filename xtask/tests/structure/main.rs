@@ -68,10 +68,6 @@ const ALLOWED: &[Allowed] = &[
     allowed(Measure::Lines, "crates/modelopt/src/validation.rs run_both", 75),
     allowed(Measure::Circle, "modelopt-cli", 7),
     allowed(Measure::FileLines, "crates/modelopt-cli/src/args.rs", 720),
-    allowed(Measure::FileLines, "crates/modelopt-onnx/src/read.rs", 795),
-    allowed(Measure::Lines, "crates/modelopt-onnx/src/read.rs Reader::function", 68),
-    allowed(Measure::Lines, "crates/modelopt-onnx/src/read.rs Reader::attribute_value", 86),
-    allowed(Measure::Lines, "crates/modelopt-onnx/src/write.rs Writer::attribute", 99),
     allowed(Measure::Circle, "modelopt-report", 5),
     allowed(Measure::Circle, "modelopt-rewrite", 17),
     allowed(Measure::Lines, "crates/modelopt-rewrite/src/policy.rs plan_from", 61),
@@ -88,7 +84,6 @@ const ALLOWED: &[Allowed] = &[
     allowed(Measure::Parameters, "crates/modelopt-rewrite/src/quantize/weights.rs dequantize", 7),
     allowed(Measure::Parameters, "crates/modelopt-rewrite/src/sensitivity.rs noise", 7),
     allowed(Measure::Circle, "modelopt-runtime", 9),
-    allowed(Measure::Circle, "modelopt-validate", 8),
 ];
 
 /// What is above its limit.

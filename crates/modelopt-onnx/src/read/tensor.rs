@@ -3,14 +3,15 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use modelopt_graph::{DataType, Payload, Tensor, element_count};
+use modelopt_graph::{DataType, Payload, SparseTensor, Tensor, element_count};
 
-use super::{Reader, Result};
+use super::reader::{Reader, Result};
 use crate::error::ErrorKind;
 use crate::external::Location;
+use crate::field;
 use crate::field::tensor as f;
 use crate::origin::Extra;
-use crate::wire::{Record, Value, read_varint};
+use crate::wire::{Record, Value};
 
 const MESSAGE: &str = "TensorProto";
 
@@ -186,6 +187,54 @@ impl Reader {
         }
         Ok(bytes.into())
     }
+
+    /// Reads a tensor whose name no graph knows, so that the tensor itself has to keep it.
+    pub(super) fn named_tensor(
+        &mut self,
+        range: Range<usize>,
+        whose: &str,
+    ) -> Result<(String, Tensor)> {
+        let (name, tensor) = self.tensor(range.clone(), whose)?;
+        if name.is_empty() {
+            return Ok((name, tensor));
+        }
+        let mut extra = Extra::of(tensor.origin()).cloned().unwrap_or_default();
+        for record in self.wire.records(range, "TensorProto") {
+            let record = record?;
+            if record.field == f::NAME && record.len().is_some() {
+                self.keep(&mut extra, &record);
+            }
+        }
+        Ok((name, tensor.with_origin(extra.into_origin())))
+    }
+
+    pub(super) fn sparse_tensor(&mut self, range: Range<usize>) -> Result<(String, SparseTensor)> {
+        let mut extra = Extra::default();
+        let (mut values, mut indices, mut shape) = (None, None, Vec::new());
+        for record in self.wire.records(range, "SparseTensorProto") {
+            let record = record?;
+            match (record.field, record.len()) {
+                (field::sparse_tensor::VALUES, Some(content)) if values.is_none() => {
+                    values = Some(content);
+                }
+                (field::sparse_tensor::INDICES, Some(content)) if indices.is_none() => {
+                    indices = Some(content);
+                }
+                (field::sparse_tensor::VALUES | field::sparse_tensor::INDICES, Some(_)) => {
+                    return Err(self.invalid("a second value", &record, "SparseTensorProto"));
+                }
+                (field::sparse_tensor::DIMS, _) => {
+                    self.dims(&record, &mut shape, "SparseTensorProto")?;
+                }
+                _ => self.keep(&mut extra, &record),
+            }
+        }
+        let values = values.ok_or(ErrorKind::Missing("values in a sparse tensor"))?;
+        let indices = indices.ok_or(ErrorKind::Missing("indices in a sparse tensor"))?;
+        let (name, values) = self.named_tensor(values, "values of a sparse tensor")?;
+        let (_, indices) = self.named_tensor(indices, "indices of a sparse tensor")?;
+        Ok((name, SparseTensor { values, indices, shape, origin: extra.into_origin() }))
+    }
 }
 
 /// Appends a range to a list; neighbours become one.
@@ -222,17 +271,6 @@ fn typed_field(dtype: DataType) -> (u32, usize) {
     }
 }
 
-/// The numbers of a packed varint field; `None` when the last one is cut off.
-pub(super) fn unpack_varints(mut bytes: &[u8]) -> Option<Vec<u64>> {
-    let mut numbers = Vec::new();
-    while !bytes.is_empty() {
-        let (number, length) = read_varint(bytes)?;
-        numbers.push(number);
-        bytes = bytes.get(length..)?;
-    }
-    Some(numbers)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,12 +294,5 @@ mod tests {
             extend(&mut runs, span);
         }
         assert_eq!(runs, [0..5, 6..9]);
-    }
-
-    #[test]
-    fn a_list_of_numbers_ends_where_it_should() {
-        assert_eq!(unpack_varints(&[1, 0x80, 1]), Some(vec![1, 128]));
-        assert_eq!(unpack_varints(&[]), Some(vec![]));
-        assert_eq!(unpack_varints(&[1, 0x80]), None);
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use modelopt_graph::{DataType, DeclaredType, Dim, Origin, Shape, Type};
 use onnx_protobuf::{Message, TensorShapeProto, TypeProto, tensor_shape_proto, type_proto};
 
-use super::{Reader, Result};
+use super::reader::{Reader, Result};
 use crate::error::ErrorKind;
 use crate::origin::TypeBytes;
 use crate::wire::MAX_RANK;
