@@ -18,6 +18,7 @@ mod html;
 mod junit;
 mod markdown;
 mod plot;
+mod render;
 mod schema;
 mod table;
 mod wording;
