@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use modelopt_graph::{DataType, Tensor, element_count};
 
+use super::call::{Call, Folded, NotFolded, broadcast};
 use super::movement::expanded;
 use super::number::{Number, Wide, as_f64, computed, for_float, for_number, numbers};
-use super::{Call, Folded, NotFolded, broadcast};
 
 /// The first two inputs broadcast to one shape, from version 7 on; before, operators said
 /// themselves how to broadcast.

@@ -2,8 +2,8 @@
 
 use modelopt_graph::{DataType, Tensor};
 
+use super::call::{Call, Folded, NotFolded, bytes, dense};
 use super::number::{Number, Wide, for_float, for_number, numbers};
-use super::{Call, Folded, NotFolded, bytes, dense};
 
 /// `Cast`, from version 6 on, where `to` is a number. Floats that do not fit an integer type
 /// have no defined result and are not cast.

@@ -2,8 +2,8 @@
 
 use modelopt_graph::{AttributeValue, DataType, Tensor, element_count};
 
+use super::call::{Call, Folded, NotFolded, bytes, dense, dims_of};
 use super::number::{Number, Wide, computed};
-use super::{Call, Folded, NotFolded, bytes, dense, dims_of};
 
 /// `ConstantOfShape`.
 pub(super) fn constant_of_shape(call: &Call<'_>) -> Folded<Tensor> {

@@ -3,8 +3,8 @@
 use modelopt_graph::{DataType, Tensor};
 
 use super::arithmetic::like_pair;
+use super::call::{Call, Folded, NotFolded, bytes, dense};
 use super::number::{Number, for_float, for_number, numbers};
-use super::{Call, Folded, NotFolded, bytes, dense};
 
 /// `Equal`, `Greater`, `Less`, `GreaterOrEqual` and `LessOrEqual`, from version 7 on. Any
 /// comparison with NaN is false.

@@ -3,9 +3,9 @@
 use modelopt_graph::{DataType, Tensor, element_count};
 use rayon::prelude::*;
 
+use super::call::{Call, Folded, NotFolded, broadcast};
 use super::movement::expanded;
 use super::number::{Number, numbers};
-use super::{Call, Folded, NotFolded, broadcast};
 
 /// The most products of two elements that one evaluation makes; a few seconds of work.
 const MAX_PRODUCTS: usize = 1 << 33;

@@ -3,7 +3,7 @@
 use modelopt_graph::{DataType, Tensor, element_count};
 use ndarray::{ArrayViewD, ArrayViewMutD, Axis, IxDyn, Slice};
 
-use super::{Call, Folded, NotFolded, broadcast, bytes, dense, dims_of, width};
+use super::call::{Call, Folded, NotFolded, broadcast, bytes, dense, dims_of, width};
 
 /// Evaluates the body with `$n` as the constant size of an element in bytes.
 macro_rules! by_width {

@@ -8,7 +8,7 @@
 use half::{bf16, f16};
 use modelopt_graph::{DataType, Element, Tensor};
 
-use super::{Folded, NotFolded};
+use super::call::{Folded, NotFolded};
 
 /// Evaluates the body with `$t` as the Rust type of a float type.
 macro_rules! for_float {

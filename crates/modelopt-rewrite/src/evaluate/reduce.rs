@@ -2,9 +2,9 @@
 
 use modelopt_graph::{DataType, Tensor};
 
+use super::call::{Call, Folded, NotFolded};
 use super::movement::permuted;
 use super::number::{Number, Wide, computed, for_float, for_number, numbers};
-use super::{Call, Folded, NotFolded};
 
 /// The reductions. Floats are accumulated in float64; integers that overflow stay, and so does
 /// the mean of integers where it is not one.

@@ -2,7 +2,7 @@
 
 use modelopt_graph::{DataType, Tensor, element_count};
 
-use super::{Call, Folded, MAX_RANK, NotFolded, dims_of};
+use super::call::{Call, Folded, MAX_RANK, NotFolded, dims_of};
 
 /// `Identity`.
 pub(super) fn identity(call: &Call<'_>) -> Folded<Tensor> {
