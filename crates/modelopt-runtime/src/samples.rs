@@ -1,38 +1,21 @@
 //! Inputs to run models on, read from files.
 
 mod fit;
+mod folder;
 mod npy;
 mod npz;
 mod pb;
+mod sample;
 
 use std::path::{Path, PathBuf};
 
-use indexmap::IndexMap;
-use modelopt_graph::{Tensor, Type};
-use serde::{Deserialize, Serialize};
+use modelopt_graph::Type;
+
+use self::folder::{entries, has_extension, is_data_set};
+use self::sample::Arrays;
+pub use self::sample::{Sample, SampleKind};
 
 use crate::{InputSpec, SampleError};
-
-/// One set of named inputs.
-#[derive(Clone, Debug)]
-pub struct Sample {
-    /// What reports call it: file or folder name, or `synthetic-N`.
-    pub name: String,
-    /// Inputs by name, in the order of the model's inputs.
-    pub inputs: IndexMap<String, Tensor>,
-    /// Where it comes from.
-    pub kind: SampleKind,
-}
-
-/// Where a sample comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SampleKind {
-    /// The user gave it.
-    Real,
-    /// It was invented by [`crate::synthesize`].
-    Synthetic,
-}
 
 /// Reads the samples at a path, for a model with these inputs, in this order.
 ///
@@ -142,8 +125,6 @@ fn read(path: &Path, inputs: &[String]) -> Result<Vec<Found>, SampleError> {
     Err(SampleError::NoSamples { path: path.to_owned() })
 }
 
-type Arrays = IndexMap<String, Tensor>;
-
 /// The sample that arrays are, and the names of arrays that are not named like an input.
 fn found(
     path: &Path,
@@ -183,39 +164,9 @@ fn read_npys(files: &[&Path], inputs: &[String]) -> Result<(Arrays, Vec<String>)
     Ok((arrays, others))
 }
 
-/// What is in a folder, numbers within names in their numeric order, so that `set_10` is after
-/// `set_2`.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, SampleError> {
-    let mut entries = fs_err::read_dir(folder)?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<Result<Vec<_>, std::io::Error>>()?;
-    entries.sort_by_cached_key(|path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let number = trailing_number(path);
-        let prefix = name.split(|c: char| c.is_ascii_digit()).next().unwrap_or_default().to_owned();
-        (prefix, number, name)
-    });
-    Ok(entries)
-}
-
-/// The number at the end of a file's stem, such as 3 in `input_3.pb`.
-fn trailing_number(path: &Path) -> Option<u64> {
-    let stem = path.file_stem()?.to_str()?;
-    let digits = stem.trim_end_matches(|c: char| c.is_ascii_digit()).len();
-    stem.get(digits..)?.parse().ok()
-}
-
-fn is_data_set(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default();
-    name.to_string_lossy().starts_with("test_data_set_") && path.is_dir()
-}
-
-fn has_extension(path: &Path, extension: &str) -> bool {
-    path.extension().is_some_and(|actual| actual.eq_ignore_ascii_case(extension))
-}
-
 #[cfg(test)]
 mod tests {
+    use modelopt_graph::Tensor;
     use ndarray::{array, aview0};
     use ndarray_npy::{NpzWriter, write_npy};
 

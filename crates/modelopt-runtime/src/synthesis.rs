@@ -13,6 +13,7 @@ mod dims;
 mod fill;
 mod hints;
 mod image;
+mod input;
 mod likely;
 mod options;
 mod proposals;
@@ -24,6 +25,7 @@ use indexmap::IndexMap;
 use modelopt_graph::{DataType, Model, Tensor, Type, ValueId, element_count};
 
 use self::dims::Sizes;
+use self::input::InputPlan;
 use self::random::Random;
 use self::words::Words;
 use crate::interface::graph_inputs;
@@ -67,17 +69,6 @@ pub fn synthesize(model: &Model, options: &SynthesisOptions) -> Result<Vec<Sampl
             Ok(Sample { name, inputs, kind: SampleKind::Synthetic })
         })
         .collect()
-}
-
-/// What to invent for one input.
-struct InputPlan<'a> {
-    name: &'a str,
-    dtype: DataType,
-    shape: Vec<usize>,
-    /// Integers must be below this.
-    bound: Option<u64>,
-    /// The value of an input that says how to compute.
-    control: Option<Vec<i64>>,
 }
 
 fn plan<'a>(

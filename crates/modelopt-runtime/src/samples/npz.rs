@@ -5,7 +5,8 @@ use std::path::Path;
 
 use zip::ZipArchive;
 
-use super::{Arrays, npy};
+use super::npy;
+use super::sample::Arrays;
 use crate::SampleError;
 
 /// The arrays of an `.npz` that are named like inputs, and the names of the others.

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use modelopt_graph::Tensor;
 
-use super::{Arrays, entries, trailing_number};
+use super::folder::{entries, trailing_number};
+use super::sample::Arrays;
 use crate::SampleError;
 
 /// The inputs in one `test_data_set_*` folder: each `input_N.pb` is for the input of its name, or

@@ -3,9 +3,9 @@
 use half::{bf16, f16};
 use modelopt_graph::{DataType, Tensor, element_count};
 
-use super::image::Layout;
+use super::image::{self, Layout};
+use super::input::InputPlan;
 use super::random::Random;
-use super::{InputPlan, image};
 use crate::SampleError;
 
 /// Invents the values of an input.

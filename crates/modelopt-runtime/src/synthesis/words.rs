@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use modelopt_graph::{AttributeValue, DataType, Model, Payload, Tensor, element_count};
 
-use super::InputPlan;
+use super::input::InputPlan;
 use super::random::Random;
 use crate::SampleError;
 
