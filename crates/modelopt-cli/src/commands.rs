@@ -12,6 +12,7 @@ use modelopt::report::{Document, SearchEnd};
 use modelopt::{Config, RuntimeChoice};
 
 use crate::args::{self, Arguments, Command, Common};
+use crate::ending::{Done, Usage};
 use crate::files::{Input, Output};
 use crate::progress::Bar;
 use crate::settings::{
@@ -19,7 +20,7 @@ use crate::settings::{
     apply_precision, apply_running, apply_sampling, apply_searching, apply_selection,
     default_cache, settings, settings_over,
 };
-use crate::{Done, Usage, places, show, sniff};
+use crate::{places, show, sniff};
 
 pub(crate) fn run(arguments: Arguments) -> Result<Done> {
     let common = &arguments.common;

@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod ending;
 mod files;
 mod places;
 mod progress;
@@ -15,25 +16,10 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::args::Arguments;
-
-/// What a command that did not fail ends with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Done {
-    /// Done.
-    Ok,
-    /// The gate said no.
-    Refused,
-    /// Ctrl-C ended it.
-    Stopped,
-}
+use crate::ending::{Done, Usage};
 
 /// What shells give a program that Ctrl-C ends.
 const STOPPED: u8 = 130;
-
-/// A combination of arguments that cannot be meant.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Usage(String);
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 
-use crate::Usage;
 use crate::args::Making;
+use crate::ending::Usage;
 
 /// The file that a model is written to.
 pub(crate) fn output(args: &Making) -> Result<PathBuf> {

@@ -10,8 +10,8 @@ use modelopt::runtime::worker::Worker;
 use modelopt::runtime::{LibrarySearch, parse_dim};
 use modelopt::{Config, Enforcement, rewrite};
 
-use crate::Usage;
 use crate::args::{self, Common};
+use crate::ending::Usage;
 use crate::files::read_text;
 
 pub(crate) use metric::apply_metric;

@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use modelopt::Labels;
 use modelopt::validate::{Direction, MaxDrop};
 
-use super::time;
+use super::values::time;
 
 /// A figure of the user's own, which decides instead of the default limit of parity.
 #[derive(Args, Debug)]

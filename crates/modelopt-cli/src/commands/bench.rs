@@ -6,9 +6,10 @@ use modelopt::{BenchOptions, BenchRow};
 
 use super::print;
 use crate::args::{self, Common};
+use crate::ending::{Done, Usage};
 use crate::progress::Bar;
 use crate::settings::{apply_inputs, apply_place, settings};
-use crate::{Done, Usage, show, sniff};
+use crate::{show, sniff};
 
 pub(super) fn run(args: &args::Bench, common: &Common) -> Result<Done> {
     let mut config = settings(common)?;

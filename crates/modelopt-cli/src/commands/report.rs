@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use modelopt::report::{Document, RegressionLimits, compare_with_baseline};
 
 use super::print;
-use crate::Done;
 use crate::args::{self, Common, FormatArgument};
+use crate::ending::Done;
 use crate::files::read_text;
 
 pub(super) fn run(args: &args::Report, common: &Common) -> Result<Done> {

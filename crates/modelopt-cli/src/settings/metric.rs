@@ -3,8 +3,8 @@
 use anyhow::Result;
 use modelopt::{Config, Enforcement};
 
-use crate::Usage;
 use crate::args::{Gate, Measuring};
+use crate::ending::Usage;
 
 /// Takes in what was said of the metric, and whether a limit of parity was asked for beside it.
 pub(crate) fn apply_metric(config: &mut Config, args: &Measuring, gate: &Gate) -> Result<()> {
