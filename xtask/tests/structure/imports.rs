@@ -90,7 +90,9 @@ impl Scope {
             scope.defined.extend(defined(item));
         }
         let mut imports = Imports::default();
-        items.iter().for_each(|item| imports.visit_item(item));
+        for item in items {
+            imports.visit_item(item);
+        }
         for import in imports.found {
             for leaf in leaves(&import.tree) {
                 match leaf.name {
@@ -151,7 +153,6 @@ fn leaves(tree: &UseTree) -> Vec<Leaf> {
                 let renamed = Some(name.rename.to_string());
                 found.push(leaf(path, &name.ident.to_string(), renamed));
             }
-            _ => {}
         }
     }
     /// `use x::{self}` brings `x`.
@@ -200,7 +201,7 @@ impl Names<'_> {
             return self.definition(module, &[import, rest].concat(), hops);
         }
         let through = |glob: &Vec<String>| {
-            let path = [glob.as_slice(), &[first.clone()], rest].concat();
+            let path = [glob.as_slice(), std::slice::from_ref(first), rest].concat();
             (glob.first() != Some(first)).then(|| self.definition(module, &path, hops))?
         };
         scope.globs.iter().find_map(through)

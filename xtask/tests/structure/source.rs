@@ -94,15 +94,12 @@ impl Crate {
             };
             let name = child.ident.to_string();
             let folder = place.folder.join(&name);
-            let index = match child.content {
-                Some((_, items)) => {
-                    let inner = Place { folder: &folder, ..*place };
-                    self.read_items(&inner, items, Some(module))
-                }
-                None => {
-                    let path = file_of(place.folder, &name);
-                    self.read_file(place.repository, &path, &folder, Some(module))
-                }
+            let index = if let Some((_, items)) = child.content {
+                let inner = Place { folder: &folder, ..*place };
+                self.read_items(&inner, items, Some(module))
+            } else {
+                let path = file_of(place.folder, &name);
+                self.read_file(place.repository, &path, &folder, Some(module))
             };
             self.modules[module].children.insert(name, index);
         }
