@@ -7,6 +7,9 @@
 //! downloads or makes lies under the workspace's target folder.
 
 pub mod conformance;
+pub mod dependencies;
+pub mod features;
+mod licence;
 pub mod machine;
 pub mod oracle;
 pub mod parallel;

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
-use xtask::{conformance, schema, setup, sweep, testdata};
+use xtask::{conformance, dependencies, features, schema, setup, sweep, testdata};
 
 /// The sweep of the tests; `cargo xtask sweep` takes others.
 const SWEEP_SEED: u64 = 1;
@@ -28,6 +28,8 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Hold what comes in from outside to deny.toml, and see that all builds share it
+    Dependencies,
     /// Convert the models of the node tests to 16 bits and hold them against their originals
     Conformance,
     /// Hold the gate to random small models with planted structure and planted damages
@@ -64,6 +66,7 @@ fn run(task: Task) -> Result<()> {
             setup::run()?;
             if check { check_schema() } else { write_schema() }
         }
+        Task::Dependencies => dependencies::check().and(features::check()),
         Task::Conformance => {
             setup::run()?;
             conformance::build()?;

@@ -1,0 +1,1 @@
+//! Nothing but features of other crates: see this package's `Cargo.toml`.
