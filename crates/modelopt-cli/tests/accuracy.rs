@@ -1,12 +1,9 @@
 //! What closeness is for: trained classifiers still give the right answers, in every runtime.
 
-#[macro_use]
-mod support;
-
 use std::path::{Path, PathBuf};
 
+use crate::support::{run, tempdir};
 use modelopt::runtime::{RuntimeKind, SessionOptions, load_samples, runtime};
-use support::{run, tempdir};
 use xtask::machine::sums_int8_exactly;
 use xtask::oracle::{self, RunJob};
 use xtask::testdata::fixture;

@@ -1,15 +1,12 @@
 //! Files and arguments that mean harm or make no sense. Whatever they hold, the program ends by
 //! itself, soon, in little memory, and says what is wrong and where.
 
-#[macro_use]
-mod support;
-
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use support::{Output, PROGRAM, files, finish, run_in, tempdir};
+use crate::support::{Output, PROGRAM, files, finish, run_in, tempdir};
 use xtask::parallel::parallel;
 use xtask::testdata::fixture;
 

@@ -1,17 +1,14 @@
 //! Small models that went wrong, and what is right: one test for each kind, from file to file.
 //! `testdata/cases` says what is hard about each.
 
-#[macro_use]
-mod support;
-
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::{Output, PROGRAM, finish, quiet, tempdir, with_onnxruntime};
 use serde_json::Value;
-use support::{Output, PROGRAM, finish, quiet, tempdir, with_onnxruntime};
 use tempfile::TempDir;
 use xtask::oracle::{self, RunJob};
 use xtask::parallel::parallel;

@@ -1,16 +1,13 @@
 //! `modelopt convert`, from file to file: hand-made graphs and public models in 16 bits, held
 //! against their originals by the checker and by onnxruntime.
 
-#[macro_use]
-mod support;
-
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
+use crate::support::{Output, files, finish, run, run_in, tempdir, with_onnxruntime};
 use insta::assert_snapshot;
-use support::{Output, files, finish, run, run_in, tempdir, with_onnxruntime};
 use xtask::oracle::{self, RunJob};
 use xtask::parallel::parallel;
 use xtask::testdata::{self, fixture};
@@ -270,7 +267,7 @@ fn the_same_bytes_whatever_the_number_of_threads() {
     let model = testdata::model("cls");
     let convert = |threads: &str, way: &str| {
         let folder = tempdir();
-        let mut command = Command::new(support::PROGRAM);
+        let mut command = Command::new(crate::support::PROGRAM);
         command.args(args!["convert", &model, "-o", "out.onnx", "--to", way, "--no-validate"]);
         command.current_dir(folder.path()).env("RAYON_NUM_THREADS", threads);
         finish(&mut command).expect(0);

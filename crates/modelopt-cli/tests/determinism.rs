@@ -1,14 +1,11 @@
 //! The same model, settings and samples give the same bytes, whoever asks, however often, and
 //! however many threads do the work.
 
-#[macro_use]
-mod support;
-
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{files, finish, run_in, tempdir};
+use crate::support::{files, finish, run_in, tempdir};
 use xtask::testdata::{fixture, model, python, samples};
 
 /// What a run leaves behind: the files by name, and what it said.
@@ -39,7 +36,7 @@ fn case<const N: usize>(name: &str, model: PathBuf, arguments: [OsString; N]) ->
 /// Quantizes in a folder of its own, with so many threads in the pool that does the arithmetic.
 fn quantize(case: &Case, threads: Option<usize>) -> Left {
     let folder = tempdir();
-    let mut command = Command::new(support::PROGRAM);
+    let mut command = Command::new(crate::support::PROGRAM);
     command.arg("quantize").arg(&case.model).args(args![
         "-o",
         "out.onnx",
@@ -194,7 +191,7 @@ fn a_plan_gives_the_same_bytes_in_any_runtime() {
     let (cnn, samples) = (fixture("digits/cnn.onnx"), fixture("digits/heldout.npz"));
     run_in(folder.path(), args!["plan", cnn, "--save", "plan.toml"]).expect(0);
     let made = |how: &[OsString]| {
-        let mut command = Command::new(support::PROGRAM);
+        let mut command = Command::new(crate::support::PROGRAM);
         command.args(args!["quantize", cnn, "-o", "out.onnx", "--plan", "plan.toml"]).args(how);
         let path = python().parent().unwrap().to_owned();
         finish(command.current_dir(folder.path()).env("PATH", path)).expect(0);

@@ -1,16 +1,13 @@
 //! What the gate promises: what does not pass is not written, and at every moment the output is
 //! the old file or the whole new one.
 
-#[macro_use]
-mod support;
-
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::{Output, files, run, run_in, tempdir};
 use serde_json::Value;
-use support::{Output, files, run, run_in, tempdir};
 use xtask::testdata::{fixture, model, samples};
 
 const OLD: &[u8] = b"what was here before";
@@ -182,7 +179,7 @@ fn killed(folder: &Path, arguments: &[OsString], count: usize, mut check: impl F
         // Multiples of the golden ratio: as even as a grid, and in step with nothing.
         let part = (index as f64 * 0.618_034).fract() * 1.1;
         let started = Instant::now();
-        let mut child = Command::new(support::PROGRAM)
+        let mut child = Command::new(crate::support::PROGRAM)
             .args(arguments)
             .current_dir(folder)
             .stdin(Stdio::null())

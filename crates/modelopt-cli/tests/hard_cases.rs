@@ -3,17 +3,14 @@
 //! Every hand-made graph goes through each scheme once; the checker, onnxruntime and the
 //! embedded runtimes then say what they think of all results.
 
-#[macro_use]
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use crate::support::{Output, files, run, run_in, tempdir};
 use insta::assert_snapshot;
 use serde_json::Value;
-use support::{Output, files, run, run_in, tempdir};
 use xtask::machine::int8_floor_db;
 use xtask::oracle::{self, Answer, RunJob, RunResult};
 use xtask::parallel::parallel;
@@ -586,13 +583,13 @@ fn nothing_but_the_output_appears() {
         fs_err::copy(graph("constant_weights"), &model).unwrap();
         fs_err::copy(sample("constant_weights"), input.join("sample.npz")).unwrap();
         set_read_only(&input, true);
-        let mut command = std::process::Command::new(support::PROGRAM);
+        let mut command = std::process::Command::new(crate::support::PROGRAM);
         command
             .args(args!["quantize", model, "-o", output.join("small.onnx"), "--scheme", scheme])
             .args(args!["--min-weight-bytes", "1024", "--samples", input.join("sample.npz")])
             .current_dir(&work)
             .env("TMPDIR", &temporary);
-        let done = support::finish(&mut command).expect(0);
+        let done = crate::support::finish(&mut command).expect(0);
         set_read_only(&input, false);
         assert!(done.stdout.contains("passed"), "{}", done.stdout);
         assert_eq!(

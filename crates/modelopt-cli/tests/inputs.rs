@@ -2,14 +2,11 @@
 //! files that are no models or cannot be written. Mistakes of the user are found before anything
 //! runs, and said alone.
 
-#[macro_use]
-mod support;
-
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use crate::support::{Output, files, finish, run_in, tempdir};
 use insta::assert_snapshot;
-use support::{Output, files, finish, run_in, tempdir};
 use xtask::parallel::parallel;
 use xtask::testdata::{fixture, python};
 
@@ -255,12 +252,12 @@ fn no_temporary_path_is_said() {
     let folder = tempdir();
     let temporary = folder.path().join("tmp");
     fs_err::create_dir(&temporary).unwrap();
-    let mut command = std::process::Command::new(support::PROGRAM);
+    let mut command = std::process::Command::new(crate::support::PROGRAM);
     command.args(["inspect", "-"]).env("TMPDIR", &temporary).current_dir(folder.path());
     let output = finish(&mut command).expect(1);
     assert_snapshot!(output.stderr, @"error: stdin: no ONNX model; the file is empty");
     let model = fixture("sizes/concat_constant.onnx");
-    let mut command = std::process::Command::new(support::PROGRAM);
+    let mut command = std::process::Command::new(crate::support::PROGRAM);
     command.args(["quantize", "-", "-o", "out.onnx", "--dim", "k=11"]);
     command.env("TMPDIR", &temporary).current_dir(folder.path());
     let input = std::fs::File::open(model).unwrap();

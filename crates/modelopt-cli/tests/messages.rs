@@ -1,15 +1,12 @@
 //! What the program says when something is not as hoped: one headline, then what to do. Snapshots hold
 //! the texts as a terminal shows them, exit code first.
 
-#[macro_use]
-mod support;
-
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::support::{Output, finish, quiet, tempdir};
 use insta::assert_snapshot;
-use support::{Output, finish, quiet, tempdir};
 use tempfile::TempDir;
 use xtask::testdata::{case, fixture};
 
@@ -37,7 +34,7 @@ fn digits() -> TempDir {
 
 /// A run of the program where no library of ONNX Runtime can be found.
 fn command(folder: &Path, arguments: &str) -> Command {
-    let mut command = Command::new(support::PROGRAM);
+    let mut command = Command::new(crate::support::PROGRAM);
     command.args(arguments.split_whitespace().map(OsString::from)).current_dir(folder);
     // What is named and is not there ends the search for it.
     command.env("PATH", folder).env("ORT_DYLIB_PATH", "/nowhere/libonnxruntime.so");

@@ -1,15 +1,12 @@
 //! The user's own metric: it decides, and what goes wrong with it is told.
 
-#[macro_use]
-mod support;
-
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::{PROGRAM, files, run, run_in, tempdir};
 use serde_json::Value;
-use support::{PROGRAM, files, run, run_in, tempdir};
 use xtask::testdata::{fixture, python};
 
 /// Prints the mean probability of the right class, and accuracy, on the held-out pictures.
@@ -216,7 +213,8 @@ fn ctrl_c_ends_the_command_and_all_that_it_started() {
             assert!(started.elapsed() < Duration::from_secs(60), "the command never began");
             std::thread::sleep(Duration::from_millis(20));
         }
-        support::finish(Command::new("kill").args(["-INT", &child.id().to_string()])).expect(0);
+        crate::support::finish(Command::new("kill").args(["-INT", &child.id().to_string()]))
+            .expect(0);
         assert_eq!(child.wait().unwrap().code(), Some(130));
         assert!(started.elapsed() < Duration::from_secs(40));
         std::thread::sleep(Duration::from_millis(3500));

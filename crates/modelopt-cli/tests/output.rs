@@ -1,14 +1,11 @@
 //! What people and programs read. Snapshots hold the texts; `cargo insta review` shows changes.
 
-#[macro_use]
-mod support;
-
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::support::{Output, files, finish, run, run_in, tempdir};
 use insta::assert_snapshot;
-use support::{Output, files, finish, run, run_in, tempdir};
 use tempfile::TempDir;
 use xtask::testdata::fixture;
 
@@ -202,7 +199,7 @@ fn every_command_helps() {
     let commands = ["", "quantize", "convert", "plan", "compare", "inspect", "completions", "man"]
         .map(str::to_owned);
     for command in commands {
-        let mut help = Command::new(support::PROGRAM);
+        let mut help = Command::new(crate::support::PROGRAM);
         help.args(command.split_whitespace()).arg("--help").env_remove("COLUMNS");
         let output = finish(&mut help).expect(0);
         let name = if command.is_empty() { "help".to_owned() } else { format!("help_{command}") };
@@ -298,7 +295,7 @@ fn models_go_through_pipes() {
 
     let pipe = |arguments: &[&str]| {
         let model = fs_err::File::open(folder.path().join("cnn.onnx")).unwrap();
-        let mut command = Command::new(support::PROGRAM);
+        let mut command = Command::new(crate::support::PROGRAM);
         command.args(arguments).current_dir(folder.path()).stdin(Stdio::from(model.into_file()));
         command.output().unwrap()
     };
@@ -330,7 +327,7 @@ fn a_closed_pipe_is_no_error() {
     for arguments in commands {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        let output = Command::new(support::PROGRAM)
+        let output = Command::new(crate::support::PROGRAM)
             .args(arguments)
             .current_dir(folder.path())
             .stdin(Stdio::null())

@@ -1,13 +1,10 @@
 //! Outputs that are sequences, maps, optionals and strings, and inputs that are strings.
 
-#[macro_use]
-mod support;
-
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
+use crate::support::{Output, finish, run_in, tempdir, with_onnxruntime};
 use serde_json::Value;
-use support::{Output, finish, run_in, tempdir, with_onnxruntime};
 use xtask::testdata::fixture;
 
 /// Runs the program where the Python on `PATH` is the one that has onnxruntime.

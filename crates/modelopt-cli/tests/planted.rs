@@ -1,12 +1,9 @@
 //! Planted disasters: in each public model with scores, the class that wins most clearly on the
 //! samples never wins in a copy. `compare` sees that with its default limits.
 
-#[macro_use]
-mod support;
-
 use std::process::Command;
 
-use support::{finish, with_onnxruntime};
+use crate::support::{finish, with_onnxruntime};
 use xtask::parallel::parallel;
 use xtask::{oracle, testdata};
 
@@ -23,7 +20,7 @@ const SCORES: [(&str, usize, usize); 7] = [
 
 #[test]
 fn a_class_that_never_wins_is_caught() {
-    let folder = support::tempdir();
+    let folder = crate::support::tempdir();
     let told = parallel(&SCORES, |&(name, axis, first)| {
         let (model, samples) = (testdata::model(name), testdata::samples(name));
         let damaged = folder.path().join(format!("{name}.onnx"));

@@ -1,16 +1,13 @@
 //! How `modelopt convert` proves float16 where nobody names a runtime: in an embedded one, with its
 //! 16-bit operators computed in float32 between roundings.
 
-#[macro_use]
-mod support;
-
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
+use crate::support::{Output, finish, run, tempdir};
 use serde_json::Value;
-use support::{Output, finish, run, tempdir};
 use xtask::testdata::{python, workspace_root};
 
 /// Where the models lie that are made for these tests.

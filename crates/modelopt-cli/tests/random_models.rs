@@ -1,16 +1,13 @@
 //! Models that are random: both are run with the same noise, and what is written stays random.
 
-#[macro_use]
-mod support;
-
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::support::{Output, finish, run_in, tempdir, with_onnxruntime};
 use modelopt::graph::{Constant, Model, Tensor};
 use modelopt::onnx::{self, SaveOptions, Staged};
 use serde_json::Value;
-use support::{Output, finish, run_in, tempdir, with_onnxruntime};
 use xtask::testdata::fixture;
 
 /// Runs the program where the Python on `PATH` is the one that has onnxruntime.

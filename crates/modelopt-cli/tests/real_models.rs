@@ -1,14 +1,11 @@
 //! The public models, all the way: quantized on real inputs, then held against their
 //! originals in onnxruntime and in the embedded runtimes.
 
-#[macro_use]
-mod support;
-
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
+use crate::support::{Output, run};
 use serde_json::Value;
-use support::{Output, run};
 use xtask::machine::{int8_floor_db, sums_int8_exactly};
 use xtask::oracle::{self, RunJob, RunResult};
 use xtask::parallel::parallel;
@@ -265,7 +262,7 @@ fn quantizing_costs_little_memory_and_time() {
     let output = folder("cost").join("rxnmap.onnx");
     let mapped = fs_err::metadata(&model).unwrap().len();
     for _ in 0..3 {
-        let mut child = Command::new(support::PROGRAM)
+        let mut child = Command::new(crate::support::PROGRAM)
             .args(args!["quantize", model, "-o", output, "--no-validate", "--quiet"])
             // Every thread has buffers of its own.
             .env("RAYON_NUM_THREADS", "2")

@@ -1,14 +1,11 @@
 //! ONNX Runtime as the target, latency, several runtimes at once, and reports.
 
-#[macro_use]
-mod support;
-
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::{Output, PROGRAM, finish, run_in, tempdir, with_onnxruntime};
 use serde_json::Value;
-use support::{Output, PROGRAM, finish, run_in, tempdir, with_onnxruntime};
 use xtask::testdata::{fixture, model, python, samples, workspace_root};
 
 /// Runs the program where the Python on `PATH` is the one that has onnxruntime.

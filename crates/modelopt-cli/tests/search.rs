@@ -1,14 +1,11 @@
 //! The search: what it finds, when it ends, and what is left when it finds nothing.
 
-#[macro_use]
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::{Output, files, finish, tempdir, with_onnxruntime};
 use serde_json::Value;
-use support::{Output, files, finish, tempdir, with_onnxruntime};
 use xtask::testdata::{model, python, samples, workspace_root};
 
 /// A folder with what the run of `arguments` in it needs: onnxruntime on the path.

@@ -1,16 +1,13 @@
 //! Weights of 16 bits: of what has to compute in float32, and those that a model comes with.
 
-#[macro_use]
-mod support;
-
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
+use crate::support::{Output, finish, run, tempdir};
 use serde_json::Value;
-use support::{Output, finish, run, tempdir};
 use xtask::testdata::{python, workspace_root};
 
 /// Where the models lie that are made for these tests.
