@@ -89,14 +89,9 @@ pub(crate) enum Command {
         /// Folder
         folder: PathBuf,
     },
-    /// Try one model for a parent process
+    /// Run models for a parent process
     #[command(hide = true)]
-    Worker {
-        /// Model
-        model: PathBuf,
-        /// Library of ONNX Runtime
-        library: Option<PathBuf>,
-    },
+    Worker,
 }
 
 const QUANTIZE_EXAMPLES: &str = "\

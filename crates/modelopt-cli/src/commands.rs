@@ -44,10 +44,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<Done> {
             clap_mangen::generate_to(Arguments::command(), &folder)?;
             Ok(Done::Ok)
         }
-        Command::Worker { model, library } => {
-            // Stdout is not locked: a runtime may print from a thread of its own.
-            let (from, to) = (&mut std::io::stdin().lock(), &mut std::io::stdout());
-            modelopt::runtime::worker::serve(&model, library.as_deref(), from, to)?;
+        Command::Worker => {
+            modelopt::runtime::worker::serve().context("a worker is started by modelopt itself")?;
             Ok(Done::Ok)
         }
     }

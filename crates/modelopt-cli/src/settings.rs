@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use modelopt::runtime::worker::Worker;
+use modelopt::runtime::worker::WorkerPool;
 use modelopt::runtime::{LibrarySearch, parse_dim};
 use modelopt::{Config, Enforcement, rewrite};
 
@@ -16,7 +16,10 @@ use crate::files::read_text;
 
 pub(crate) use metric::apply_metric;
 
-/// How long a child may try one model.
+/// The hidden command that makes this program a worker.
+const WORKER: &str = "worker";
+
+/// How long a worker may load a model, or run it once.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The settings file, or the defaults, in the environment of this process.
@@ -39,12 +42,10 @@ pub(crate) fn settings_over(defaults: &Config, common: &Common) -> Result<Config
         None => defaults.clone(),
     };
     let environment = environment();
-    // Where the program itself cannot be found, models are tried in this process alone.
-    let worker = std::env::current_exe().ok().map(|program| Worker {
-        program,
-        arguments: ["worker", "--"].map(str::to_owned).to_vec(),
-        patience: PATIENCE,
-    });
+    // Where the program itself cannot be found, models are run in this process.
+    let program = std::env::current_exe().ok().filter(|_| cfg!(unix));
+    let arguments = vec![WORKER.to_owned()];
+    let worker = program.map(|program| WorkerPool::new(program, arguments, PATIENCE));
     Ok(Config { environment, worker, ..config })
 }
 

@@ -47,7 +47,18 @@ pub enum RuntimeError {
         /// What there is instead.
         message: String,
     },
-    /// A child process that tried the model first did not survive it.
+    /// The program that runs models in processes of its own cannot be started.
+    #[error("cannot start {} to run models in: {cause}", program.display())]
+    NoWorker {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// There is not enough memory to take what a model gives.
+    #[error("there is not enough memory for the outputs of the model")]
+    NoMemory,
+    /// A worker did not survive the model.
     #[error("{runtime} does not survive {}: {message}", path.display())]
     Died {
         /// Runtime.
@@ -144,6 +155,22 @@ pub enum RuntimeError {
     },
 }
 
+/// What a failure says of: where models are run, or one model there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// Nothing can be run here: a library is missing, a worker cannot be started, the disk is full.
+    Environment,
+    /// The model took its process down, or had to be ended.
+    Crashed,
+    /// The runtime says no to the model or to its inputs.
+    Refused,
+}
+
+/// Whether the system could not read a file that is there, rather than the file being no model.
+fn is_of_system(error: &modelopt_onnx::Error) -> bool {
+    matches!(&error.kind, modelopt_onnx::ErrorKind::Io(_))
+}
+
 /// What a runtime was doing when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -174,6 +201,44 @@ impl RuntimeError {
             file.clone_into(path);
         }
         self
+    }
+
+    /// What kind of failure it is.
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            RuntimeError::Unknown(_)
+            | RuntimeError::NotBuilt { .. }
+            | RuntimeError::NoLibrary
+            | RuntimeError::Library { .. }
+            | RuntimeError::NoWorker { .. }
+            | RuntimeError::NoMemory => FailureKind::Environment,
+            RuntimeError::Model(error) if is_of_system(error) => FailureKind::Environment,
+            RuntimeError::Died { .. } => FailureKind::Crashed,
+            _ => FailureKind::Refused,
+        }
+    }
+
+    /// What a runtime said of a model, for reports: they travel, so they do not say where it lies.
+    pub fn without_path(&self) -> String {
+        match self {
+            RuntimeError::Load { runtime, message, .. } => {
+                format!("{runtime} cannot load it: {message}")
+            }
+            RuntimeError::Run { runtime, message, .. } => {
+                format!("{runtime} cannot run it: {message}")
+            }
+            RuntimeError::Panicked { runtime, stage, message, .. } => {
+                format!("{runtime} panicked while {stage} it: {message}")
+            }
+            RuntimeError::Died { runtime, message, .. } => {
+                format!("{runtime} does not survive it: {message}")
+            }
+            RuntimeError::Library { path, message } => {
+                let name = path.file_name().unwrap_or(path.as_os_str());
+                format!("cannot load {}: {message}", name.to_string_lossy())
+            }
+            other => other.to_string(),
+        }
     }
 
     #[cfg(feature = "onnxruntime")]
@@ -365,6 +430,31 @@ mod tests {
         let long = one_line(&"ä".repeat(1000));
         assert!(long.len() <= LONGEST + 4);
         assert!(long.ends_with('…'));
+    }
+
+    #[test]
+    fn failures_are_told_apart() {
+        let died = RuntimeError::Died {
+            runtime: "rten",
+            path: "m.onnx".into(),
+            message: "signal: 9".into(),
+        };
+        assert_eq!(died.kind(), FailureKind::Crashed);
+        assert_eq!(died.without_path(), "rten does not survive it: signal: 9");
+        let refused = RuntimeError::load("rten", Path::new("/a/m.onnx"), "no such operator");
+        assert_eq!(refused.kind(), FailureKind::Refused);
+        assert_eq!(refused.without_path(), "rten cannot load it: no such operator");
+        let cause = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let missing = RuntimeError::NoWorker { program: "worker".into(), cause };
+        let library = RuntimeError::Library { path: "/a/l.so".into(), message: "no".into() };
+        assert_eq!(library.without_path(), "cannot load l.so: no");
+        let full = modelopt_onnx::Error {
+            path: "m.onnx".into(),
+            kind: std::io::Error::from(std::io::ErrorKind::StorageFull).into(),
+        };
+        for error in [missing, library, RuntimeError::NoMemory, RuntimeError::Model(full)] {
+            assert_eq!(error.kind(), FailureKind::Environment, "{error}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //!
 //! **No panic of a runtime leaves this crate**: whatever tract or rten do on a hostile model comes
 //! back as a [`RuntimeError`]. What takes a whole process down (an abort, a fault in a shared
-//! library, memory without end) is met by [`worker`]: a child process tries first.
+//! library, memory without end) is met by [`worker`]: models are loaded and run in other processes.
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
@@ -28,6 +28,7 @@ mod outputs;
 mod runtime;
 mod samples;
 mod synthesis;
+mod timing;
 pub mod worker;
 
 #[cfg(feature = "rten")]
@@ -36,12 +37,15 @@ pub use adapters::Rten;
 pub use adapters::Tract;
 #[cfg(feature = "onnxruntime")]
 pub use adapters::{LibrarySearch, Onnxruntime, find_onnxruntime};
-pub use error::{RuntimeError, SampleError, Stage};
+pub use error::{FailureKind, RuntimeError, SampleError, Stage};
 pub use guard::silence_runtime_panics;
 pub use interface::{InputSpec, OutputSpec, graph_inputs, graph_outputs};
 pub use outputs::LeftOut;
-pub use runtime::{Optimization, Outputs, Runtime, RuntimeKind, Session, SessionOptions, runtime};
+pub use runtime::{
+    Attempt, Optimization, Outputs, Runtime, RuntimeKind, Session, SessionOptions, runtime,
+};
 pub use samples::{FittingSamples, Sample, SampleKind, fit_samples, fitting_samples, load_samples};
 pub use synthesis::{
     InputValue, Proposal, Proposals, SynthesisOptions, parse_dim, parse_value, synthesize,
 };
+pub use timing::{Rounds, Timed, time_in_turn};

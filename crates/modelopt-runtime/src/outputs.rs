@@ -23,7 +23,7 @@ use crate::Outputs;
 const MOST_APART: usize = 16;
 
 /// An output that a runtime leaves out, because it cannot return values of its type.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LeftOut {
     /// Name of the output.
     pub output: String,

@@ -8,6 +8,7 @@ use indexmap::IndexMap;
 use modelopt_graph::Tensor;
 use serde::{Deserialize, Serialize};
 
+use crate::worker::{Cost, Remote, Seat};
 use crate::{LeftOut, RuntimeError};
 
 /// Named outputs, in the order of the graph's outputs. Those that are no tensors are several
@@ -39,6 +40,38 @@ pub trait Runtime: Send + Sync {
         model: &Path,
         options: &SessionOptions,
     ) -> Result<Box<dyn Session>, RuntimeError>;
+
+    /// The same where another session is, so that both run under the same conditions.
+    fn prepare_beside(
+        &self,
+        _other: &dyn Session,
+        model: &Path,
+        options: &SessionOptions,
+    ) -> Result<Box<dyn Session>, RuntimeError> {
+        self.prepare(model, options)
+    }
+
+    /// Loads a model of which nobody knows whether it runs, and runs it once if there are inputs.
+    fn attempt(
+        &self,
+        model: &Path,
+        options: &SessionOptions,
+        inputs: Option<&IndexMap<String, Tensor>>,
+    ) -> Result<Attempt, RuntimeError> {
+        let mut session = self.prepare(model, options)?;
+        if let Some(inputs) = inputs {
+            session.run(inputs)?;
+        }
+        Ok(Attempt { session, cost: None })
+    }
+}
+
+/// A model that ran, or was loaded at least.
+pub struct Attempt {
+    /// It, ready to run.
+    pub session: Box<dyn Session>,
+    /// What it costs a process of its own, if it was loaded by one.
+    pub cost: Option<Cost>,
 }
 
 /// A model ready to run.
@@ -56,6 +89,17 @@ pub trait Session: Send {
     fn left_out(&self) -> &[LeftOut] {
         &[]
     }
+
+    /// The worker that it is in, if it is in one.
+    fn seat(&self) -> Option<Seat> {
+        None
+    }
+
+    /// Itself and its inputs, to be timed in the worker that it is in, if it is in one. A session
+    /// around another one passes that on.
+    fn remote<'s>(&'s mut self, _inputs: &'s IndexMap<String, Tensor>) -> Option<Remote<'s>> {
+        None
+    }
 }
 
 impl<S: Session + ?Sized> Session for Box<S> {
@@ -66,6 +110,14 @@ impl<S: Session + ?Sized> Session for Box<S> {
     fn left_out(&self) -> &[LeftOut] {
         (**self).left_out()
     }
+
+    fn seat(&self) -> Option<Seat> {
+        (**self).seat()
+    }
+
+    fn remote<'s>(&'s mut self, inputs: &'s IndexMap<String, Tensor>) -> Option<Remote<'s>> {
+        (**self).remote(inputs)
+    }
 }
 
 impl<S: Session + ?Sized> Session for &mut S {
@@ -75,6 +127,14 @@ impl<S: Session + ?Sized> Session for &mut S {
 
     fn left_out(&self) -> &[LeftOut] {
         (**self).left_out()
+    }
+
+    fn seat(&self) -> Option<Seat> {
+        (**self).seat()
+    }
+
+    fn remote<'s>(&'s mut self, inputs: &'s IndexMap<String, Tensor>) -> Option<Remote<'s>> {
+        (**self).remote(inputs)
     }
 }
 

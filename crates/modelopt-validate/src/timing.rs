@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
 use modelopt_graph::Tensor;
-use modelopt_runtime::{RuntimeError, Session};
+use modelopt_runtime::{Rounds, RuntimeError, Session, Timed, time_in_turn};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
@@ -33,8 +33,10 @@ impl Default for LatencyOptions {
 /// Pairs that are measured however long they take, and of which at most so many are kept.
 const FEWEST: usize = 5;
 const MOST: usize = 20_000;
-/// Warm-up ends after this time or this many runs of each.
-const WARM_UP: (Duration, usize) = (Duration::from_millis(200), 10);
+/// Longer than anybody measures, in seconds.
+const LONGEST: f64 = 1e9;
+/// Warm-up ends after a fifth of a second or ten runs of each.
+const WARMING: Rounds = Rounds { count: 10, seconds: 0.0, fewest: 1, most: 10, most_seconds: 0.2 };
 /// An interval that is narrower than this, relative to the median, is good enough.
 const NARROW: f64 = 0.02;
 /// Confidence of the interval. A gate in a build pipeline fails often enough for good reasons.
@@ -57,27 +59,22 @@ pub fn compare_latency(
     threads: usize,
     options: &LatencyOptions,
 ) -> Result<LatencyComparison, RuntimeError> {
-    let mut warm = Warming::default();
-    while warm.goes_on() {
-        original.run(inputs)?;
-        candidate.run(inputs)?;
-    }
+    let mut both = [Timed { session: original, inputs }, Timed { session: candidate, inputs }];
+    time_in_turn(&mut both, &WARMING)?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     let started = Instant::now();
     let mut next_look = options.min_pairs.max(FEWEST);
     let interval = loop {
-        ours.push(time(original, inputs)?);
-        theirs.push(time(candidate, inputs)?);
+        let rounds = remaining(options, next_look, ours.len(), started.elapsed());
+        let mut times = time_in_turn(&mut both, &rounds)?.into_iter();
+        ours.extend(times.next().into_iter().flatten().map(told));
+        theirs.extend(times.next().into_iter().flatten().map(told));
         let (pairs, seconds) = (ours.len(), started.elapsed().as_secs_f64());
-        let out_of_time = pairs >= FEWEST && seconds >= options.max_seconds;
-        let enough = pairs >= next_look && seconds >= options.min_seconds;
-        if out_of_time || enough || pairs >= MOST {
-            let interval = Interval::of(&ratios(&ours, &theirs));
-            if out_of_time || pairs >= MOST || interval.is_narrow() {
-                break interval;
-            }
-            next_look = pairs + pairs / 4 + 1;
+        let interval = Interval::of(&ratios(&ours, &theirs));
+        if seconds >= options.max_seconds || pairs >= MOST || interval.is_narrow() {
+            break interval;
         }
+        next_look = pairs + pairs / 4 + 1;
     };
     let (original, candidate) = (distribution(&ours), distribution(&theirs));
     Ok(LatencyComparison {
@@ -100,44 +97,30 @@ pub fn measure_latency(
     inputs: &Inputs,
     options: &LatencyOptions,
 ) -> Result<Distribution, RuntimeError> {
-    let mut warm = Warming::default();
-    while warm.goes_on() {
-        session.run(inputs)?;
-    }
-    let mut times = Vec::new();
-    let started = Instant::now();
-    loop {
-        times.push(time(session, inputs)?);
-        let (runs, seconds) = (times.len(), started.elapsed().as_secs_f64());
-        let enough = runs >= options.min_pairs && seconds >= options.min_seconds;
-        if enough || runs >= MOST || (runs >= FEWEST && seconds >= options.max_seconds) {
-            return Ok(distribution(&times));
-        }
-    }
+    let mut alone = [Timed { session, inputs }];
+    time_in_turn(&mut alone, &WARMING)?;
+    let rounds = remaining(options, options.min_pairs, 0, Duration::ZERO);
+    let times: Vec<f64> =
+        time_in_turn(&mut alone, &rounds)?.into_iter().flatten().map(told).collect();
+    Ok(distribution(&times))
 }
 
-#[derive(Default)]
-struct Warming {
-    runs: usize,
-    started: Option<Instant>,
-}
-
-impl Warming {
-    fn goes_on(&mut self) -> bool {
-        let started = *self.started.get_or_insert_with(Instant::now);
-        self.runs += 1;
-        self.runs == 1 || (self.runs <= WARM_UP.1 && started.elapsed() < WARM_UP.0)
+/// What is left to measure until the figures are looked at again.
+fn remaining(options: &LatencyOptions, next_look: usize, done: usize, elapsed: Duration) -> Rounds {
+    // What a worker is told must be a number.
+    let left = |seconds: f64| (seconds - elapsed.as_secs_f64()).clamp(0.0, LONGEST);
+    Rounds {
+        count: next_look.saturating_sub(done),
+        seconds: left(options.min_seconds),
+        fewest: FEWEST.saturating_sub(done),
+        most: MOST.saturating_sub(done),
+        most_seconds: left(options.max_seconds),
     }
 }
 
-/// One run, in milliseconds.
-fn time(session: &mut dyn Session, inputs: &Inputs) -> Result<f64, RuntimeError> {
-    let started = Instant::now();
-    let outputs = session.run(inputs)?;
-    let elapsed = started.elapsed();
-    drop(outputs);
-    // A clock that did not move would make ratios infinite.
-    Ok((elapsed.as_secs_f64() * 1e3).max(1e-6))
+/// A time as it is told: a clock that did not move would make ratios infinite.
+fn told(ms: f64) -> f64 {
+    ms.max(1e-6)
 }
 
 fn ratios(original: &[f64], candidate: &[f64]) -> Vec<f64> {

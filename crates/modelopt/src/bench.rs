@@ -125,7 +125,7 @@ impl BenchRow {
         let Some(sample) = samples.first() else { return Ok(told.found) };
         self.inputs = target::shapes(sample).collect();
         let latency = measure_latency(bench.original.as_mut(), &sample.inputs, &config.latency)
-            .map_err(|error| target::without_path(&error))?;
+            .map_err(|error| error.without_path())?;
         self.latency = Some(latency);
         Ok(told.found)
     }

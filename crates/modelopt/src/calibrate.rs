@@ -13,7 +13,7 @@ use modelopt_runtime::{LeftOut, Outputs, RuntimeError, Sample, Session};
 
 use crate::Progress;
 use crate::scratch::Scratch;
-use crate::target::{self, Place};
+use crate::target::Place;
 
 /// What was seen.
 #[derive(Debug, Default)]
@@ -71,7 +71,7 @@ fn observe(
         progress(Progress::Part { done: step.done, total: step.total });
         ControlFlow::Continue(())
     });
-    seen.map_err(|error| error.told(target::without_path))
+    seen.map_err(|error| error.told(RuntimeError::without_path))
 }
 
 /// A session, and the file that it may still read.
@@ -96,7 +96,7 @@ impl OpenSession for Place<'_> {
         let scratch = Scratch::new()?;
         let staged = scratch.write(&self.copies.of(model), "activations.onnx")?;
         let session = self.prepare(staged.path());
-        let session = session.map_err(|error| target::without_path(&error))?;
+        let session = session.map_err(|error| error.without_path())?;
         Ok(Box::new(Kept { session, _staged: staged, _scratch: scratch }))
     }
 }

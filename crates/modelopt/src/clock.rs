@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use modelopt_report as report;
 use modelopt_rewrite::{self as rewrite, Plan, Prepared};
-use modelopt_runtime::Sample;
+use modelopt_runtime::{RuntimeError, Sample};
 use modelopt_validate::{
     LatencyComparison, LatencyOptions, Limits, Measurements, SizeChange, judge,
 };
@@ -16,7 +16,7 @@ use crate::overhead;
 use crate::quicken::{Clock, Timed};
 use crate::scratch::Scratch;
 use crate::search;
-use crate::target::{self, Bench};
+use crate::target::Bench;
 
 /// Shorter than for a verdict: what comes of it is measured again.
 const BRIEF: LatencyOptions = LatencyOptions { min_pairs: 12, min_seconds: 0.25, max_seconds: 2.0 };
@@ -73,7 +73,7 @@ impl TargetClock<'_, '_> {
         let (model, _) = self.prepared.apply(&plan).map_err(|error| error.to_string())?;
         let scratch = Scratch::new()?;
         let staged = scratch.write(&self.bench.copy_of(&model), "trial.onnx")?;
-        let told = |error| target::without_path(&error);
+        let told = |error: RuntimeError| error.without_path();
         let mut candidate = self.bench.prepare(staged.path()).map_err(told)?;
         let (original, inputs) = (self.bench.original.as_mut(), &self.sample.inputs);
         let threads = self.config.threads;

@@ -9,7 +9,7 @@ use modelopt_rewrite::{
     Capabilities, Interface, Numerics, Pattern, Plan, PlanError, PlanOptions, Precision,
     PrecisionOptions, Scheme, steps,
 };
-use modelopt_runtime::worker::Worker;
+use modelopt_runtime::worker::WorkerPool;
 use modelopt_runtime::{
     LibrarySearch, Optimization, RuntimeKind, Sample, SessionOptions, SynthesisOptions, parse_value,
 };
@@ -73,10 +73,11 @@ pub struct Config {
     pub provider: String,
     /// Threads that a runtime may use; 0 for all.
     pub threads: usize,
-    /// A program that tries every model before it is loaded here, so that one which takes its
-    /// process down does not take this one; it also measures load time and memory.
+    /// Processes in which models are loaded and run, so that one which takes its process down does
+    /// not take this one; they also measure load time and memory. Without them models are run in
+    /// this process.
     #[serde(skip)]
-    pub worker: Option<Worker>,
+    pub worker: Option<WorkerPool>,
     /// Whether to measure latency, load time and memory. Without them reports are the same from
     /// run to run.
     pub measure_latency: bool,

@@ -76,7 +76,7 @@ fn failed_checks(failed: &[String]) -> String {
 
 /// What each said, a line each; the model is the one that is spoken of.
 fn list(errors: &[RuntimeError]) -> String {
-    let lines = errors.iter().map(|error| format!("\n  {}", crate::target::without_path(error)));
+    let lines = errors.iter().map(|error| format!("\n  {}", error.without_path()));
     lines.collect()
 }
 
@@ -89,9 +89,9 @@ impl Error {
     /// What failed, for reports: they travel, so they do not say where models lie.
     pub(crate) fn without_path(&self) -> String {
         match self.kind() {
-            ErrorKind::Runtime(error) => crate::target::without_path(error),
+            ErrorKind::Runtime(error) => error.without_path(),
             ErrorKind::NoRuntime(errors) => {
-                errors.iter().map(crate::target::without_path).collect::<Vec<_>>().join("; ")
+                errors.iter().map(RuntimeError::without_path).collect::<Vec<_>>().join("; ")
             }
             kind => kind.to_string(),
         }

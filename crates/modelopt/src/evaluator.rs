@@ -11,7 +11,7 @@ use modelopt_validate::{Accumulator, CompareError, Parity, Profile, References, 
 use crate::io_cast::IoCast;
 use crate::scratch::Scratch;
 use crate::session_pool::SessionPool;
-use crate::target::{self, Bench, Place};
+use crate::target::{Bench, Place};
 use crate::witness;
 
 /// A model, where it runs, and what the original makes of the samples.
@@ -87,7 +87,7 @@ impl<'a, 'b> Prover<'a, 'b> {
     /// What the original makes of a sample.
     pub(crate) fn reference(&mut self, place: usize) -> Result<Cow<'_, Outputs>, String> {
         self.references.get(place).map_err(|error| match &error {
-            CompareError::Run { source, .. } => target::without_path(source),
+            CompareError::Run { source, .. } => source.without_path(),
             _ => error.to_string(),
         })
     }

@@ -182,7 +182,7 @@ impl Trying {
             ErrorKind::Runtime(failure) => std::slice::from_ref(failure),
             _ => &[],
         };
-        self.said = failures.iter().map(target::without_path).collect();
+        self.said = failures.iter().map(RuntimeError::without_path).collect();
         self.hope = false;
         for failure in failures {
             match refusal(failure) {

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use indexmap::IndexMap;
 use modelopt_graph::{DataType, Model, Tensor, Type};
 use modelopt_rewrite::Precision;
+use modelopt_runtime::worker::Remote;
 use modelopt_runtime::{LeftOut, Outputs, RuntimeError, Sample, Session};
 
 /// Which inputs and outputs of the candidate are of 16 bits that were float32.
@@ -87,6 +88,10 @@ impl Session for Called<'_> {
     /// Runs on its own inputs, whatever it is given.
     fn run(&mut self, _: &IndexMap<String, Tensor>) -> Result<Outputs, RuntimeError> {
         self.session.run(&self.inputs)
+    }
+
+    fn remote<'s>(&'s mut self, _: &'s IndexMap<String, Tensor>) -> Option<Remote<'s>> {
+        self.session.remote(&self.inputs)
     }
 }
 

@@ -8,7 +8,7 @@ use modelopt_graph::Tensor;
 use modelopt_runtime::{Outputs, RuntimeError, Session};
 
 use crate::io_cast::IoCast;
-use crate::target::{self, Place};
+use crate::target::Place;
 
 /// More copies of a model than this are not loaded.
 const MOST: usize = 4;
@@ -44,7 +44,7 @@ impl SessionPool {
     }
 
     fn add(&mut self, place: &Place<'_>) -> Result<(), String> {
-        let session = place.prepare(&self.path).map_err(|error| target::without_path(&error))?;
+        let session = place.prepare(&self.path).map_err(|error| error.without_path())?;
         self.sessions.push(match &self.casting {
             Some(casting) => Box::new(casting.clone().around(session)),
             None => session,
@@ -65,7 +65,7 @@ impl SessionPool {
             let started = Instant::now();
             let lanes = self.sessions.len().min(count - done);
             for outputs in self.abreast(lanes, |lane| inputs(done + lane))? {
-                see(done, &outputs.map_err(|error| target::without_path(&error))?)?;
+                see(done, &outputs.map_err(|error| error.without_path())?)?;
                 done += 1;
             }
             // What another lane would gain, against what it costs.

@@ -12,6 +12,7 @@ use indexmap::IndexMap;
 use modelopt_graph::{Model, Tensor};
 use modelopt_onnx as onnx;
 use modelopt_rewrite::{Noise, RandomOperator, Randomness, random_operators};
+use modelopt_runtime::worker::{Remote, Seat};
 use modelopt_runtime::{LeftOut, Outputs, RuntimeError, Session};
 
 use crate::config::Config;
@@ -143,6 +144,14 @@ impl Session for StandIn {
 
     fn left_out(&self) -> &[LeftOut] {
         self.session.left_out()
+    }
+
+    fn seat(&self) -> Option<Seat> {
+        self.session.seat()
+    }
+
+    fn remote<'s>(&'s mut self, inputs: &'s IndexMap<String, Tensor>) -> Option<Remote<'s>> {
+        self.session.remote(inputs)
     }
 }
 

@@ -1,17 +1,16 @@
 //! Where and on what the models run.
 
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use modelopt_graph::Model;
 use modelopt_onnx as onnx;
 use modelopt_report as report;
-use modelopt_runtime::worker::{Cost, Trial};
+use modelopt_runtime::worker::Cost;
 use modelopt_runtime::{
-    FittingSamples, Runtime, RuntimeError, RuntimeKind, Sample, SampleKind, Session,
-    SessionOptions, find_onnxruntime, fit_samples, fitting_samples, graph_inputs, runtime,
-    synthesize,
+    Attempt, FittingSamples, Runtime, RuntimeError, RuntimeKind, Sample, SampleKind, Session,
+    SessionOptions, find_onnxruntime, fit_samples, fitting_samples, graph_inputs, runtime, synthesize,
 };
 use modelopt_validate::{Accumulator, Kept, Origins, Parity, Profile, References, Tolerance};
 
@@ -44,7 +43,7 @@ pub(crate) struct Bench<'a> {
     kept: Kept,
     profile: Arc<Profile>,
     pub(crate) used: report::RuntimeUsed,
-    /// What the original costs a process of its own, if a child tried it.
+    /// What the original costs a process of its own, if it was loaded by one.
     pub(crate) cost: Option<Cost>,
     place: Place<'a>,
     /// The original, to be run elsewhere.
@@ -65,7 +64,6 @@ pub(crate) struct Ground<'a> {
 pub(crate) struct Place<'a> {
     kind: RuntimeKind,
     runtime: Box<dyn Runtime>,
-    library: Option<PathBuf>,
     options: SessionOptions,
     /// How models are run here.
     pub(crate) copies: Copies,
@@ -93,23 +91,17 @@ impl<'a> Place<'a> {
             RuntimeKind::Onnxruntime => Some(find_onnxruntime(&config.library_search())?),
             _ => None,
         };
-        if let (Some(worker), Some(library)) = (&config.worker, &library) {
-            // A damaged library can take the process down.
-            worker.attempt(&Trial {
-                runtime: kind,
-                library: Some(library),
-                model: None,
-                options: &options,
-                inputs: None,
-            })?;
-        }
-        let runtime = runtime(kind, library.as_deref())?;
+        // What is foreign is loaded by workers, where there are any.
+        let runtime = match &config.worker {
+            Some(workers) => workers.runtime(kind, library.as_deref())?,
+            None => runtime(kind, library.as_deref())?,
+        };
         // Who names a runtime wants to know what its own kernels give.
         let emulates = config.runtime == RuntimeChoice::Auto
             && !config.judge_latency_anywhere
             && EMBEDDED.contains(&kind);
         let copies = copies.clone();
-        Ok(Place { kind, runtime, library, options, copies, config, emulates })
+        Ok(Place { kind, runtime, options, copies, config, emulates })
     }
 
     /// What is run in place of a model, if it is not run itself.
@@ -124,31 +116,30 @@ impl<'a> Place<'a> {
         })
     }
 
-    /// Loads a model and runs it on the first sample: first in a child, if there may be one.
+    /// Loads a model of which nobody knows whether it runs, and runs it on the first sample.
     fn ready(&self, model: &Path, samples: &[Sample]) -> Result<Ready, RuntimeError> {
         let inputs = samples.first().map(|sample| &sample.inputs);
         let stand_in = self.stand_in(model)?;
         let model = stand_in.as_ref().map_or(model, StandIn::path);
-        let trial = Trial {
-            runtime: self.kind,
-            library: self.library.as_deref(),
-            model: Some(model),
-            options: &self.options,
-            inputs,
-        };
-        let worker = self.config.worker.as_ref();
-        let cost = worker.map(|worker| worker.attempt(&trial)).transpose()?.flatten();
-        let mut session = self.runtime.prepare(model, &self.options)?;
-        if let (None, Some(inputs)) = (cost, inputs) {
-            session.run(inputs)?;
-        }
+        let Attempt { session, cost } = self.runtime.attempt(model, &self.options, inputs)?;
         Ok(Ready { session, cost, how: stand_in.map(|stand_in| stand_in.how) })
     }
 
-    /// Loads a model that was made from one that runs, without a child.
+    /// Loads a model that was made from one that runs.
     pub(crate) fn prepare(&self, model: &Path) -> Result<Box<dyn Session>, RuntimeError> {
         let stand_in = self.stand_in(model)?;
         self.runtime.prepare(stand_in.as_ref().map_or(model, StandIn::path), &self.options)
+    }
+
+    /// The same where another model is, to be timed with it.
+    fn prepare_beside(
+        &self,
+        other: &dyn Session,
+        model: &Path,
+    ) -> Result<Box<dyn Session>, RuntimeError> {
+        let stand_in = self.stand_in(model)?;
+        let model = stand_in.as_ref().map_or(model, StandIn::path);
+        self.runtime.prepare_beside(other, model, &self.options)
     }
 
     /// How many runs fit beside each other on this machine.
@@ -329,20 +320,35 @@ impl<'a> Bench<'a> {
     /// Moves on until a model that is to be judged runs, if it does anywhere.
     pub(crate) fn accommodate(&mut self, model: &Path, samples: &[Sample]) {
         while let Err(error) = self.place.ready(model, samples) {
-            if !self.moves_on(samples, &without_path(&error)) {
+            if !self.moves_on(samples, &error.without_path()) {
                 return;
             }
         }
     }
 
-    /// Loads another model into the same runtime, after a child survived it.
+    /// Loads another model into the same runtime, of which nobody knows whether it runs there.
     pub(crate) fn ready(&self, model: &Path, samples: &[Sample]) -> Result<Ready, RuntimeError> {
         self.place.ready(model, samples)
     }
 
-    /// Loads a model that was made from one that runs, without a child.
+    /// Loads a model that was made from one that runs, where the original is, so that both can be
+    /// timed.
     pub(crate) fn prepare(&self, model: &Path) -> Result<Box<dyn Session>, RuntimeError> {
-        self.place.prepare(model)
+        self.place.prepare_beside(self.original.as_ref(), model)
+    }
+
+    /// A model that runs, to be timed with the original: loaded once more where it is in another
+    /// worker.
+    pub(crate) fn beside(
+        &self,
+        session: Box<dyn Session>,
+        model: &Path,
+    ) -> Result<Box<dyn Session>, RuntimeError> {
+        if session.seat().is_none() {
+            return Ok(session);
+        }
+        drop(session);
+        self.prepare(model)
     }
 
     /// The same runtime once more, for who has to outlive this.
@@ -414,7 +420,9 @@ pub(crate) fn target<'a>(
         let reason = match (failures.as_slice(), &partial) {
             ([], None) => "the default, and it runs the original".to_owned(),
             ([], Some(bench)) => format!("{} cannot return all outputs", bench.used.name),
-            (failures, _) => failures.iter().map(without_path).collect::<Vec<_>>().join("; "),
+            (failures, _) => {
+                failures.iter().map(RuntimeError::without_path).collect::<Vec<_>>().join("; ")
+            }
         };
         tried.push(kind);
         match Bench::new(kind, original, samples, config, &reason) {
@@ -437,26 +445,6 @@ pub(crate) fn unknown(kind: RuntimeKind, threads: usize) -> report::RuntimeUsed 
 /// Names and shapes of a sample's inputs.
 pub(crate) fn shapes(sample: &Sample) -> impl Iterator<Item = (String, Vec<usize>)> {
     sample.inputs.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec()))
-}
-
-/// What a runtime said of the model, for reports: they travel, so they do not say where it lies.
-pub(crate) fn without_path(error: &RuntimeError) -> String {
-    match error {
-        RuntimeError::Load { runtime, message, .. } => {
-            format!("{runtime} cannot load it: {message}")
-        }
-        RuntimeError::Run { runtime, message, .. } => format!("{runtime} cannot run it: {message}"),
-        RuntimeError::Panicked { runtime, stage, message, .. } => {
-            format!("{runtime} panicked while {stage} it: {message}")
-        }
-        RuntimeError::Died { runtime, message, .. } => {
-            format!("{runtime} does not survive it: {message}")
-        }
-        RuntimeError::Library { path, message } => {
-            format!("cannot load {}: {message}", report::FileName::from(path.as_path()).as_str())
-        }
-        other => other.to_string(),
-    }
 }
 
 /// How many samples there are, and where they came from.

@@ -30,8 +30,8 @@ pub(crate) struct Candidate<'a> {
     pub(crate) path: &'a Path,
     /// How it takes and gives what the original has in float32, if in another type.
     pub(crate) casting: Option<&'a IoCast>,
-    /// Whether it ran in this process already and is not going to be emitted, so that no child need
-    /// try it.
+    /// Whether it ran already and is not going to be emitted, so that nobody need know what it
+    /// costs.
     pub(crate) known: bool,
 }
 
@@ -148,14 +148,15 @@ pub(crate) fn run_both(
     let measures = config.measure_latency && ready.how.is_none();
     if let (true, Some(sample)) = (measures, samples.first()) {
         progress(Progress::Step("measuring latency"));
+        let mut session = bench.beside(ready.session, candidate.path)?;
         let (original, inputs) = (bench.original.as_mut(), &sample.inputs);
         let (threads, options) = (config.threads, &config.latency);
         let mut latency = match candidate.casting {
             Some(casting) => {
-                let mut called = casting.called(ready.session.as_mut(), inputs);
+                let mut called = casting.called(session.as_mut(), inputs);
                 compare_latency(original, &mut called, inputs, threads, options)?
             }
-            None => compare_latency(original, ready.session.as_mut(), inputs, threads, options)?,
+            None => compare_latency(original, session.as_mut(), inputs, threads, options)?,
         };
         if config.gate.max_slowdown.is_some_and(|limit| latency.ratio_low > limit) {
             latency.call_ms = overhead::call_ms(bench, sample.inputs.len());
@@ -182,7 +183,7 @@ pub(crate) fn run_others(
         }
         Err(error) => Ok(report::Run {
             runtime: target::unknown(kind, config.threads),
-            failure: Some(target::without_path(&error)),
+            failure: Some(error.without_path()),
             ..report::Run::default()
         }),
     };
@@ -190,7 +191,7 @@ pub(crate) fn run_others(
 }
 
 fn failure(sample: &str, error: &RuntimeError) -> String {
-    format!("the candidate fails on sample '{sample}': {}", target::without_path(error))
+    format!("the candidate fails on sample '{sample}': {}", error.without_path())
 }
 
 fn footprint(cost: Cost) -> Option<Footprint> {

@@ -6,13 +6,13 @@ use std::str::FromStr;
 
 use indexmap::IndexMap;
 use modelopt_graph::Tensor;
-use modelopt_runtime::{Sample, load_samples};
+use modelopt_runtime::{RuntimeError, Sample, load_samples};
 use serde::{Deserialize, Serialize};
 
 use super::{Metric, MetricError};
 use crate::error::{Error, ErrorKind};
 use crate::io_cast::IoCast;
-use crate::target::{self, Place};
+use crate::target::Place;
 
 /// Which output is judged by which array of the samples; written `OUTPUT:KEY`.
 ///
@@ -137,7 +137,7 @@ impl<'a> LabelMetric<'a> {
     }
 
     fn count(&self, model: &Path) -> Result<Tally, String> {
-        let told = |error| target::without_path(&error);
+        let told = |error: RuntimeError| error.without_path();
         let mut session = self.place.prepare(model).map_err(told)?;
         if let (Some(casting), true) = (&self.casting, self.casts) {
             session = Box::new(casting.clone().around(session));
