@@ -431,7 +431,7 @@ mod tests {
         for target in [Capabilities::RTEN, Capabilities::ANYWHERE] {
             let layer = scheme(&four, target);
             assert_eq!(layer.scheme, Scheme::INT8_WEIGHTS);
-            assert!(layer.reason.contains("rten multiplies batches"), "{}", layer.reason);
+            assert!(layer.reason.contains("batches of int8 matrices wrongly"), "{}", layer.reason);
         }
     }
 

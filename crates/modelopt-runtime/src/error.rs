@@ -11,8 +11,13 @@ const LONGEST: usize = 600;
 #[non_exhaustive]
 pub enum RuntimeError {
     /// No runtime has this name.
-    #[error("no runtime is called '{0}'; there are tract, rten and onnxruntime")]
-    Unknown(String),
+    #[error("no runtime is called '{name}'; there are {known}")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The names that there are.
+        known: String,
+    },
     /// The runtime is behind a feature that this build leaves out.
     #[error("{runtime} is not part of this build; build modelopt with the feature `{runtime}`")]
     NotBuilt {
@@ -206,7 +211,7 @@ impl RuntimeError {
     /// What kind of failure it is.
     pub fn kind(&self) -> FailureKind {
         match self {
-            RuntimeError::Unknown(_)
+            RuntimeError::Unknown { .. }
             | RuntimeError::NotBuilt { .. }
             | RuntimeError::NoLibrary
             | RuntimeError::Library { .. }
@@ -241,7 +246,6 @@ impl RuntimeError {
         }
     }
 
-    #[cfg(feature = "onnxruntime")]
     pub(crate) fn library(path: &Path, cause: impl fmt::Display) -> Self {
         RuntimeError::Library { path: path.to_owned(), message: one_line(&cause.to_string()) }
     }

@@ -57,12 +57,6 @@ impl<T> Shielded<T> {
         Shielded(Some(inner))
     }
 
-    #[cfg(any(feature = "tract", feature = "rten"))]
-    pub(crate) fn get(&self) -> Option<&T> {
-        self.0.as_ref()
-    }
-
-    #[cfg(any(feature = "tract", feature = "onnxruntime"))]
     pub(crate) fn get_mut(&mut self) -> Option<&mut T> {
         self.0.as_mut()
     }
@@ -77,18 +71,15 @@ impl<T> Drop for Shielded<T> {
     }
 }
 
-/// Makes the process's panic hook silent about panics inside runtimes, which come back as
-/// [`RuntimeError::Panicked`] anyway. For binaries, once, before the first model is run; other
-/// panics reach the hook that was there before.
-pub fn silence_runtime_panics() {
+/// Makes the process's panic hook silent about panics in guarded calls, and in threads of these
+/// names.
+pub(crate) fn silence(is_of_runtime: fn(&str) -> bool) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let previous = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            let worker = std::thread::current()
-                .name()
-                .is_some_and(|name| name.starts_with("rten-") || name.starts_with("tract-"));
-            if DEPTH.get() == 0 && !worker {
+            let of_runtime = std::thread::current().name().is_some_and(is_of_runtime);
+            if DEPTH.get() == 0 && !of_runtime {
                 previous(info);
             }
         }));
@@ -101,7 +92,7 @@ mod tests {
 
     #[test]
     fn panics_become_errors() {
-        silence_runtime_panics();
+        silence(|_| false);
         let path = Path::new("m.onnx");
         let result: Result<(), _> = guarded("tract", Stage::Running, path, || panic!("at {}", 3));
         let message = result.unwrap_err().to_string();
@@ -117,7 +108,7 @@ mod tests {
                 panic!("broken");
             }
         }
-        silence_runtime_panics();
+        silence(|_| false);
         drop(Shielded::new(Broken));
     }
 }

@@ -5,7 +5,7 @@
 //! - [`load_samples`] reads inputs from files; [`synthesize`] invents them from a model's declared
 //!   inputs, the same for the same seed on every platform.
 //!
-//! **No panic of a runtime leaves this crate**: whatever tract or rten do on a hostile model comes
+//! **No panic of a runtime leaves this crate**: whatever a runtime does on a hostile model comes
 //! back as a [`RuntimeError`]. What takes a whole process down (an abort, a fault in a shared
 //! library, memory without end) is met by [`worker`]: models are loaded and run in other processes.
 #![cfg_attr(
@@ -20,30 +20,25 @@
 
 mod adapters;
 mod binding;
+mod descriptor;
 mod error;
 mod guard;
 mod interface;
 mod optionals;
 mod outputs;
+mod registry;
 mod runtime;
 mod samples;
 mod synthesis;
 mod timing;
 pub mod worker;
 
-#[cfg(feature = "rten")]
-pub use adapters::Rten;
-#[cfg(feature = "tract")]
-pub use adapters::Tract;
-#[cfg(feature = "onnxruntime")]
-pub use adapters::{LibrarySearch, Onnxruntime, find_onnxruntime};
+pub use adapters::LibrarySearch;
 pub use error::{FailureKind, RuntimeError, SampleError, Stage};
-pub use guard::silence_runtime_panics;
 pub use interface::{InputSpec, OutputSpec, graph_inputs, graph_outputs};
 pub use outputs::LeftOut;
-pub use runtime::{
-    Attempt, Optimization, Outputs, Runtime, RuntimeKind, Session, SessionOptions, runtime,
-};
+pub use registry::{RuntimeKind, anywhere, runtime, silence_runtime_panics};
+pub use runtime::{Attempt, Optimization, Outputs, Runtime, Session, SessionOptions};
 pub use samples::{FittingSamples, Sample, SampleKind, fit_samples, fitting_samples, load_samples};
 pub use synthesis::{
     InputValue, Proposal, Proposals, SynthesisOptions, parse_dim, parse_value, synthesize,

@@ -1,8 +1,6 @@
 //! What every runtime can do.
 
-use std::fmt;
 use std::path::Path;
-use std::str::FromStr;
 
 use indexmap::IndexMap;
 use modelopt_graph::Tensor;
@@ -144,9 +142,9 @@ impl<S: Session + ?Sized> Session for &mut S {
 pub struct SessionOptions {
     /// Threads that one operator may use; 0 for as many as the machine has.
     pub threads: usize,
-    /// How far `onnxruntime` optimises graphs; the embedded runtimes have no choice.
+    /// How far graphs are optimised, where a runtime has a choice.
     pub optimization: Optimization,
-    /// Where the operators of `onnxruntime` run: `cpu`, `cuda` and so on.
+    /// Where operators run: `cpu`, and whatever else a runtime has.
     pub provider: String,
 }
 
@@ -187,126 +185,6 @@ impl Optimization {
             Optimization::Basic => "basic",
             Optimization::Extended => "extended",
             Optimization::All => "all",
-        }
-    }
-}
-
-/// Which runtime.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum RuntimeKind {
-    /// The `tract` crate, embedded.
-    #[default]
-    Tract,
-    /// The `rten` crate, embedded.
-    Rten,
-    /// ONNX Runtime, by the user's shared library.
-    Onnxruntime,
-}
-
-impl RuntimeKind {
-    /// All of them, whether part of this build or not.
-    pub const ALL: [RuntimeKind; 3] =
-        [RuntimeKind::Tract, RuntimeKind::Rten, RuntimeKind::Onnxruntime];
-
-    /// Name, as on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            RuntimeKind::Tract => "tract",
-            RuntimeKind::Rten => "rten",
-            RuntimeKind::Onnxruntime => "onnxruntime",
-        }
-    }
-
-    /// Whether it is part of this build.
-    pub fn is_built(self) -> bool {
-        match self {
-            RuntimeKind::Tract => cfg!(feature = "tract"),
-            RuntimeKind::Rten => cfg!(feature = "rten"),
-            RuntimeKind::Onnxruntime => cfg!(feature = "onnxruntime"),
-        }
-    }
-}
-
-impl fmt::Display for RuntimeKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for RuntimeKind {
-    type Err = RuntimeError;
-
-    fn from_str(name: &str) -> Result<Self, RuntimeError> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.name() == name)
-            .ok_or_else(|| RuntimeError::Unknown(name.to_owned()))
-    }
-}
-
-/// The runtime of a kind, if it is part of this build. `library` is the file of ONNX Runtime.
-pub fn runtime(
-    kind: RuntimeKind,
-    library: Option<&Path>,
-) -> Result<Box<dyn Runtime>, RuntimeError> {
-    match kind {
-        #[cfg(feature = "tract")]
-        RuntimeKind::Tract => Ok(Box::new(crate::Tract)),
-        #[cfg(feature = "rten")]
-        RuntimeKind::Rten => Ok(Box::new(crate::Rten)),
-        #[cfg(feature = "onnxruntime")]
-        RuntimeKind::Onnxruntime => {
-            let library = library.ok_or(RuntimeError::NoLibrary)?;
-            Ok(Box::new(crate::Onnxruntime::load(library)?))
-        }
-        #[allow(unreachable_patterns)] // Reached when a feature is off.
-        _ => Err(RuntimeError::NotBuilt { runtime: kind.name() }),
-    }
-}
-
-/// For runtimes that compute on the processor and nowhere else.
-#[cfg(any(feature = "tract", feature = "rten"))]
-pub(crate) fn only_cpu(
-    runtime: &'static str,
-    options: &SessionOptions,
-) -> Result<(), RuntimeError> {
-    if options.provider == "cpu" {
-        return Ok(());
-    }
-    Err(RuntimeError::Provider {
-        runtime,
-        provider: options.provider.clone(),
-        message: "it computes on the cpu only".to_owned(),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_round_trip() {
-        for kind in RuntimeKind::ALL {
-            assert_eq!(kind.name().parse::<RuntimeKind>().unwrap(), kind);
-            let made = runtime(kind, None);
-            assert_eq!(made.is_ok(), kind.is_built() && kind != RuntimeKind::Onnxruntime);
-        }
-        let error = "torch".parse::<RuntimeKind>().unwrap_err().to_string();
-        assert_eq!(error, "no runtime is called 'torch'; there are tract, rten and onnxruntime");
-    }
-
-    /// The crates do not tell their versions, so the constants here are held against the lock file.
-    #[test]
-    fn versions_are_those_of_the_lock_file() {
-        let lock = fs_err::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.lock"));
-        let lock = lock.unwrap();
-        for (kind, package) in [(RuntimeKind::Tract, "tract-onnx"), (RuntimeKind::Rten, "rten")] {
-            let Ok(runtime) = runtime(kind, None) else { continue };
-            let entry = format!("name = \"{package}\"\nversion = \"{}\"", runtime.version());
-            assert!(lock.contains(&entry), "{package} in Cargo.lock is not {}", runtime.version());
         }
     }
 }

@@ -66,7 +66,7 @@ pub fn bench(
     let loaded = onnx::load(model)?;
     resource_limits::check_loaded(&loaded)?;
     let kinds = match &config.runtime {
-        RuntimeChoice::Auto => vec![RuntimeKind::Tract, RuntimeKind::Rten],
+        RuntimeChoice::Auto => RuntimeKind::embedded().collect(),
         RuntimeChoice::Named(kinds) => kinds.clone(),
     };
     let threads =

@@ -11,7 +11,8 @@ use modelopt_rewrite::{
 };
 use modelopt_runtime::worker::WorkerPool;
 use modelopt_runtime::{
-    LibrarySearch, Optimization, RuntimeKind, Sample, SessionOptions, SynthesisOptions, parse_value,
+    LibrarySearch, Optimization, RuntimeKind, Sample, SessionOptions, SynthesisOptions, anywhere,
+    parse_value,
 };
 use modelopt_validate::{LatencyOptions, Limits};
 use serde::{Deserialize, Serialize};
@@ -67,9 +68,9 @@ pub struct Config {
     /// Where else to look for that library: what is in the environment of the process.
     #[serde(skip)]
     pub environment: LibrarySearch,
-    /// How far ONNX Runtime optimises graphs.
+    /// How far graphs are optimised, where the runtime has a choice.
     pub optimization: Optimization,
-    /// Where ONNX Runtime computes: `cpu`, `cuda` and so on.
+    /// Where the runtime computes: `cpu`, and whatever else it has.
     pub provider: String,
     /// Threads that a runtime may use; 0 for all.
     pub threads: usize,
@@ -209,7 +210,7 @@ pub enum Enforcement {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum RuntimeChoice {
-    /// tract, or rten where tract cannot run the original. This proves that the model is still
+    /// The first of the embedded ones that runs the original. This proves that the model is still
     /// the same, but says nothing of where it will run.
     #[default]
     Auto,
@@ -220,14 +221,11 @@ pub enum RuntimeChoice {
 impl RuntimeChoice {
     /// Where the default rules think the model will run.
     pub(crate) fn target(&self) -> Capabilities {
-        match self {
-            RuntimeChoice::Auto => Capabilities::ANYWHERE,
-            RuntimeChoice::Named(kinds) => match kinds.first() {
-                Some(RuntimeKind::Onnxruntime) => Capabilities::ONNXRUNTIME,
-                Some(RuntimeKind::Rten) => Capabilities::RTEN,
-                _ => Capabilities::TRACT,
-            },
-        }
+        let first = match self {
+            RuntimeChoice::Auto => None,
+            RuntimeChoice::Named(kinds) => kinds.first(),
+        };
+        first.map_or_else(anywhere, |kind| kind.capabilities())
     }
 }
 
@@ -241,7 +239,7 @@ impl std::str::FromStr for RuntimeChoice {
         let mut kinds: Vec<RuntimeKind> = Vec::new();
         for name in text.split(',') {
             let kind = name.trim().parse().map_err(|_| {
-                format!("'{name}' is no runtime; there are auto, tract, rten and onnxruntime")
+                format!("'{name}' is no runtime; there are auto, {}", RuntimeKind::names())
             })?;
             if kinds.contains(&kind) {
                 return Err(format!("'{name}' is named twice"));
@@ -511,8 +509,8 @@ mod tests {
         assert!(error("auto,rten").contains("'auto' is no runtime"));
         let choice: RuntimeChoice = "rten, tract".parse().unwrap();
         assert_eq!(
-            (choice.to_string().as_str(), choice.target()),
-            ("rten,tract", Capabilities::RTEN)
+            (choice.to_string().as_str(), choice.target().runtime),
+            ("rten,tract", Some("rten"))
         );
     }
 

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use modelopt_onnx::{self as onnx, Staged};
-use modelopt_rewrite::{self as rewrite, Known, Precision};
+use modelopt_rewrite as rewrite;
 use modelopt_runtime::RuntimeKind;
 
 use crate::scratch::Scratch;
@@ -32,22 +32,11 @@ impl StandIn {
     /// bits, and the runtime reads what is stored in them.
     pub(crate) fn of(model: &Path, runtime: RuntimeKind) -> Result<Option<Self>, String> {
         let model = onnx::load(model).map_err(|error| error.to_string())?;
-        let emulated = rewrite::emulate(&model, known(runtime));
+        let emulated = rewrite::emulate(&model, runtime.sixteen_bits());
         let Some(emulated) = emulated.map_err(|error| error.to_string())? else { return Ok(None) };
         let scratch = Scratch::new()?;
         let file = scratch.write(&emulated.model, "emulated.onnx")?;
         let how = if emulated.computes { COMPUTED } else { STORED };
         Ok(Some(StandIn { file, _scratch: scratch, how }))
-    }
-}
-
-/// The 16-bit types that a runtime knows.
-fn known(runtime: RuntimeKind) -> Known<'static> {
-    const FLOAT16: &[Precision] = &[Precision::Fp16];
-    match runtime {
-        RuntimeKind::Tract => Known { stored: FLOAT16, castable: FLOAT16 },
-        // It reads float16 as float32.
-        RuntimeKind::Rten => Known { stored: FLOAT16, castable: &[] },
-        RuntimeKind::Onnxruntime => Known { stored: &Precision::ALL, castable: &Precision::ALL },
     }
 }

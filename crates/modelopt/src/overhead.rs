@@ -74,7 +74,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("shortest.onnx");
         Staged::write(&model, &path, SaveOptions::default()).unwrap().commit().unwrap();
-        for kind in [RuntimeKind::Tract, RuntimeKind::Rten] {
+        for kind in RuntimeKind::embedded() {
             let runtime: Box<dyn Runtime> = runtime(kind, None).unwrap();
             let mut session = runtime.prepare(&path, &SessionOptions::default()).unwrap();
             assert_eq!(session.run(&inputs).unwrap()["y"].to_f32().unwrap()[0], 3.0, "{kind}");

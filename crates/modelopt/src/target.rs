@@ -10,7 +10,7 @@ use modelopt_report as report;
 use modelopt_runtime::worker::Cost;
 use modelopt_runtime::{
     Attempt, FittingSamples, Runtime, RuntimeError, RuntimeKind, Sample, SampleKind, Session,
-    SessionOptions, find_onnxruntime, fit_samples, fitting_samples, graph_inputs, runtime, synthesize,
+    SessionOptions, fit_samples, fitting_samples, graph_inputs, runtime, synthesize,
 };
 use modelopt_validate::{Accumulator, Kept, Origins, Parity, Profile, References, Tolerance};
 
@@ -20,19 +20,10 @@ use crate::error::{Error, ErrorKind};
 use crate::subject::{Copies, Subject};
 use crate::witness;
 
-/// Where models are run if nobody says where.
-const EMBEDDED: [RuntimeKind; 2] = [RuntimeKind::Tract, RuntimeKind::Rten];
-
-/// Models from this size on are tried in rten first, in bytes: it runs them two to seven times faster
-/// than tract, which knows more operators. That goes by size and not by time, so that the same model
-/// is proven in the same place on any machine.
-const LARGE: u64 = 2 << 20;
-
 /// The embedded runtimes in the order in which a model is tried in them.
-fn embedded(model: &Path) -> [RuntimeKind; 2] {
-    let [first, second] = EMBEDDED;
+fn embedded(model: &Path) -> Vec<RuntimeKind> {
     let bytes = onnx::load(model).and_then(|loaded| onnx::stored_size(model, &loaded));
-    if bytes.is_ok_and(|bytes| bytes >= LARGE) { [second, first] } else { [first, second] }
+    RuntimeKind::embedded_for(bytes.unwrap_or_default())
 }
 
 /// A runtime with the original loaded and seen to run.
@@ -87,10 +78,7 @@ impl<'a> Place<'a> {
         config: &'a Config,
     ) -> Result<Self, RuntimeError> {
         let options = config.session();
-        let library = match kind {
-            RuntimeKind::Onnxruntime => Some(find_onnxruntime(&config.library_search())?),
-            _ => None,
-        };
+        let library = kind.find_library(&config.library_search())?;
         // What is foreign is loaded by workers, where there are any.
         let runtime = match &config.worker {
             Some(workers) => workers.runtime(kind, library.as_deref())?,
@@ -99,7 +87,7 @@ impl<'a> Place<'a> {
         // Who names a runtime wants to know what its own kernels give.
         let emulates = config.runtime == RuntimeChoice::Auto
             && !config.judge_latency_anywhere
-            && EMBEDDED.contains(&kind);
+            && kind.is_embedded();
         let copies = copies.clone();
         Ok(Place { kind, runtime, options, copies, config, emulates })
     }
@@ -152,7 +140,7 @@ impl<'a> Place<'a> {
     }
 
     fn used(&self, reason: String) -> report::RuntimeUsed {
-        let choice = self.kind == RuntimeKind::Onnxruntime;
+        let choice = self.kind.has_choices();
         report::RuntimeUsed {
             name: self.runtime.name().to_owned(),
             version: self.runtime.version(),
@@ -288,8 +276,8 @@ impl<'a> Bench<'a> {
     pub(crate) fn moves_on(&mut self, samples: &[Sample], why: &str) -> bool {
         let config = self.place.config;
         let named = config.runtime != RuntimeChoice::Auto;
-        // Whoever names ONNX Runtime means its kernels.
-        let may_emulate = !named || EMBEDDED.contains(&self.place.kind);
+        // Whoever names a runtime that is not embedded means its kernels.
+        let may_emulate = !named || self.place.kind.is_embedded();
         if !self.place.emulates && may_emulate {
             self.place.emulates = true;
             return true;
@@ -298,7 +286,7 @@ impl<'a> Bench<'a> {
             return false;
         }
         let reason = format!("taken over from {}: {why}", self.used.name);
-        for kind in embedded(self.subject.path()).into_iter().chain([RuntimeKind::Onnxruntime]) {
+        for kind in embedded(self.subject.path()).into_iter().chain(RuntimeKind::by_library()) {
             if self.tried.contains(&kind) {
                 continue;
             }
@@ -366,10 +354,9 @@ impl<'a> Bench<'a> {
         let left = self.original.left_out();
         let outputs = left.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let name = &self.used.name;
-        let elsewhere = match self.place.kind {
-            RuntimeKind::Onnxruntime => "",
-            _ => "; --runtime onnxruntime may return more",
-        };
+        let broadest = RuntimeKind::broadest().filter(|broadest| *broadest != self.place.kind);
+        let elsewhere =
+            broadest.map(|broadest| format!("; {broadest} may return more")).unwrap_or_default();
         (!left.is_empty())
             .then(|| format!("not compared, because {name} cannot return it: {outputs}{elsewhere}"))
     }
@@ -397,7 +384,7 @@ pub(crate) fn samples(model: &Model, config: &Config) -> Result<FittingSamples, 
 
 /// The target with the original running in it: the first runtime that was named, or of the
 /// embedded ones the first that runs it and returns all of its outputs, but for those that are left
-/// out; an ONNX Runtime that is found where none does.
+/// out; one whose library is found where none does.
 pub(crate) fn target<'a>(
     original: &Arc<Subject>,
     samples: &[Sample],
@@ -406,15 +393,17 @@ pub(crate) fn target<'a>(
 ) -> Result<Bench<'a>, Error> {
     if let RuntimeChoice::Named(kinds) = &config.runtime {
         let reason = if kinds.len() > 1 { "the target, named first" } else { "as asked" };
-        let kind = kinds.first().copied().unwrap_or_default();
+        let Some(&kind) = kinds.first() else {
+            return Err(ErrorKind::NoRuntime(Vec::new()).into());
+        };
         return Ok(Bench::new(kind, original, samples, config, reason)?);
     }
     let mut failures: Vec<RuntimeError> = Vec::new();
     // What runs the original, but cannot return all of its outputs.
     let mut partial: Option<Bench<'_>> = None;
     let mut tried = Vec::new();
-    let found =
-        find_onnxruntime(&config.library_search()).is_ok().then_some(RuntimeKind::Onnxruntime);
+    let search = config.library_search();
+    let found = RuntimeKind::by_library().filter(|kind| kind.find_library(&search).is_ok());
     let kinds = embedded(original.path()).into_iter().chain(found);
     for kind in kinds.filter(|kind| !left_out.contains(&kind.name())) {
         let reason = match (failures.as_slice(), &partial) {

@@ -9,8 +9,8 @@ use modelopt::graph::{DataType, Model, Tensor, infer, verify};
 use modelopt::onnx::{self, SaveOptions, Staged};
 use modelopt::rewrite::{self, Noise, Preparation, Randomness, Scheme, random_operators};
 use modelopt::runtime::{
-    LibrarySearch, Outputs, RuntimeKind, Sample, SessionOptions, find_onnxruntime, graph_inputs,
-    load_samples, runtime,
+    LibrarySearch, Outputs, RuntimeKind, Sample, SessionOptions, graph_inputs, load_samples,
+    runtime,
 };
 use xtask::testdata::{fixture, python};
 
@@ -33,11 +33,17 @@ fn copy_of(original: &Model, model: &Model) -> Model {
     same.model
 }
 
+/// The runtime of a name.
+fn named(name: &str) -> RuntimeKind {
+    name.parse().unwrap()
+}
+
 /// What a model makes of a sample, twice.
 fn run(kind: RuntimeKind, model: &Model, sample: &Sample) -> Outputs {
-    let library = (kind == RuntimeKind::Onnxruntime).then(|| {
+    let library = (kind == named("onnxruntime")).then(|| {
         let path = python().parent().unwrap().as_os_str().to_owned();
-        find_onnxruntime(&LibrarySearch { path: Some(path), ..Default::default() }).unwrap()
+        let search = LibrarySearch { path: Some(path), ..Default::default() };
+        kind.find_library(&search).unwrap().unwrap()
     });
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
@@ -74,11 +80,11 @@ fn moments(tensor: &Tensor) -> (f64, f64) {
 fn everywhere(name: &str) -> Outputs {
     let original = model(name);
     let (copy, sample) = (copy_of(&original, &original), sample(&original));
-    let trusted = run(RuntimeKind::Onnxruntime, &copy, &sample);
+    let trusted = run(named("onnxruntime"), &copy, &sample);
     // tract knows no Loop, and of a list that NonZero makes it does not know how long it is.
     let not_tract = ["in_loop", "normal_like_opset10"].contains(&name);
-    let kinds = [RuntimeKind::Rten, RuntimeKind::Tract];
-    for kind in kinds.into_iter().filter(|kind| *kind == RuntimeKind::Rten || !not_tract) {
+    let kinds = [named("rten"), named("tract")];
+    for kind in kinds.into_iter().filter(|kind| *kind == named("rten") || !not_tract) {
         let outputs = run(kind, &copy, &sample);
         for (output, tensor) in &trusted {
             let (a, b) = (numbers(tensor), numbers(&outputs[output]));
@@ -171,7 +177,7 @@ fn dropout_drops_its_share_and_scales_the_rest() {
     let original = model("dropout_when");
     let mut sample = sample(&original);
     sample.inputs.insert("on".into(), Tensor::dense(DataType::BOOL, vec![], vec![0]).unwrap());
-    let outputs = run(RuntimeKind::Onnxruntime, &copy_of(&original, &original), &sample);
+    let outputs = run(named("onnxruntime"), &copy_of(&original, &original), &sample);
     assert_eq!(outputs["y"], outputs["m"]);
 }
 
@@ -213,7 +219,7 @@ fn rewriting_keeps_the_noise() {
             assert!(plan.changed() > 0, "{name}: {scheme}");
             assert!(!random_operators(&made).is_empty(), "{name}: it keeps its randomness");
             let sample = sample(&original);
-            let kind = RuntimeKind::Onnxruntime;
+            let kind = named("onnxruntime");
             let expected = run(kind, &copy_of(&original, &original), &sample);
             let actual = run(kind, &copy_of(&original, &made), &sample);
             for (output, tensor) in expected.iter().filter(|(_, t)| t.dtype() == DataType::FLOAT) {

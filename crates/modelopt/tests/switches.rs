@@ -43,6 +43,11 @@ fn plan(model: &Model, scheme: Scheme) -> Plan {
     rewrite::plan(model, &options).unwrap()
 }
 
+/// The runtime of a name.
+fn named(name: &str) -> RuntimeKind {
+    name.parse().unwrap()
+}
+
 /// Runs a model in one of the embedded runtimes; none where that cannot.
 fn outputs(kind: RuntimeKind, folder: &Path, model: &Model, sample: &Sample) -> Option<Outputs> {
     let staged = Staged::write(model, &folder.join("model.onnx"), SaveOptions::default()).unwrap();
@@ -81,14 +86,14 @@ fn off_is_the_original_and_on_the_quantized_model() {
             let all: Vec<usize> = (0..board.switches.len()).collect();
             let mut quantized = model.clone();
             rewrite::apply(&mut quantized, &plan).unwrap();
-            for kind in [RuntimeKind::Rten, RuntimeKind::Tract] {
+            for kind in [named("rten"), named("tract")] {
                 let run =
                     |model: &Model, sample: &Sample| outputs(kind, folder.path(), model, sample);
                 let Some(original) = run(&model, &sample) else { continue };
                 let set = |on: &[usize]| with(&sample, &board.input, board.settings(on, 1.0));
                 let Some(off) = run(&board.model, &set(&[])) else {
                     // tract wants the filters of convolutions to be constants.
-                    assert_eq!(kind, RuntimeKind::Tract, "{name} {scheme}");
+                    assert_eq!(kind, named("tract"), "{name} {scheme}");
                     continue;
                 };
                 assert!(sqnr_db(&original, &off) > 100.0, "{name} {scheme} {kind:?}");
@@ -135,8 +140,8 @@ fn smoothing_alone_changes_nothing() {
         let mut changed = model.clone();
         rewrite::apply(&mut changed, &plan).unwrap();
         let run = |model: &Model| {
-            outputs(RuntimeKind::Rten, folder.path(), model, &sample)
-                .or_else(|| outputs(RuntimeKind::Tract, folder.path(), model, &sample))
+            outputs(named("rten"), folder.path(), model, &sample)
+                .or_else(|| outputs(named("tract"), folder.path(), model, &sample))
                 .unwrap_or_else(|| panic!("{name} runs nowhere"))
         };
         let close = sqnr_db(&run(&model), &run(&changed));

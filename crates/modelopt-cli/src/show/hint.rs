@@ -1,7 +1,7 @@
 //! What to try after an error, in flags.
 
 use modelopt::Hint;
-use modelopt::runtime::{LibrarySearch, find_onnxruntime};
+use modelopt::runtime::{LibrarySearch, RuntimeKind};
 
 /// The flag that takes any model, for the end of a sentence.
 const WITHOUT_PROOF: &str = "--no-validate emits without proof";
@@ -11,7 +11,7 @@ pub(crate) fn hint(hint: &Hint, search: &LibrarySearch) -> String {
     match hint {
         Hint::AnotherRuntime { tried, inputs } => {
             let mut ways = Vec::new();
-            ways.extend(onnxruntime(tried, search));
+            ways.extend(broadest(tried, search));
             if *inputs {
                 ways.push("real inputs with --samples, or sizes with --dim and --input".to_owned());
             }
@@ -29,15 +29,12 @@ pub(crate) fn hint(hint: &Hint, search: &LibrarySearch) -> String {
 }
 
 /// The runtime that runs most, where it was not tried yet.
-fn onnxruntime(tried: &[String], search: &LibrarySearch) -> Option<String> {
-    if tried.iter().any(|name| name == "onnxruntime") {
-        return None;
-    }
-    Some(match find_onnxruntime(search) {
-        Ok(_) => "--runtime onnxruntime runs more models, and is installed here".to_owned(),
-        Err(_) => {
-            "--runtime onnxruntime runs more models: `pip install onnxruntime` first".to_owned()
-        }
+fn broadest(tried: &[String], search: &LibrarySearch) -> Option<String> {
+    let kind =
+        RuntimeKind::broadest().filter(|kind| tried.iter().all(|name| name != kind.name()))?;
+    Some(match (kind.find_library(search), kind.install()) {
+        (Err(_), Some(install)) => format!("--runtime {kind} runs more models: `{install}` first"),
+        _ => format!("--runtime {kind} runs more models, and is installed here"),
     })
 }
 

@@ -354,6 +354,7 @@ mod tests {
     #[test]
     fn errors_come_back_as_they_were() {
         let model = Path::new("m.onnx");
+        let rten: RuntimeKind = "rten".parse().unwrap();
         let errors = [
             RuntimeError::load("rten", model, "no such operator"),
             RuntimeError::run("rten", model, "another shape"),
@@ -379,7 +380,7 @@ mod tests {
             let said = error.to_string();
             let sent = serde_json::to_string(&Failure::from(error)).unwrap();
             let failure: Failure = serde_json::from_str(&sent).unwrap();
-            assert_eq!(failure.into_error(RuntimeKind::Rten, model).to_string(), said);
+            assert_eq!(failure.into_error(rten, model).to_string(), said);
         }
         let panicked = RuntimeError::Panicked {
             runtime: "rten",
@@ -387,7 +388,7 @@ mod tests {
             path: model.into(),
             message: "at 3".into(),
         };
-        let error = Failure::from(panicked).into_error(RuntimeKind::Rten, model).to_string();
+        let error = Failure::from(panicked).into_error(rten, model).to_string();
         assert_eq!(error, "rten cannot load m.onnx: at 3");
     }
 }

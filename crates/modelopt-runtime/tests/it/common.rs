@@ -12,7 +12,7 @@ pub(crate) fn testdata(path: &str) -> PathBuf {
 }
 
 pub(crate) fn runtimes() -> Vec<Box<dyn Runtime>> {
-    RuntimeKind::ALL.into_iter().filter_map(|kind| runtime(kind, None).ok()).collect()
+    RuntimeKind::all().filter_map(|kind| runtime(kind, None).ok()).collect()
 }
 
 /// The samples at `data` for the model at `model`.
