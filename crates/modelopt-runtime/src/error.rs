@@ -11,13 +11,8 @@ const LONGEST: usize = 600;
 #[non_exhaustive]
 pub enum RuntimeError {
     /// No runtime has this name.
-    #[error("no runtime is called '{name}'; there are {known}")]
-    Unknown {
-        /// The name.
-        name: String,
-        /// The names that there are.
-        known: String,
-    },
+    #[error("no runtime is called {0}")]
+    Unknown(String),
     /// The runtime is behind a feature that this build leaves out.
     #[error("{runtime} is not part of this build; build modelopt with the feature `{runtime}`")]
     NotBuilt {
@@ -25,17 +20,10 @@ pub enum RuntimeError {
         runtime: &'static str,
     },
     /// No library of ONNX Runtime was found.
-    #[error(
-        "no library of ONNX Runtime was found; give one with --onnxruntime PATH, or with the \
-         variable ORT_DYLIB_PATH, or have it on the system's library path, or install it for the \
-         Python on PATH with `pip install onnxruntime`"
-    )]
+    #[error("no library of ONNX Runtime was found")]
     NoLibrary,
     /// A library is no usable ONNX Runtime.
-    #[error(
-        "cannot load ONNX Runtime from {}: {message}; give another one with --onnxruntime PATH or \
-         the variable ORT_DYLIB_PATH, or install it with `pip install onnxruntime`", path.display()
-    )]
+    #[error("cannot load ONNX Runtime from {}: {message}", path.display())]
     Library {
         /// Library.
         path: PathBuf,
@@ -63,6 +51,9 @@ pub enum RuntimeError {
     /// There is not enough memory to take what a model gives.
     #[error("there is not enough memory for the outputs of the model")]
     NoMemory,
+    /// A model that is to be run in place of another cannot be written.
+    #[error("{0}")]
+    Unwritten(String),
     /// A worker did not survive the model.
     #[error("{runtime} does not survive {}: {message}", path.display())]
     Died {
@@ -140,10 +131,7 @@ pub enum RuntimeError {
         value: String,
     },
     /// The runtime can return none of the model's outputs.
-    #[error(
-        "{runtime} can return none of the outputs: {outputs}; --runtime onnxruntime returns \
-         tensors, sequences, maps and optionals"
-    )]
+    #[error("{runtime} can return none of the outputs: {outputs}")]
     NothingReturned {
         /// Runtime.
         runtime: &'static str,
@@ -169,11 +157,6 @@ pub enum FailureKind {
     Crashed,
     /// The runtime says no to the model or to its inputs.
     Refused,
-}
-
-/// Whether the system could not read a file that is there, rather than the file being no model.
-fn is_of_system(error: &modelopt_onnx::Error) -> bool {
-    matches!(&error.kind, modelopt_onnx::ErrorKind::Io(_))
 }
 
 /// What a runtime was doing when it failed.
@@ -211,15 +194,26 @@ impl RuntimeError {
     /// What kind of failure it is.
     pub fn kind(&self) -> FailureKind {
         match self {
-            RuntimeError::Unknown { .. }
+            RuntimeError::Unknown(_)
             | RuntimeError::NotBuilt { .. }
             | RuntimeError::NoLibrary
             | RuntimeError::Library { .. }
-            | RuntimeError::NoWorker { .. }
-            | RuntimeError::NoMemory => FailureKind::Environment,
-            RuntimeError::Model(error) if is_of_system(error) => FailureKind::Environment,
+            | RuntimeError::Provider { .. } => FailureKind::Environment,
+            _ if self.is_of_machine() => FailureKind::Environment,
             RuntimeError::Died { .. } => FailureKind::Crashed,
             _ => FailureKind::Refused,
+        }
+    }
+
+    /// Whether nothing can be run here at all, in whatever runtime: there is no room on the disk or in
+    /// memory, or no process can be started.
+    pub fn is_of_machine(&self) -> bool {
+        match self {
+            RuntimeError::NoWorker { .. } | RuntimeError::NoMemory | RuntimeError::Unwritten(_) => {
+                true
+            }
+            RuntimeError::Model(error) => matches!(error.kind, modelopt_onnx::ErrorKind::Io(_)),
+            _ => false,
         }
     }
 
@@ -259,6 +253,7 @@ impl RuntimeError {
             | RuntimeError::Load { runtime, .. }
             | RuntimeError::Run { runtime, .. }
             | RuntimeError::Panicked { runtime, .. }
+            | RuntimeError::NothingReturned { runtime, .. }
             | RuntimeError::Range { runtime, .. }
             | RuntimeError::Unsupported { runtime, .. } => Some(runtime),
             _ => None,
@@ -456,8 +451,12 @@ mod tests {
             path: "m.onnx".into(),
             kind: std::io::Error::from(std::io::ErrorKind::StorageFull).into(),
         };
-        for error in [missing, library, RuntimeError::NoMemory, RuntimeError::Model(full)] {
+        assert_eq!(library.kind(), FailureKind::Environment);
+        assert!(!library.is_of_machine());
+        let unwritten = RuntimeError::Unwritten("the disk is full".into());
+        for error in [missing, unwritten, RuntimeError::NoMemory, RuntimeError::Model(full)] {
             assert_eq!(error.kind(), FailureKind::Environment, "{error}");
+            assert!(error.is_of_machine(), "{error}");
         }
     }
 

@@ -145,9 +145,8 @@ impl FromStr for RuntimeKind {
     type Err = RuntimeError;
 
     fn from_str(name: &str) -> Result<Self, RuntimeError> {
-        RuntimeKind::all().find(|kind| kind.name() == name).ok_or_else(|| RuntimeError::Unknown {
-            name: name.to_owned(),
-            known: RuntimeKind::names(),
+        RuntimeKind::all().find(|kind| kind.name() == name).ok_or_else(|| {
+            RuntimeError::Unknown(format!("'{name}'; there are {}", RuntimeKind::names()))
         })
     }
 }

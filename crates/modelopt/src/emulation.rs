@@ -5,7 +5,7 @@ use std::path::Path;
 
 use modelopt_onnx::{self as onnx, Staged};
 use modelopt_rewrite as rewrite;
-use modelopt_runtime::RuntimeKind;
+use modelopt_runtime::{RuntimeError, RuntimeKind};
 
 use crate::scratch::Scratch;
 
@@ -30,10 +30,15 @@ impl StandIn {
 
     /// What is to be run for a model; nothing else than itself where nothing is computed in 16
     /// bits, and the runtime reads what is stored in them.
-    pub(crate) fn of(model: &Path, runtime: RuntimeKind) -> Result<Option<Self>, String> {
-        let model = onnx::load(model).map_err(|error| error.to_string())?;
+    pub(crate) fn of(file: &Path, runtime: RuntimeKind) -> Result<Option<Self>, RuntimeError> {
+        let model = onnx::load(file)?;
         let emulated = rewrite::emulate(&model, runtime.sixteen_bits());
-        let Some(emulated) = emulated.map_err(|error| error.to_string())? else { return Ok(None) };
+        let emulated = emulated.map_err(|error| RuntimeError::Load {
+            runtime: runtime.name(),
+            path: file.to_owned(),
+            message: error.to_string(),
+        });
+        let Some(emulated) = emulated? else { return Ok(None) };
         let scratch = Scratch::new()?;
         let file = scratch.write(&emulated.model, "emulated.onnx")?;
         let how = if emulated.computes { COMPUTED } else { STORED };

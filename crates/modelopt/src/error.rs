@@ -8,6 +8,7 @@ use modelopt_validate::CompareError;
 
 use crate::hint::Hint;
 use crate::metric::MetricError;
+use crate::scratch::Unwritten;
 
 /// Why nothing came of it.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +58,9 @@ pub enum ErrorKind {
     /// A configuration file or option is wrong.
     #[error("{0}")]
     Config(String),
+    /// A model that is to be run cannot be written.
+    #[error(transparent)]
+    Unwritten(#[from] Unwritten),
     /// A file other than a model could not be read or written.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -97,6 +101,17 @@ impl Error {
         }
     }
 
+    /// Whether nothing can be run here at all, whatever the model.
+    pub(crate) fn is_of_machine(&self) -> bool {
+        match self.kind() {
+            ErrorKind::Unwritten(error) => error.is_of_machine(),
+            ErrorKind::Runtime(error) | ErrorKind::Run(CompareError::Run { source: error, .. }) => {
+                error.is_of_machine()
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the user gave something that does not fit the model.
     pub(crate) fn is_mistake(&self) -> bool {
         match self.kind() {
@@ -114,13 +129,13 @@ impl Error {
             // What is wrong with the inputs is wrong in any runtime.
             ErrorKind::NoRuntime(failures) if failures.iter().any(is_of_inputs) => None,
             ErrorKind::NoRuntime(failures) => Some(Hint::after(failures)),
-            // These say what to try themselves.
-            ErrorKind::Runtime(
-                RuntimeError::NoLibrary
-                | RuntimeError::Library { .. }
-                | RuntimeError::NothingReturned { .. }
-                | RuntimeError::Provider { .. },
-            ) => None,
+            ErrorKind::Runtime(RuntimeError::NoLibrary) => Some(Hint::Library { given: false }),
+            ErrorKind::Runtime(RuntimeError::Library { .. }) => Some(Hint::Library { given: true }),
+            ErrorKind::Runtime(RuntimeError::Unwritten(_))
+            | ErrorKind::Unwritten(Unwritten::Folder { .. }) => Some(Hint::TemporaryFolder),
+            // It says what there is, or there is nothing that would help.
+            ErrorKind::Runtime(RuntimeError::Provider { .. }) => None,
+            ErrorKind::Runtime(error) if error.is_of_machine() => None,
             ErrorKind::Runtime(failure) if is_of_inputs(failure) => None,
             ErrorKind::Runtime(failure) => Some(Hint::after(std::slice::from_ref(failure))),
             ErrorKind::Run(_) | ErrorKind::Candidate(_) => Some(Hint::RealInputs),
@@ -155,5 +170,6 @@ through_kind!(
     RuntimeError,
     CompareError,
     MetricError,
+    Unwritten,
     std::io::Error,
 );

@@ -13,6 +13,13 @@ pub enum Hint {
         /// Whether all of them loaded the model and only failed on the inputs.
         inputs: bool,
     },
+    /// The library of a runtime: one that is there, or another than was given.
+    Library {
+        /// Whether one was found that does not do.
+        given: bool,
+    },
+    /// Another folder for temporary files, where there is room.
+    TemporaryFolder,
     /// Real inputs.
     RealInputs,
     /// The output can be had without proof.

@@ -66,6 +66,7 @@ pub use optimizer::{
     optimize_file,
 };
 pub use planning::{Ranked, rank};
+pub use scratch::Unwritten;
 pub use transform::{Transformed, transform};
 
 /// What most programs need: `use modelopt::prelude::*`.

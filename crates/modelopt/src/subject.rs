@@ -180,9 +180,8 @@ impl Copies {
 impl Copy {
     /// Writes a model to be run.
     pub(crate) fn write(model: &Model) -> Result<Self, Error> {
-        let unwritten = |why: String| Error::from(ErrorKind::Candidate(why));
-        let scratch = Scratch::new().map_err(unwritten)?;
-        let path = scratch.keep(model, "model.onnx").map_err(unwritten)?;
+        let scratch = Scratch::new()?;
+        let path = scratch.keep(model, "model.onnx")?;
         let bytes = fs_err::metadata(&path)?.len();
         Ok(Copy { path, bytes, _scratch: scratch })
     }

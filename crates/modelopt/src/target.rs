@@ -97,11 +97,7 @@ impl<'a> Place<'a> {
         if !self.emulates {
             return Ok(None);
         }
-        StandIn::of(model, self.kind).map_err(|message| RuntimeError::Load {
-            runtime: self.runtime.name(),
-            path: model.to_owned(),
-            message,
-        })
+        StandIn::of(model, self.kind)
     }
 
     /// Loads a model of which nobody knows whether it runs, and runs it on the first sample.
@@ -191,6 +187,7 @@ impl<'a> Bench<'a> {
         if !origins.witnesses().is_empty() {
             match self.show(model, origins.witnesses(), samples) {
                 Ok(session) => self.watched = Some(session),
+                Err(error) if error.is_of_machine() => return Err(error),
                 Err(error) => {
                     tracing::info!(%error, "what outputs are chosen by is not seen");
                     origins = origins.without_witnesses();
@@ -419,6 +416,8 @@ pub(crate) fn target<'a>(
                 return Ok(Bench { tried, ..bench });
             }
             Ok(bench) => partial = partial.or(Some(bench)),
+            // Others would fare no better.
+            Err(failure) if failure.is_of_machine() => return Err(failure.into()),
             Err(failure) => failures.push(failure),
         }
     }

@@ -18,6 +18,17 @@ pub(crate) fn hint(hint: &Hint, search: &LibrarySearch) -> String {
             ways.push(WITHOUT_PROOF.to_owned());
             ways.join("; ")
         }
+        Hint::Library { given } => {
+            let which = if *given { "another one" } else { "one" };
+            format!(
+                "give {which} with --onnxruntime PATH or the variable ORT_DYLIB_PATH, or have it on \
+                 the system's library path, or install it for the Python on PATH with `{}`",
+                RuntimeKind::by_library().find_map(RuntimeKind::install).unwrap_or_default()
+            )
+        }
+        Hint::TemporaryFolder => {
+            "set TMPDIR to a folder with more room, on a disk that can be written".to_owned()
+        }
         Hint::RealInputs => "give real inputs with --samples".to_owned(),
         Hint::WithoutProof => "--no-validate emits without running it".to_owned(),
         Hint::Defect => "this is a defect of modelopt; --skip-rewrite NAME leaves the step out, \

@@ -342,7 +342,7 @@ mod tests {
         let mut sent = Vec::new();
         send(&mut sent, &Answer::Ran, &[&tensors()]).unwrap();
         for end in [0, 3, 4, 20, sent.len() - 1] {
-            assert!(receive::<Answer>(&mut sent[..end].as_ref()).is_err(), "{end}");
+            assert!(receive::<Answer>(&mut &sent[..end]).is_err(), "{end}");
         }
         assert!(receive::<Answer>(&mut b"\xff\xff\xff\xffnothing".as_slice()).is_err());
         let described = r#"{"message":"Ran","tensors":[{"name":"x","dtype":1,"shape":[4611686018427387904],"strings":null}]}"#;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use modelopt_graph::Model;
 use modelopt_onnx::{SaveOptions, Staged};
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::scratch::Scratch;
 
 /// What a model from memory is called in reports.
@@ -38,7 +38,7 @@ impl Source {
         if let Source::Path(path) = self {
             return Ok(Input { path, _scratch: None });
         }
-        let scratch = scratch()?;
+        let scratch = Scratch::new()?;
         let path = scratch.path().join(UNNAMED);
         match self {
             Source::Path(_) => {}
@@ -102,7 +102,7 @@ impl Sink {
         match self {
             Sink::Path(path) => Ok(Output { path, scratch: None }),
             Sink::Memory => {
-                let scratch = scratch()?;
+                let scratch = Scratch::new()?;
                 let name = input.file_name().unwrap_or(UNNAMED.as_ref());
                 Ok(Output { path: scratch.path().join(name), scratch: Some(scratch) })
             }
@@ -126,8 +126,4 @@ impl Output {
     pub(super) fn is_own(&self) -> bool {
         self.scratch.is_some()
     }
-}
-
-fn scratch() -> Result<Scratch, Error> {
-    Scratch::new().map_err(|why| ErrorKind::Io(std::io::Error::other(why)).into())
 }
