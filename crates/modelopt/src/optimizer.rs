@@ -122,8 +122,11 @@ impl Target {
     }
 
     /// ONNX Runtime, by its shared library or a folder that holds it.
+    #[cfg(feature = "onnxruntime")]
     pub fn onnxruntime(library: impl Into<PathBuf>) -> Self {
-        Target { library: Some(library.into()), ..Target::runtime(RuntimeKind::Onnxruntime) }
+        let kinds = RuntimeKind::by_library().collect();
+        let (runtime, library) = (RuntimeChoice::Named(kinds), Some(library.into()));
+        Target { runtime, library, ..Target::default() }
     }
 
     /// Threads that the runtime may use; 0 for all.
@@ -308,17 +311,21 @@ pub fn optimize_file(
 mod tests {
     use super::*;
 
+    fn rten() -> RuntimeKind {
+        "rten".parse().unwrap()
+    }
+
     #[test]
     fn settings_are_those_of_the_builder() {
         let builder = Optimizer::builder()
             .model(Path::new("m.onnx"))
-            .target(Target::runtime(RuntimeKind::Rten).threads(3))
+            .target(Target::runtime(rten()).threads(3))
             .samples(SampleSource::Invented { count: 7, seed: 9 })
             .strategy(Strategy::Search(Objective::Size))
             .limits(Limits { min_sqnr_db: Some(33.0), ..Limits::default() })
             .enforcement(Enforcement::Judge);
         let config = builder.build().unwrap().config;
-        assert_eq!(config.runtime, RuntimeChoice::Named(vec![RuntimeKind::Rten]));
+        assert_eq!(config.runtime, RuntimeChoice::Named(vec![rten()]));
         assert_eq!((config.threads, config.sample_count, config.seed), (3, 7, 9));
         assert_eq!(config.search.objective, Objective::Size);
         assert_eq!(config.gate.min_sqnr_db, Some(33.0));

@@ -18,14 +18,7 @@ pub(crate) fn hint(hint: &Hint, search: &LibrarySearch) -> String {
             ways.push(WITHOUT_PROOF.to_owned());
             ways.join("; ")
         }
-        Hint::Library { given } => {
-            let which = if *given { "another one" } else { "one" };
-            format!(
-                "give {which} with --onnxruntime PATH or the variable ORT_DYLIB_PATH, or have it on \
-                 the system's library path, or install it for the Python on PATH with `{}`",
-                RuntimeKind::by_library().find_map(RuntimeKind::install).unwrap_or_default()
-            )
-        }
+        Hint::Library { given } => library(*given),
         Hint::TemporaryFolder => {
             "set TMPDIR to a folder with more room, on a disk that can be written".to_owned()
         }
@@ -37,6 +30,21 @@ pub(crate) fn hint(hint: &Hint, search: &LibrarySearch) -> String {
         Hint::File(what) => (*what).to_owned(),
         _ => WITHOUT_PROOF.to_owned(),
     }
+}
+
+/// How to give the library of a runtime.
+fn library(given: bool) -> String {
+    let install = RuntimeKind::by_library().find_map(RuntimeKind::install).unwrap_or_default();
+    if given {
+        return format!(
+            "give another one with --onnxruntime PATH or the variable ORT_DYLIB_PATH, or install it \
+             with `{install}`"
+        );
+    }
+    format!(
+        "give one with --onnxruntime PATH, or with the variable ORT_DYLIB_PATH, or have it on the \
+         system's library path, or install it for the Python on PATH with `{install}`"
+    )
 }
 
 /// The runtime that runs most, where it was not tried yet.

@@ -223,3 +223,52 @@ fn limit_memory() {
         }
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// A worker in a thread, and what it is asked through.
+    fn worker() -> (UnixStream, std::thread::JoinHandle<io::Result<()>>) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (ours, std::thread::spawn(move || serve_on(&theirs, || ())))
+    }
+
+    fn ask(socket: &mut UnixStream, request: &Request) -> Answer {
+        protocol::send(socket, request, &[]).unwrap();
+        protocol::receive(socket).unwrap().0
+    }
+
+    #[test]
+    fn what_is_not_there_is_a_failure_and_not_the_end() {
+        let (mut socket, worker) = worker();
+        let answer = ask(&mut socket, &Request::Run { session: 7 });
+        assert!(matches!(answer, Answer::Failed(Failure::Unsupported { .. })), "{answer:?}");
+        for runtime in crate::RuntimeKind::embedded() {
+            let place = Place { runtime, library: None };
+            let answer = ask(&mut socket, &Request::Open(place.clone()));
+            assert!(matches!(answer, Answer::Opened { version } if version.starts_with("0.")));
+            let model = protocol::OsPath::new(Path::new("nowhere.onnx"));
+            let options = SessionOptions::default();
+            let answer = ask(&mut socket, &Request::Load { place, model, options, runs: false });
+            assert!(matches!(answer, Answer::Failed(Failure::Model(_))), "{answer:?}");
+        }
+        let turns = vec![Turn { session: 3, tensors: 0 }];
+        let answer = ask(&mut socket, &Request::Time { turns, rounds: Rounds::exactly(1) });
+        assert!(matches!(answer, Answer::Failed(_)), "{answer:?}");
+        assert!(matches!(ask(&mut socket, &Request::Unload { session: 3 }), Answer::Unloaded));
+        drop(socket);
+        worker.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn figures_of_the_system_are_read_in_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("status");
+        fs_err::write(&file, "VmPeak:\t  100 kB\nVmHWM:\t   12 kB\n").unwrap();
+        assert_eq!(kilobytes(&file, "VmHWM:"), Some(12 * 1024));
+        assert_eq!(kilobytes(&file, "VmRSS:"), None);
+    }
+}

@@ -234,9 +234,11 @@ impl WorkerSession {
             process.forget();
             process.models += 1;
         }
+        // A worker stays where it was started.
+        let model = std::path::absolute(&self.model).unwrap_or_else(|_| self.model.clone());
         let request = Request::Load {
             place: self.place.clone(),
-            model: OsPath::new(&self.model),
+            model: OsPath::new(&model),
             options: self.options.clone(),
             runs: inputs.is_some(),
         };
