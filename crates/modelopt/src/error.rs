@@ -1,7 +1,7 @@
 //! Errors of the library: what failed, on which file, and what to try.
 
 use modelopt_onnx::Error as OnnxError;
-use modelopt_rewrite::PlanError;
+use modelopt_rewrite::{PassError, PlanError};
 use modelopt_rewrite::engine::BrokenRewrite;
 use modelopt_runtime::{RuntimeError, SampleError};
 use modelopt_validate::CompareError;
@@ -28,6 +28,9 @@ pub enum ErrorKind {
     /// A rewrite broke the model.
     #[error(transparent)]
     Rewrite(#[from] BrokenRewrite),
+    /// A pass of the preparation failed or broke the model.
+    #[error(transparent)]
+    Pass(#[from] PassError),
     /// Samples could not be read or made.
     #[error(transparent)]
     Samples(#[from] SampleError),
@@ -140,7 +143,7 @@ impl Error {
             ErrorKind::Runtime(failure) => Some(Hint::after(std::slice::from_ref(failure))),
             ErrorKind::Run(_) | ErrorKind::Candidate(_) => Some(Hint::RealInputs),
             ErrorKind::Unreasonable(_) => Some(Hint::WithoutProof),
-            ErrorKind::Rewrite(_) => Some(Hint::Defect),
+            ErrorKind::Rewrite(_) | ErrorKind::Pass(_) => Some(Hint::Defect),
             _ => None,
         }
     }
@@ -166,6 +169,7 @@ through_kind!(
     OnnxError,
     PlanError,
     BrokenRewrite,
+    PassError,
     SampleError,
     RuntimeError,
     CompareError,

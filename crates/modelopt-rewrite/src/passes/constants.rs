@@ -14,7 +14,7 @@ use modelopt_graph::{Model, NodeId, Patch};
 
 use crate::engine::{Declined, Rewrite};
 
-pub(super) struct Constants;
+pub(crate) struct Constants;
 
 impl Rewrite for Constants {
     fn name(&self) -> &'static str {

@@ -19,41 +19,52 @@ use modelopt_graph::{
     Place, ValueId, schema,
 };
 
-use crate::engine::{self, BrokenRewrite};
+use crate::pass::{Changed, Pass, PassContext, PassError};
 
 /// Calls in calls multiply; no real model comes near this many nodes.
 const MOST_NODES: usize = 200_000;
 
-pub(super) fn run(model: &mut Model, all: bool) -> Result<usize, BrokenRewrite> {
-    if model.functions.is_empty() || !(all || functions_see_weights(model)) {
-        return Ok(0);
+pub(crate) struct Functions;
+
+impl Pass for Functions {
+    fn name(&self) -> &'static str {
+        "functions"
     }
-    engine::checked(model, "functions", |model| {
-        let inlinable: HashSet<GraphId> = model
-            .functions
-            .iter()
-            .map(|function| function.body)
-            .filter(|&body| can_inline(model, body))
-            .collect();
-        let mut open: Vec<NodeId> = model.walk();
-        let (mut inlined, mut made) = (0, 0);
-        while let Some(call) = open.pop() {
-            let body = model.called_function(call).map(|function| function.body);
-            if let Some(body) = body.filter(|body| inlinable.contains(body)) {
-                let nodes = inline(model, call, body);
-                made += nodes.len();
-                inlined += 1;
-                open.extend(nodes);
-            }
-            if made > MOST_NODES {
-                break;
-            }
+
+    fn run(&self, model: &mut Model, context: &mut PassContext) -> Result<Changed, PassError> {
+        Ok(Changed(inline_calls(model, context.inline_functions)))
+    }
+}
+
+/// Inlines calls: all, or those of functions that see weights. Returns how many.
+pub(crate) fn inline_calls(model: &mut Model, all: bool) -> usize {
+    if model.functions.is_empty() || !(all || functions_see_weights(model)) {
+        return 0;
+    }
+    let inlinable: HashSet<GraphId> = model
+        .functions
+        .iter()
+        .map(|function| function.body)
+        .filter(|&body| can_inline(model, body))
+        .collect();
+    let mut open: Vec<NodeId> = model.walk();
+    let (mut inlined, mut made) = (0, 0);
+    while let Some(call) = open.pop() {
+        let body = model.called_function(call).map(|function| function.body);
+        if let Some(body) = body.filter(|body| inlinable.contains(body)) {
+            let nodes = inline(model, call, body);
+            made += nodes.len();
+            inlined += 1;
+            open.extend(nodes);
         }
-        if !model.walk().into_iter().any(|node| model.called_function(node).is_some()) {
-            model.functions.clear();
+        if made > MOST_NODES {
+            break;
         }
-        inlined
-    })
+    }
+    if !model.walk().into_iter().any(|node| model.called_function(node).is_some()) {
+        model.functions.clear();
+    }
+    inlined
 }
 
 /// Whether a float constant is passed to a function or lies in one.
@@ -241,7 +252,7 @@ mod tests {
     #[test]
     fn a_call_becomes_the_functions_nodes() {
         let mut b = called(|b, body, product| b.named_node_in(body, "Relu", &[product], "y"));
-        assert_eq!(run(&mut b.model, false).unwrap(), 1);
+        assert_eq!(inline_calls(&mut b.model, false), 1);
         assert_eq!(b.ops(), ["MatMul", "Relu"]);
         assert!(b.model.functions.is_empty());
         let matmul = b.model.node(b.model.walk()[0]);
@@ -252,7 +263,7 @@ mod tests {
     fn attributes_with_defaults_keep_the_call() {
         let mut b = called(|_, _, product| product);
         b.model.functions[0].has_attribute_defaults = true;
-        assert_eq!(run(&mut b.model, false).unwrap(), 0);
+        assert_eq!(inline_calls(&mut b.model, false), 0);
         assert_eq!(b.ops(), ["linear"]);
     }
 
@@ -264,6 +275,6 @@ mod tests {
             b.model.node_mut(node).op.domain = "local".into();
             again
         });
-        assert_eq!(run(&mut b.model, false).unwrap(), 0);
+        assert_eq!(inline_calls(&mut b.model, false), 0);
     }
 }

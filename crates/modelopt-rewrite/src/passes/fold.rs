@@ -18,7 +18,7 @@ use crate::evaluate::{self, NotFolded};
 /// What a node with its names takes in the file, roughly.
 const NODE_BYTES: usize = 128;
 
-pub(super) struct Fold;
+pub(crate) struct Fold;
 
 impl Rewrite for Fold {
     fn name(&self) -> &'static str {

@@ -13,7 +13,7 @@ use modelopt_graph::{Model, NodeId, Patch};
 
 use crate::engine::{Declined, Rewrite};
 
-pub(super) struct Aliases;
+pub(crate) struct Aliases;
 
 impl Rewrite for Aliases {
     fn name(&self) -> &'static str {

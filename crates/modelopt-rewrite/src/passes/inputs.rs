@@ -11,23 +11,30 @@
 
 use modelopt_graph::Model;
 
-use crate::engine::{self, BrokenRewrite};
+use crate::pass::{Changed, Pass, PassContext, PassError};
 
-pub(super) fn run(model: &mut Model) -> Result<usize, BrokenRewrite> {
-    if !model.defaults_are_constants() {
-        return Ok(0);
+pub(crate) struct FreezeInputs;
+
+impl Pass for FreezeInputs {
+    fn name(&self) -> &'static str {
+        "freeze-inputs"
     }
-    engine::checked(model, "freeze-inputs", |model| {
+
+    fn run(&self, model: &mut Model, _: &mut PassContext) -> Result<Changed, PassError> {
+        if !model.defaults_are_constants() {
+            return Ok(Changed::NOTHING);
+        }
         let frozen = model.freeze_defaulted_inputs();
         // Initializers that are not inputs are what IR version 4 allows.
         model.info.ir_version = 4;
-        frozen
-    })
+        Ok(Changed(frozen))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::step;
     use crate::testing::{Build, float};
 
     #[test]
@@ -39,7 +46,7 @@ mod tests {
         let x = b.input("x", float(&[1, 2]));
         let y = b.node("MatMul", &[x, w], &[]);
         b.output(y, float(&[1, 2]));
-        assert_eq!(run(&mut b.model).unwrap(), 1);
+        assert_eq!(step(&FreezeInputs, &mut b.model, &mut PassContext::default()).unwrap(), Changed(1));
         assert_eq!(b.model.graph(b.model.main()).inputs.len(), 1);
         assert!(b.model.constant(w).is_some());
         assert_eq!(b.model.info.ir_version, 4);
@@ -52,7 +59,7 @@ mod tests {
         b.default(w, &[2, 2], &[1.0; 4]);
         let y = b.node("Relu", &[w], &[]);
         b.output(y, float(&[2, 2]));
-        assert_eq!(run(&mut b.model).unwrap(), 0);
+        assert_eq!(step(&FreezeInputs, &mut b.model, &mut PassContext::default()).unwrap(), Changed(0));
         assert_eq!(b.model.graph(b.model.main()).inputs.len(), 1);
         assert!(b.model.constant(w).is_none());
     }
