@@ -23,6 +23,8 @@
 
 mod expr;
 mod matcher;
+#[cfg(test)]
+mod tests;
 
 pub use expr::{
     Expr, any, constant, either, number, one_of, op, optional, product, scalar, scaled,

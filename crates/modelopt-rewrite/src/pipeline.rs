@@ -172,7 +172,7 @@ impl Pipeline {
     /// The first pass after which `holds` is no longer true of the model.
     ///
     /// Only passes that change something are looked at, by bisection: `holds` is asked as often as
-    /// their number has binary digits, and once or twice more. What has stopped to hold should not
+    /// their number has binary digits, and a few times more. What has stopped to hold should not
     /// come back later; else one of several culprits is found.
     pub fn first_failing(
         &self,
@@ -235,4 +235,203 @@ pub(crate) fn step(
     engine::check_structure(model, pass.name(), changed.0)?;
     engine::check_interface(model, pass.name(), changed.0, &interface)?;
     Ok(changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use modelopt_graph::{NodeId, Patch, ValueInfo};
+
+    use super::*;
+    use crate::engine::{Broken, BrokenRewrite, Declined, Rewrite};
+    use crate::pass::EveryNode;
+    use crate::testing::{Build, float};
+
+    /// Puts one operator in the place of another.
+    struct Rename(&'static str, &'static str, &'static str);
+
+    impl Pass for Rename {
+        fn name(&self) -> &'static str {
+            self.0
+        }
+
+        fn run(&self, model: &mut Model, _: &mut PassContext) -> Result<Changed, PassError> {
+            let nodes = model.walk().into_iter().filter(|&id| model.node(id).op.is(self.1));
+            let nodes: Vec<NodeId> = nodes.collect();
+            nodes.iter().for_each(|&id| model.node_mut(id).op.name = self.2.to_owned());
+            Ok(Changed(nodes.len()))
+        }
+    }
+
+    /// Does to the model what the function does, and says that it changed it.
+    struct Vandal(fn(&mut Model) -> Result<(), PassError>);
+
+    impl Pass for Vandal {
+        fn name(&self) -> &'static str {
+            "vandal"
+        }
+
+        fn requires(&self) -> &[&'static str] {
+            &["sort"]
+        }
+
+        fn run(&self, model: &mut Model, _: &mut PassContext) -> Result<Changed, PassError> {
+            self.0(model).map(|()| Changed(1))
+        }
+    }
+
+    fn model() -> Build {
+        let mut b = Build::new(17);
+        let x = b.input("x", float(&[2]));
+        let y = b.node("Relu", &[x], &[]);
+        b.output(y, float(&[2]));
+        b
+    }
+
+    fn names(pipeline: &Pipeline) -> Vec<&'static str> {
+        pipeline.entries().iter().map(Entry::name).collect()
+    }
+
+    fn error_of(vandal: fn(&mut Model) -> Result<(), PassError>) -> PassError {
+        let mut pipeline = Pipeline::preparation();
+        pipeline.insert_after("fold", Vandal(vandal), "to break it").unwrap();
+        pipeline.run(&mut model().model, &mut PassContext::default()).unwrap_err()
+    }
+
+    #[test]
+    fn every_pass_has_a_reason_and_what_it_needs_before_it() {
+        let pipeline = Pipeline::preparation();
+        let mut seen: Vec<&str> = Vec::new();
+        for entry in pipeline.entries() {
+            assert!(entry.reason().len() > 10, "{}", entry.name());
+            assert!(entry.requires().iter().all(|name| seen.contains(name)), "{}", entry.name());
+            assert!(!seen.contains(&entry.name()));
+            seen.push(entry.name());
+        }
+    }
+
+    #[test]
+    fn passes_go_where_they_are_put() {
+        let mut pipeline = Pipeline::new();
+        pipeline.push(Rename("b", "Relu", "Abs"), "in the middle");
+        pipeline.insert_before("b", Rename("a", "Relu", "Neg"), "before b").unwrap();
+        pipeline.insert_after("b", Rename("c", "Abs", "Exp"), String::from("after b")).unwrap();
+        assert_eq!(names(&pipeline), ["a", "b", "c"]);
+        assert_eq!(names(&pipeline.first(2)), ["a", "b"]);
+        let unknown = pipeline.insert_after("d", Rename("e", "", ""), "").unwrap_err();
+        assert_eq!(unknown.to_string(), "there is no pass 'd'; there are a, b, c");
+        pipeline.skip("a").unwrap();
+        let mut b = model();
+        let applied = pipeline.run(&mut b.model, &mut PassContext::default()).unwrap();
+        assert_eq!(applied, [("b", Changed(1)), ("c", Changed(1))]);
+        assert_eq!(b.ops(), ["Exp"]);
+    }
+
+    #[test]
+    fn switching_a_pass_on_switches_on_what_it_needs() {
+        let mut pipeline = Pipeline::preparation();
+        let is_on = |pipeline: &Pipeline, name| {
+            pipeline.entries().iter().any(|entry| entry.name() == name && entry.is_on())
+        };
+        pipeline.skip("types").unwrap();
+        assert!(!is_on(&pipeline, "gelu") && !is_on(&pipeline, "types"));
+        pipeline.enable("gelu").unwrap();
+        assert!(is_on(&pipeline, "gelu") && is_on(&pipeline, "types"));
+    }
+
+    #[test]
+    fn who_broke_the_model_is_named() {
+        let structure = error_of(|model| {
+            let node = model.walk()[0];
+            model.remove(node);
+            Ok(())
+        });
+        assert!(matches!(
+            structure,
+            PassError::Broken(BrokenRewrite { rewrite: "vandal", what: Broken::Structure(_) })
+        ));
+        let interface = error_of(|model| {
+            let value = model.graph(model.main()).inputs[0].value;
+            let info = ValueInfo { value, ty: None, origin: modelopt_graph::Origin::NONE };
+            model.add_output(model.main(), info);
+            Ok(())
+        });
+        assert!(matches!(
+            interface,
+            PassError::Broken(BrokenRewrite { rewrite: "vandal", what: Broken::Interface })
+        ));
+    }
+
+    #[test]
+    fn a_pass_that_fails_ends_the_run_and_an_order_that_cannot_work_is_refused() {
+        let failed = error_of(|_| {
+            Err(PassError::Failed { pass: "vandal", source: "no reason".to_owned().into() })
+        });
+        assert_eq!(failed.to_string(), "the pass 'vandal' failed: no reason");
+        let mut pipeline = Pipeline::preparation();
+        pipeline.insert_before("sort", Vandal(|_| Ok(())), "too early").unwrap();
+        let error = pipeline.run(&mut model().model, &mut PassContext::default()).unwrap_err();
+        assert!(matches!(error, PassError::Order { pass: "vandal", needs: "sort" }));
+        // What is left out on purpose still stands there.
+        let mut pipeline = Pipeline::preparation();
+        pipeline.skip("fold").unwrap();
+        assert!(pipeline.run(&mut model().model, &mut PassContext::default()).is_ok());
+    }
+
+    #[test]
+    fn the_first_pass_after_which_something_fails_is_found() {
+        let mut pipeline = Pipeline::new();
+        let steps = ["Relu", "A", "B", "C", "D", "E", "F", "G", "H"];
+        let passes = ["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7"];
+        for (name, pair) in passes.into_iter().zip(steps.windows(2)) {
+            pipeline.push(Rename(name, pair[0], pair[1]), "one after the other");
+            pipeline.push(Rename("idle", "None", "None"), "changes nothing");
+        }
+        let model = model().model;
+        let op = |model: &Model| {
+            let name = &model.node(model.walk()[0]).op.name;
+            steps.iter().position(|step| step == name).unwrap()
+        };
+        let find = |limit: usize| {
+            let mut asked = 0;
+            let culprit = pipeline.first_failing(&model, &PassContext::default(), |model| {
+                asked += 1;
+                op(model) < limit
+            });
+            assert!(asked <= 6, "{asked}");
+            culprit.unwrap()
+        };
+        for (index, name) in passes.into_iter().enumerate() {
+            assert_eq!(find(index + 1), Culprit::Pass(name));
+        }
+        assert_eq!((find(0), find(9)), (Culprit::Input, Culprit::None));
+    }
+
+    /// Puts a `Neg` behind a `Neg`, again and again.
+    struct Endless;
+
+    impl Rewrite for Endless {
+        fn name(&self) -> &'static str {
+            "endless"
+        }
+
+        fn propose(&self, model: &Model, id: NodeId) -> Result<Patch, Declined> {
+            let node = model.node(id);
+            let (Some(input), Some(output)) = (node.input(0), node.output(0)) else {
+                return Err(Declined::NoMatch);
+            };
+            let mut patch = Patch::new();
+            patch.remove(id);
+            let place = modelopt_graph::Place::Before(id);
+            patch.node_into(place, "Neg", "neg", &[input.into()], &[], output);
+            Ok(patch)
+        }
+    }
+
+    #[test]
+    fn a_rewrite_that_always_applies_comes_to_an_end() {
+        let mut pipeline = Pipeline::new();
+        pipeline.push(EveryNode(Endless), "alone");
+        let applied = pipeline.run(&mut model().model, &mut PassContext::default()).unwrap();
+        assert_eq!(applied, [("endless", Changed(64))]);
+    }
 }

@@ -13,51 +13,60 @@ use crate::pipeline::Pipeline;
 
 impl Pipeline {
     /// What is done to every model before it is planned.
+    ///
+    /// Registered but off, to be switched on by [`Pipeline::enable`]: `layer-norm`, because what is
+    /// spelled out keeps its sums in float32 when a model is converted to float16, and the operator
+    /// does not; `gelu`, because runtimes find the common spelling themselves; `scale-in-front`, because
+    /// it changes what the weights of a layer are quantized to.
     pub fn preparation() -> Self {
         let mut passes = Pipeline::new();
-        passes.push(
-            passes::Sort,
-            "first: everything after relies on nodes coming after what they read",
-        );
-        passes.push(passes::FreezeInputs, "before anything asks what is constant");
-        passes.push(
-            passes::Functions,
-            "before all that looks for weights: inside a function they are parameters",
-        );
-        passes.push(
-            EveryNode(passes::Aliases),
-            "before constants: an Identity of a Constant becomes the Constant itself",
-        );
-        passes.push(
-            EveryNode(passes::Constants),
-            "before folding, which looks at initializers",
-        );
-        passes.push(EveryNode(passes::Fold), "before batchnorm, whose weights may be computed");
-        passes.push(
-            EveryNode(passes::BatchNorm),
-            "after folding, before quantization: scales must cover the folded weights",
-        );
-        passes.push(
-            EveryNode(passes::ScaleShift),
-            "after batchnorm, which leaves convolutions that take scales and shifts as well",
-        );
-        passes.push_off(
-            passes::Types,
-            "before what asks for shapes; after folding, which makes more of them known",
-        );
-        passes.push_off(
-            EveryNode(passes::ScaleInFront),
-            "after scale-shift: between two layers, the first takes the factor without a condition",
-        );
-        passes.push_off(
-            EveryNode(passes::LayerNorm),
-            "after scale-shift, which would not find the scale of a fused node",
-        );
-        passes.push_off(EveryNode(passes::Gelu), "anywhere after types");
-        passes.push_off(EveryNode(passes::HardSwish), "anywhere after types");
+        clean(&mut passes);
+        fuse(&mut passes);
         passes.push(passes::Dead, "last: removes what the others left unused");
         passes
     }
+}
+
+/// Passes that make every weight a plain constant.
+fn clean(to: &mut Pipeline) {
+    to.push(passes::Sort, "first: everything after relies on nodes coming after what they read");
+    to.push(passes::FreezeInputs, "before anything asks what is constant");
+    to.push(
+        passes::Functions,
+        "before all that looks for weights: inside a function they are parameters",
+    );
+    to.push(
+        EveryNode(passes::Aliases),
+        "before constants: an Identity of a Constant becomes the Constant itself",
+    );
+    to.push(EveryNode(passes::Constants), "before folding, which looks at initializers");
+    to.push(EveryNode(passes::Fold), "before batchnorm, whose weights may be computed");
+}
+
+/// Passes that make one node of several.
+fn fuse(to: &mut Pipeline) {
+    to.push(
+        EveryNode(passes::BatchNorm),
+        "after folding, before quantization: scales must cover the folded weights",
+    );
+    to.push(
+        passes::Types,
+        "before what asks for shapes; after folding, which makes more of them known",
+    );
+    to.push_off(
+        EveryNode(passes::LayerNorm),
+        "before scales are taken into layers: this one takes its own",
+    );
+    to.push_off(EveryNode(passes::Gelu), "before scales, which may be parts of it");
+    to.push(EveryNode(passes::HardSwish), "before scales, which may be parts of it");
+    to.push(
+        EveryNode(passes::ScaleShift),
+        "after batchnorm, which leaves convolutions that take scales and shifts as well",
+    );
+    to.push_off(
+        EveryNode(passes::ScaleInFront),
+        "after scale-shift: between two layers, the first takes the factor without conditions",
+    );
 }
 
 /// Names of the passes of the preparation that are on, in order.

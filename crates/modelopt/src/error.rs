@@ -1,8 +1,8 @@
 //! Errors of the library: what failed, on which file, and what to try.
 
 use modelopt_onnx::Error as OnnxError;
-use modelopt_rewrite::{PassError, PlanError};
 use modelopt_rewrite::engine::BrokenRewrite;
+use modelopt_rewrite::{PassError, PlanError};
 use modelopt_runtime::{RuntimeError, SampleError};
 use modelopt_validate::CompareError;
 

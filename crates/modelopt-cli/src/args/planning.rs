@@ -105,7 +105,7 @@ pub(crate) struct Selection {
     /// Leave weights alone that are smaller than this
     #[arg(long, value_name = "BYTES")]
     pub(crate) min_weight_bytes: Option<usize>,
-    /// Leave out a preparation step: sort, freeze-inputs, functions, aliases, constants, fold, batchnorm, scale-shift, dead
+    /// Leave out a preparation step: sort, freeze-inputs, functions, aliases, constants, fold, batchnorm, types, hard-swish, scale-shift, dead
     #[arg(long, value_parser = step, value_name = "NAME")]
     pub(crate) skip_rewrite: Vec<String>,
     /// Make inputs that have a default constants, so that callers can no longer override them

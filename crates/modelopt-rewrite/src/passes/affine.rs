@@ -42,7 +42,8 @@ impl Layer {
     pub(super) fn of(model: &Model, id: NodeId) -> Result<Self, Declined> {
         let node = model.node(id);
         let weight = node.input(1).ok_or(Declined::NoMatch)?;
-        let tensor = model.constant(weight).ok_or(Declined::Unsafe("the weight is not constant"))?;
+        let tensor =
+            model.constant(weight).ok_or(Declined::Unsafe("the weight is not constant"))?;
         let rank = tensor.shape().len();
         let axis = match node.op.name.as_str() {
             "Conv" => 0,
@@ -196,7 +197,8 @@ pub(super) fn per_channel(
         return Some(vec![f64::from(number); channels]);
     }
     let axis = shape.len().checked_sub(inner + 1)?;
-    let fits = shape.iter().enumerate().all(|(i, &size)| size == if i == axis { channels } else { 1 });
+    let fits =
+        shape.iter().enumerate().all(|(i, &size)| size == if i == axis { channels } else { 1 });
     fits.then(|| numbers.iter().map(|&x| f64::from(x)).collect())
 }
 

@@ -74,8 +74,11 @@ fn normalization(node: &Node, [scale, shift, mean, variance]: [Vec<f64>; 4]) -> 
     let epsilon = f64::from(node.float("epsilon", 1e-5));
     let factor: Vec<f64> =
         scale.iter().zip(&variance).map(|(scale, var)| scale / (var + epsilon).sqrt()).collect();
-    let offset =
-        shift.iter().zip(mean.iter().zip(&factor)).map(|(shift, (mean, k))| shift - mean * k).collect();
+    let offset = shift
+        .iter()
+        .zip(mean.iter().zip(&factor))
+        .map(|(shift, (mean, k))| shift - mean * k)
+        .collect();
     Affine { factor, offset }
 }
 

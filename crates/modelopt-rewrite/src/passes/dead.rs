@@ -75,7 +75,10 @@ mod tests {
         let mut b = Build::new(17);
         let w = b.weight("W", &[2], &[0.0; 2]);
         b.output(w, float(&[2]));
-        assert_eq!(step(&Dead, &mut b.model, &mut PassContext::default()).unwrap(), Changed::NOTHING);
+        assert_eq!(
+            step(&Dead, &mut b.model, &mut PassContext::default()).unwrap(),
+            Changed::NOTHING
+        );
         assert!(b.model.constant(w).is_some());
     }
 }

@@ -130,25 +130,7 @@ fn inline(model: &mut Model, call: NodeId, body: GraphId) -> Vec<NodeId> {
     import_opsets(model, body);
     let caller = model.node(call).clone();
     let prefix = if caller.name.is_empty() { caller.op.name.clone() } else { caller.name.clone() };
-    let mut values: HashMap<ValueId, Option<ValueId>> = HashMap::new();
-    let formal = |infos: &[modelopt_graph::ValueInfo]| -> Vec<ValueId> {
-        infos.iter().map(|info| info.value).collect()
-    };
-    for (index, input) in formal(&model.graph(body).inputs).into_iter().enumerate() {
-        values.insert(input, caller.input(index));
-    }
-    let mut passed_through = Vec::new();
-    for (index, output) in formal(&model.graph(body).outputs).into_iter().enumerate() {
-        let Some(wanted) = caller.output(index) else { continue };
-        match values.get(&output) {
-            // The function returns a parameter, or one result twice.
-            Some(&Some(source)) => passed_through.push((source, wanted)),
-            Some(None) => {}
-            None => {
-                values.insert(output, Some(wanted));
-            }
-        }
-    }
+    let (mut values, passed_through) = bound(model, &caller, body);
     let mut made = Vec::new();
     for id in model.nodes_of(body).collect::<Vec<_>>() {
         let node = model.node(id).clone();
@@ -189,6 +171,31 @@ fn inline(model: &mut Model, call: NodeId, body: GraphId) -> Vec<NodeId> {
     }
     model.remove(call);
     made
+}
+
+/// What stands for each parameter and result of a function where it is called, and pairs of a value and
+/// the result that it is under another name: the function returns a parameter, or one result twice.
+fn bound(
+    model: &Model,
+    caller: &modelopt_graph::Node,
+    body: GraphId,
+) -> (HashMap<ValueId, Option<ValueId>>, Vec<(ValueId, ValueId)>) {
+    let mut values: HashMap<ValueId, Option<ValueId>> = HashMap::new();
+    for (index, input) in model.graph(body).inputs.iter().enumerate() {
+        values.insert(input.value, caller.input(index));
+    }
+    let mut passed_through = Vec::new();
+    for (index, output) in model.graph(body).outputs.iter().enumerate() {
+        let Some(wanted) = caller.output(index) else { continue };
+        match values.get(&output.value) {
+            Some(&Some(source)) => passed_through.push((source, wanted)),
+            Some(None) => {}
+            None => {
+                values.insert(output.value, Some(wanted));
+            }
+        }
+    }
+    (values, passed_through)
 }
 
 /// An attribute of a function's node, with a reference replaced by what the caller gives; none

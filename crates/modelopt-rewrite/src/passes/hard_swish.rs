@@ -29,9 +29,8 @@ static PATTERN: LazyLock<Expr> = LazyLock::new(|| {
         op("Min", [op("Relu", [moved.clone()]), 6.0.into()]),
         op("Min", [op("Max", [moved, 0.0.into()]), 6.0.into()]),
     ]);
-    let hard_sigmoid = op("HardSigmoid", [x.clone()])
-        .float("alpha", 0.2, 1.0 / 6.0)
-        .float("beta", 0.5, 0.5);
+    let hard_sigmoid =
+        op("HardSigmoid", [x.clone()]).float("alpha", 0.2, 1.0 / 6.0).float("beta", 0.5, 0.5);
     either([
         x.clone() * hard_sigmoid,
         x.clone() * scaled(&relu6, 1.0 / 6.0),
@@ -79,8 +78,8 @@ mod tests {
 
     /// `Clip(x + 3, 0, 6)`.
     fn relu6(b: &mut Build, x: ValueId) -> ValueId {
-        let [three, zero, six] =
-            [("three", 3.0), ("zero", 0.0), ("top", 6.0)].map(|(name, c)| b.weight(name, &[], &[c]));
+        let [three, zero, six] = [("three", 3.0), ("zero", 0.0), ("top", 6.0)]
+            .map(|(name, c)| b.weight(name, &[], &[c]));
         let moved = b.node("Add", &[three, x], &[]);
         b.node("Clip", &[moved, zero, six], &[])
     }
@@ -109,7 +108,8 @@ mod tests {
                 b.node("Mul", &[part, clipped], &[])
             },
             |b, x| {
-                let [three, six] = [("three", 3.0), ("six", 6.0)].map(|(n, c)| b.weight(n, &[], &[c]));
+                let [three, six] =
+                    [("three", 3.0), ("six", 6.0)].map(|(n, c)| b.weight(n, &[], &[c]));
                 let moved = b.node("Add", &[x, three], &[]);
                 let positive = b.node("Relu", &[moved], &[]);
                 let clipped = b.node("Min", &[positive, six], &[]);

@@ -46,7 +46,10 @@ mod tests {
         let x = b.input("x", float(&[1, 2]));
         let y = b.node("MatMul", &[x, w], &[]);
         b.output(y, float(&[1, 2]));
-        assert_eq!(step(&FreezeInputs, &mut b.model, &mut PassContext::default()).unwrap(), Changed(1));
+        assert_eq!(
+            step(&FreezeInputs, &mut b.model, &mut PassContext::default()).unwrap(),
+            Changed(1)
+        );
         assert_eq!(b.model.graph(b.model.main()).inputs.len(), 1);
         assert!(b.model.constant(w).is_some());
         assert_eq!(b.model.info.ir_version, 4);
@@ -59,7 +62,10 @@ mod tests {
         b.default(w, &[2, 2], &[1.0; 4]);
         let y = b.node("Relu", &[w], &[]);
         b.output(y, float(&[2, 2]));
-        assert_eq!(step(&FreezeInputs, &mut b.model, &mut PassContext::default()).unwrap(), Changed(0));
+        assert_eq!(
+            step(&FreezeInputs, &mut b.model, &mut PassContext::default()).unwrap(),
+            Changed(0)
+        );
         assert_eq!(b.model.graph(b.model.main()).inputs.len(), 1);
         assert!(b.model.constant(w).is_none());
     }

@@ -27,15 +27,10 @@ static PATTERN: LazyLock<Expr> = LazyLock::new(|| {
     let x = any("x");
     let mean = |of: Expr, axes| op("ReduceMean", [of, optional(any(axes))]);
     let centred = x.clone() - mean(x, "axes");
-    let square = either([
-        op("Pow", [centred.clone(), 2.0.into()]),
-        centred.clone() * centred.clone(),
-    ]);
+    let square =
+        either([op("Pow", [centred.clone(), 2.0.into()]), centred.clone() * centred.clone()]);
     let variance = mean(square, "variance axes") + scalar("epsilon");
-    let deviation = either([
-        op("Sqrt", [variance.clone()]),
-        op("Pow", [variance, 0.5.into()]),
-    ]);
+    let deviation = either([op("Sqrt", [variance.clone()]), op("Pow", [variance, 0.5.into()])]);
     let normal = either([
         centred.clone() / deviation.clone(),
         centred.clone() * op("Reciprocal", [deviation.clone()]),
@@ -93,8 +88,7 @@ fn normalized(model: &Model, found: &Match, x: ValueId) -> Result<Vec<usize>, De
     let shape = model.value(x).ty().and_then(Type::shape);
     let shape = shape.ok_or(Declined::Unsafe("its rank is not known"))?;
     let means = found.nodes().iter().filter(|&&id| model.node(id).op.is("ReduceMean"));
-    let axes: Option<Vec<Vec<usize>>> =
-        means.map(|&id| axes(model, id, shape.len())).collect();
+    let axes: Option<Vec<Vec<usize>>> = means.map(|&id| axes(model, id, shape.len())).collect();
     let axes = axes.ok_or(Declined::Unsafe("its axes are not known"))?;
     let [first, others @ ..] = &axes[..] else { return Err(Declined::NoMatch) };
     if others.iter().any(|other| other != first) {

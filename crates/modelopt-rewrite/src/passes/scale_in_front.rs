@@ -207,8 +207,7 @@ mod tests {
 
     fn with(b: &mut Build, op: &str, value: ValueId, shape: &[usize]) -> ValueId {
         let name = b.model.fresh_name("c");
-        let numbers: Vec<f32> =
-            noise(shape.iter().product(), 7).iter().map(|x| x + 1.5).collect();
+        let numbers: Vec<f32> = noise(shape.iter().product(), 7).iter().map(|x| x + 1.5).collect();
         let c = b.weight(&name, shape, &numbers);
         b.node(op, &[value, c], &[])
     }

@@ -22,7 +22,8 @@ use crate::pattern::{Expr, Match, any, constant, either, one_of, op, optional};
 pub(crate) struct ScaleShift;
 
 static PATTERN: LazyLock<Expr> = LazyLock::new(|| {
-    let layer = one_of(&["Conv", "ConvTranspose", "Gemm"], [any("x"), any("W"), optional(any("b"))]);
+    let layer =
+        one_of(&["Conv", "ConvTranspose", "Gemm"], [any("x"), any("W"), optional(any("b"))]);
     let product = op("MatMul", [any("x"), constant("W")]).named("layer");
     let layer = either([
         layer.named("layer"),
@@ -179,8 +180,7 @@ mod tests {
 
     fn with(b: &mut Build, op: &str, value: ValueId, shape: &[usize], reversed: bool) -> ValueId {
         let name = b.model.fresh_name("c");
-        let numbers: Vec<f32> =
-            noise(shape.iter().product(), 7).iter().map(|x| x + 1.5).collect();
+        let numbers: Vec<f32> = noise(shape.iter().product(), 7).iter().map(|x| x + 1.5).collect();
         let c = b.weight(&name, shape, &numbers);
         b.node(op, &if reversed { [c, value] } else { [value, c] }, &[])
     }
@@ -218,8 +218,7 @@ mod tests {
         let transposed = [&[1, 2, 4, 4][..], &[2, 3, 2, 2], &[1, 3, 5, 5]];
         becomes(model("ConvTranspose", transposed, &[], chain(&[3, 1, 1])), 2, &["ConvTranspose"]);
         let gemm = [&[5, 2][..], &[3, 2], &[5, 3]];
-        let attributes =
-            [("transB", 1.into()), ("alpha", 0.5f32.into()), ("beta", 2f32.into())];
+        let attributes = [("transB", 1.into()), ("alpha", 0.5f32.into()), ("beta", 2f32.into())];
         becomes(model("Gemm", gemm, &attributes, chain(&[3])), 2, &["Gemm"]);
         let product = [&[5, 2][..], &[2, 3], &[5, 3]];
         becomes(model("MatMul", product, &[], chain(&[3])), 1, &["MatMul", "Add"]);

@@ -41,8 +41,7 @@ fn outputs(model: &Model) -> Vec<Tensor> {
         let shape = info.ty.as_ref().and_then(|ty| ty.ty.shape().cloned()).or(shape).unwrap();
         let shape: Vec<usize> = shape.iter().map(|dim| dim.fixed().unwrap()).collect();
         // Beyond 3 on both sides, where clipping begins.
-        let data: Vec<f32> =
-            noise(shape.iter().product(), 11).iter().map(|x| x * 4.0).collect();
+        let data: Vec<f32> = noise(shape.iter().product(), 11).iter().map(|x| x * 4.0).collect();
         known.insert(info.value, Arc::new(Tensor::of(shape, &data).unwrap()));
     }
     for id in model.walk() {

@@ -108,11 +108,7 @@ pub fn either<const N: usize>(spellings: [Expr; N]) -> Expr {
 /// The product of three factors, in whichever order it is computed.
 pub fn product(a: impl Into<Expr>, b: impl Into<Expr>, c: impl Into<Expr>) -> Expr {
     let (a, b, c) = (a.into(), b.into(), c.into());
-    either([
-        (a.clone() * b.clone()) * c.clone(),
-        (a.clone() * c.clone()) * b.clone(),
-        (b * c) * a,
-    ])
+    either([(a.clone() * b.clone()) * c.clone(), (a.clone() * c.clone()) * b.clone(), (b * c) * a])
 }
 
 /// A value times a number, spelled as a product or as a division by the reciprocal.

@@ -8,6 +8,9 @@ use crate::engine::Declined;
 /// Patterns have a few dozen nodes; the rest is for spellings that fail late.
 const MOST_STEPS: usize = 20_000;
 
+/// Parts of one pattern: each takes a place on the stack.
+const MOST_PARTS: usize = 256;
+
 /// What a pattern found.
 #[derive(Clone, Debug)]
 pub struct Match {
@@ -37,6 +40,7 @@ struct Matcher<'m> {
     model: &'m Model,
     root: NodeId,
     steps: usize,
+    depth: usize,
     /// Why the latest match that was complete does not count.
     objection: Option<&'static str>,
 }
@@ -45,7 +49,8 @@ impl Expr {
     /// Matches the pattern with the first output of `node` as its result.
     pub fn find(&self, model: &Model, node: NodeId) -> Result<Match, Declined> {
         let output = model.node(node).output(0).ok_or(Declined::NoMatch)?;
-        let mut matcher = Matcher { model, root: node, steps: MOST_STEPS, objection: None };
+        let mut matcher =
+            Matcher { model, root: node, steps: MOST_STEPS, depth: 0, objection: None };
         let goal = Goal { expr: self, value: Some(output), next: None };
         match matcher.solve(Some(&goal), &Found::default()) {
             Some(found) => Ok(Match { root: node, found }),
@@ -83,7 +88,8 @@ impl Match {
     /// Whether the matched result has the shape of the captured value `name`, if both differ by
     /// numbers only: a constant of shape `[1, 1, 1]` would give a vector two more dimensions.
     pub fn keeps_rank_of(&self, model: &Model, name: &str) -> Result<(), Declined> {
-        let shape = self.value(name).and_then(|value| model.value(value).ty()).and_then(Type::shape);
+        let shape =
+            self.value(name).and_then(|value| model.value(value).ty()).and_then(Type::shape);
         if shape.map_or(0, Vec::len) >= self.found.scalar_rank {
             Ok(())
         } else {
@@ -100,6 +106,17 @@ impl Match {
 impl Matcher<'_> {
     fn solve(&mut self, goals: Option<&Goal<'_>>, found: &Found) -> Option<Found> {
         self.steps = self.steps.checked_sub(1)?;
+        if self.depth == MOST_PARTS {
+            return None;
+        }
+        self.depth += 1;
+        let solved = self.solve_first(goals, found);
+        self.depth -= 1;
+        solved
+    }
+
+    /// Solves the first goal, and with it all others.
+    fn solve_first(&mut self, goals: Option<&Goal<'_>>, found: &Found) -> Option<Found> {
         let Some(&Goal { expr, value, next }) = goals else {
             return match self.objection_to(found) {
                 None => Some(found.clone()),
@@ -217,9 +234,8 @@ impl Matcher<'_> {
         if found.nodes.iter().any(|&id| self.model.node(id).graph() != graph) {
             return Some("a part of it stands in another graph");
         }
-        let made_inside = |&(_, value): &(&str, ValueId)| {
-            self.model.producer_node(value).is_some_and(is_matched)
-        };
+        let made_inside =
+            |&(_, value): &(&str, ValueId)| self.model.producer_node(value).is_some_and(is_matched);
         if found.values.iter().any(made_inside) {
             return Some("what it reads is a value in between");
         }
