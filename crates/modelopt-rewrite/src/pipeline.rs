@@ -189,7 +189,7 @@ impl Pipeline {
                 states.push((entry.name(), current.clone()));
             }
         }
-        if !states.last().is_none_or(|(_, last)| !holds(last)) {
+        if states.last().is_some_and(|(_, last)| holds(last)) {
             return Ok(Culprit::None);
         }
         if !holds(model) {
@@ -257,7 +257,9 @@ mod tests {
         fn run(&self, model: &mut Model, _: &mut PassContext) -> Result<Changed, PassError> {
             let nodes = model.walk().into_iter().filter(|&id| model.node(id).op.is(self.1));
             let nodes: Vec<NodeId> = nodes.collect();
-            nodes.iter().for_each(|&id| model.node_mut(id).op.name = self.2.to_owned());
+            for &id in &nodes {
+                self.2.clone_into(&mut model.node_mut(id).op.name);
+            }
             Ok(Changed(nodes.len()))
         }
     }

@@ -9,7 +9,7 @@ use modelopt_graph::Model;
 use crate::engine::{self, BrokenRewrite};
 use crate::pass::{Changed, EveryNode, PassContext, PassError};
 use crate::passes::{self, dead, functions};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Entry, Pipeline};
 
 impl Pipeline {
     /// What is done to every model before it is planned.
@@ -73,7 +73,7 @@ fn fuse(to: &mut Pipeline) {
 pub fn steps() -> impl Iterator<Item = &'static str> {
     let pipeline = Pipeline::preparation();
     let names: Vec<_> =
-        pipeline.entries().iter().filter(|entry| entry.is_on()).map(|entry| entry.name()).collect();
+        pipeline.entries().iter().filter(|entry| entry.is_on()).map(Entry::name).collect();
     names.into_iter()
 }
 

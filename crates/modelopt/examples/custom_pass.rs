@@ -25,7 +25,9 @@ impl Rewrite for OneRelu {
         let found = pattern.find(model, node)?;
         let output = model.node(node).output(0).ok_or(Declined::NoMatch)?;
         let mut patch = Patch::new();
-        found.nodes().iter().for_each(|&node| patch.remove(node));
+        for &node in found.nodes() {
+            patch.remove(node);
+        }
         let name = model.node(node).name.clone();
         let x = found.required("x")?;
         patch.node_into(Place::Before(node), "Relu", name, &[x.into()], &[], output);

@@ -17,12 +17,14 @@ pub(super) struct Affine {
 }
 
 impl Affine {
-    fn scales(&self) -> bool {
-        self.factor.iter().any(|&k| k != 1.0)
+    /// Whether a factor is not one.
+    pub(super) fn scales(&self) -> bool {
+        self.factor.iter().any(|&k| (k - 1.0).abs() > 0.0)
     }
 
-    fn shifts(&self) -> bool {
-        self.offset.iter().any(|&s| s != 0.0)
+    /// Whether an offset is not zero.
+    pub(super) fn shifts(&self) -> bool {
+        self.offset.iter().any(|&s| s.abs() > 0.0)
     }
 }
 
@@ -82,7 +84,9 @@ impl Layer {
             let name = format!("{}_{suffix}_bias", model.value(self.weight).name());
             inputs.push(patch.constant(node.graph(), name, bias));
         }
-        removed.iter().for_each(|&id| patch.remove(id));
+        for &id in removed {
+            patch.remove(id);
+        }
         patch.node_into(
             Place::Before(last),
             &node.op.name,
@@ -122,12 +126,12 @@ impl Layer {
                     .ok_or(Declined::Unsafe("the bias does not fit the weight"))?
             }
         };
-        let moved = bias
+        let moved: Vec<f32> = bias
             .iter()
             .zip(affine.factor.iter().zip(&affine.offset))
             .map(|(&b, (&k, &s))| (b * k + s / beta) as f32)
             .collect();
-        finite(vec![self.channels], moved)
+        finite(vec![self.channels], &moved)
     }
 }
 
@@ -158,15 +162,15 @@ pub(super) fn rescaled(
         let k = factor(block);
         out.extend(chunk.iter().map(|&x| (f64::from(x) * k) as f32));
     }
-    finite(tensor.shape().to_vec(), out)
+    finite(tensor.shape().to_vec(), &out)
 }
 
 /// A tensor of these numbers, if none is infinite or NaN.
-pub(super) fn finite(shape: Vec<usize>, data: Vec<f32>) -> Result<Arc<Tensor>, Declined> {
+pub(super) fn finite(shape: Vec<usize>, data: &[f32]) -> Result<Arc<Tensor>, Declined> {
     if data.iter().any(|x| !x.is_finite()) {
         return Err(Declined::Unsafe("a factor is not finite"));
     }
-    Tensor::of(shape, &data).map(Arc::new).map_err(|_| Declined::NoMatch)
+    Tensor::of(shape, data).map(Arc::new).map_err(|_| Declined::NoMatch)
 }
 
 /// A constant float32 tensor.

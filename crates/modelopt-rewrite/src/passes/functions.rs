@@ -173,14 +173,17 @@ fn inline(model: &mut Model, call: NodeId, body: GraphId) -> Vec<NodeId> {
     made
 }
 
+/// What stands for the values of a function where it is called; `None` for what is left out.
+type Bound = HashMap<ValueId, Option<ValueId>>;
+
 /// What stands for each parameter and result of a function where it is called, and pairs of a value and
 /// the result that it is under another name: the function returns a parameter, or one result twice.
 fn bound(
     model: &Model,
     caller: &modelopt_graph::Node,
     body: GraphId,
-) -> (HashMap<ValueId, Option<ValueId>>, Vec<(ValueId, ValueId)>) {
-    let mut values: HashMap<ValueId, Option<ValueId>> = HashMap::new();
+) -> (Bound, Vec<(ValueId, ValueId)>) {
+    let mut values = Bound::new();
     for (index, input) in model.graph(body).inputs.iter().enumerate() {
         values.insert(input.value, caller.input(index));
     }

@@ -33,7 +33,9 @@ pub(super) fn replace(
     attributes: &[(&str, AttributeValue)],
 ) -> Result<Patch, Declined> {
     let output = model.node(found.root()).output(0).ok_or(Declined::NoMatch)?;
-    found.nodes().iter().for_each(|&node| patch.remove(node));
+    for &node in found.nodes() {
+        patch.remove(node);
+    }
     let name = format!("{}/{op}", model.value(output).name());
     patch.node_into(Place::Before(found.root()), op, name, inputs, attributes, output);
     Ok(patch)

@@ -112,7 +112,7 @@ mod tests {
         b.node(op, &[value, c], &[])
     }
 
-    /// `1 + Erf(x / sqrt(2))`, as PyTorch exports it.
+    /// `1 + Erf(x / sqrt(2))`, as `PyTorch` exports it.
     fn erf_gate(b: &mut Build, x: ValueId) -> ValueId {
         let scaled = with(b, "Div", x, std::f32::consts::SQRT_2);
         let erf = b.node("Erf", &[scaled], &[]);
@@ -139,7 +139,7 @@ mod tests {
     fn check(spell: fn(&mut Build, ValueId) -> ValueId, approximate: Option<&str>) {
         let mut b = model(20, spell);
         let before = b.model.clone();
-        assert_eq!(fused(&mut b, Gelu), 1);
+        assert_eq!(fused(&mut b, &Gelu), 1);
         assert_eq!(b.ops(), ["Gelu"]);
         assert_eq!(b.model.node(b.model.walk()[0]).string("approximate"), approximate);
         assert_same_results(&before, &b.model, 1e-5);
@@ -203,13 +203,13 @@ mod tests {
 
     #[test]
     fn older_opsets_other_functions_and_other_constants_stay() {
-        assert_eq!(fused(&mut model(19, exported), Gelu), 0);
+        assert_eq!(fused(&mut model(19, exported), &Gelu), 0);
         let quick = |b: &mut Build, x| {
             let scaled = with(b, "Mul", x, 1.702);
             let gate = b.node("Sigmoid", &[scaled], &[]);
             b.node("Mul", &[x, gate], &[])
         };
-        assert_eq!(fused(&mut model(20, quick), Gelu), 0);
+        assert_eq!(fused(&mut model(20, quick), &Gelu), 0);
         let wrong_root = |b: &mut Build, x| {
             let scaled = with(b, "Div", x, 1.5);
             let erf = b.node("Erf", &[scaled], &[]);
@@ -217,7 +217,7 @@ mod tests {
             let product = b.node("Mul", &[x, gate], &[]);
             with(b, "Mul", product, 0.5)
         };
-        assert_eq!(fused(&mut model(20, wrong_root), Gelu), 0);
+        assert_eq!(fused(&mut model(20, wrong_root), &Gelu), 0);
     }
 
     #[test]
@@ -226,6 +226,6 @@ mod tests {
         let y = b.model.graph(b.model.main()).outputs[0].value;
         let product = b.maker(y).input(0).unwrap();
         b.output(product, float(&SHAPE));
-        assert_eq!(fused(&mut b, Gelu), 0);
+        assert_eq!(fused(&mut b, &Gelu), 0);
     }
 }

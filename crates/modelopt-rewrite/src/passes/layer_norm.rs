@@ -59,7 +59,7 @@ impl Rewrite for LayerNorm {
         let bias = parameter(model, &found, "bias", &sizes)?;
         let scale = match scale {
             Some(scale) => scale,
-            None => finite(sizes.clone(), vec![1.0; sizes.iter().product()])?,
+            None => finite(sizes.clone(), &vec![1.0; sizes.iter().product()])?,
         };
         let output = model.node(id).output(0).ok_or(Declined::NoMatch)?;
         let (graph, name) = (model.node(id).graph(), model.value(output).name());
@@ -138,12 +138,12 @@ fn parameter(
         return Err(other);
     }
     if let [number] = *data {
-        return finite(sizes.to_vec(), vec![number; sizes.iter().product()]).map(Some);
+        return finite(sizes.to_vec(), &vec![number; sizes.iter().product()]).map(Some);
     }
     let ones = tensor.shape().len().checked_sub(sizes.len()).ok_or(other)?;
     let (outer, inner) = tensor.shape().split_at(ones);
     if inner == sizes && outer.iter().all(|&size| size == 1) {
-        finite(sizes.to_vec(), data.into_owned()).map(Some)
+        finite(sizes.to_vec(), &data).map(Some)
     } else {
         Err(other)
     }
@@ -157,7 +157,7 @@ mod tests {
 
     const SHAPE: [usize; 3] = [2, 3, 8];
 
-    /// How a model of a test differs from what PyTorch exports.
+    /// How a model of a test differs from what `PyTorch` exports.
     #[derive(Clone)]
     struct Spelling {
         opset: i64,
@@ -219,7 +219,7 @@ mod tests {
     fn becomes_one(how: &Spelling, axis: i64, inputs: usize) {
         let mut b = model(how);
         let before = b.model.clone();
-        assert_eq!(fused(&mut b, LayerNorm), 1);
+        assert_eq!(fused(&mut b, &LayerNorm), 1);
         assert_eq!(b.ops(), ["LayerNormalization"]);
         let node = b.model.node(b.model.walk()[0]);
         assert_eq!((node.int("axis", 0), node.inputs().len()), (axis, inputs));
@@ -242,22 +242,22 @@ mod tests {
         let how = Spelling { affine: None, ..exported() };
         becomes_one(&how, -1, 2);
         let mut b = model(&how);
-        fused(&mut b, LayerNorm);
+        fused(&mut b, &LayerNorm);
         let scale = b.model.node(b.model.walk()[0]).input(1).unwrap();
         assert_eq!(*b.model.constant(scale).unwrap().to_f32().unwrap(), [1.0; 8]);
     }
 
     #[test]
     fn older_opsets_and_other_axes_stay() {
-        assert_eq!(fused(&mut model(&Spelling { opset: 16, ..exported() }), LayerNorm), 0);
-        assert_eq!(fused(&mut model(&Spelling { axes: vec![1], ..exported() }), LayerNorm), 0);
-        assert_eq!(fused(&mut model(&Spelling { axes: vec![0, 2], ..exported() }), LayerNorm), 0);
+        assert_eq!(fused(&mut model(&Spelling { opset: 16, ..exported() }), &LayerNorm), 0);
+        assert_eq!(fused(&mut model(&Spelling { axes: vec![1], ..exported() }), &LayerNorm), 0);
+        assert_eq!(fused(&mut model(&Spelling { axes: vec![0, 2], ..exported() }), &LayerNorm), 0);
     }
 
     #[test]
     fn a_scale_along_another_axis_stays_behind() {
         let mut b = model(&Spelling { affine: Some(vec![3, 1]), ..exported() });
-        assert_eq!(fused(&mut b, LayerNorm), 1);
+        assert_eq!(fused(&mut b, &LayerNorm), 1);
         assert_eq!(b.ops(), ["LayerNormalization", "Mul", "Add"]);
     }
 
@@ -267,6 +267,6 @@ mod tests {
         let sqrt = b.model.walk().into_iter().find(|&n| b.model.node(n).op.is("Sqrt")).unwrap();
         let deviation = b.model.node(sqrt).output(0).unwrap();
         b.output(deviation, float(&[2, 3, 1]));
-        assert_eq!(fused(&mut b, LayerNorm), 0);
+        assert_eq!(fused(&mut b, &LayerNorm), 0);
     }
 }

@@ -175,8 +175,8 @@ fn offset_bias(
         let sum: f64 = taps.iter().map(|&tap| f64::from(tap)).sum();
         bias[filter] += sum * offset[filter / per_group * columns + column];
     }
-    let count = bias.len();
-    finite(vec![count], bias.into_iter().map(|b| b as f32).collect())
+    let bias: Vec<f32> = bias.into_iter().map(|b| b as f32).collect();
+    finite(vec![bias.len()], &bias)
 }
 
 /// The layer itself, reading `x`.
@@ -191,7 +191,9 @@ fn layer(
     let output: ValueId = node.output(0).ok_or(Declined::NoMatch)?;
     let mut inputs = vec![Operand::Value(found.required("x")?), weight];
     inputs.extend(bias);
-    found.nodes().iter().for_each(|&id| patch.remove(id));
+    for &id in found.nodes() {
+        patch.remove(id);
+    }
     let place = Place::Before(found.root());
     patch.node_into(place, &node.op.name, node.name.clone(), &inputs, &attributes(node), output);
     Ok(patch)
@@ -234,7 +236,7 @@ mod tests {
 
     fn becomes_one(mut b: Build, op: &str, applied: usize) {
         let before = b.model.clone();
-        assert_eq!(fused(&mut b, ScaleInFront), applied);
+        assert_eq!(fused(&mut b, &ScaleInFront), applied);
         assert_eq!(b.ops(), [op]);
         assert_same_results(&before, &b.model, 1e-5);
     }
@@ -253,10 +255,10 @@ mod tests {
         let shapes = [CONV[0], CONV[1], &[1, 6, 4, 4]];
         becomes_one(model("Conv", shapes, &attributes, &[("Mul", &[4, 1, 1])]), "Conv", 1);
         let mut b = model("Conv", shapes, &attributes, &[("Add", &[4, 1, 1])]);
-        assert_eq!(fused(&mut b, ScaleInFront), 0);
+        assert_eq!(fused(&mut b, &ScaleInFront), 0);
         let same = [("group", 2.into()), ("auto_pad", "SAME_UPPER".into())];
         let mut b = model("Conv", shapes, &same, &[("Sub", &[1])]);
-        assert_eq!(fused(&mut b, ScaleInFront), 0);
+        assert_eq!(fused(&mut b, &ScaleInFront), 0);
     }
 
     #[test]
@@ -269,16 +271,16 @@ mod tests {
         becomes_one(model("Gemm", gemm, &transpose, &[("Div", &[2])]), "Gemm", 1);
         let product = [&[5, 2][..], &[2, 3], &[5, 3]];
         becomes_one(model("MatMul", product, &[], &[("Mul", &[1, 2])]), "MatMul", 1);
-        assert_eq!(fused(&mut model("MatMul", product, &[], &[("Add", &[2])]), ScaleInFront), 0);
+        assert_eq!(fused(&mut model("MatMul", product, &[], &[("Add", &[2])]), &ScaleInFront), 0);
         let mut b = model("ConvTranspose", transposed, &[], &[("Add", &[2, 1, 1])]);
-        assert_eq!(fused(&mut b, ScaleInFront), 0);
+        assert_eq!(fused(&mut b, &ScaleInFront), 0);
     }
 
     #[test]
     fn a_constant_that_makes_the_channels_stays() {
         let shapes = [&[1, 1, 4, 4][..], &[3, 2, 3, 3], &[1, 3, 2, 2]];
         let mut b = model("Conv", shapes, &[], &[("Mul", &[2, 1, 1])]);
-        assert_eq!(fused(&mut b, ScaleInFront), 0);
+        assert_eq!(fused(&mut b, &ScaleInFront), 0);
     }
 
     #[test]
@@ -287,6 +289,6 @@ mod tests {
         let scaled = b.model.node(b.model.walk()[0]).output(0).unwrap();
         let other = b.node("Neg", &[scaled], &[]);
         b.output(other, float(CONV[0]));
-        assert_eq!(fused(&mut b, ScaleInFront), 0);
+        assert_eq!(fused(&mut b, &ScaleInFront), 0);
     }
 }

@@ -99,20 +99,20 @@ fn product(
     affine: &Affine,
 ) -> Result<Patch, Declined> {
     let (node, root) = (model.node(layer.id), found.root());
-    let shifts = affine.offset.iter().any(|&s| s != 0.0);
-    let scales = affine.factor.iter().any(|&k| k != 1.0);
-    if shifts && found.value("bias").is_none() {
+    if affine.shifts() && found.value("bias").is_none() {
         return Err(Declined::NoGain("a MatMul has no bias"));
     }
     let output = model.node(root).output(0).ok_or(Declined::NoMatch)?;
     let mut patch = Patch::new();
-    let weight = if scales {
+    let weight = if affine.scales() {
         layer.scaled_weight(model, affine, &mut patch, "scaled")?
     } else {
         node.input(1).map_or(Operand::Missing, Operand::Value)
     };
     let inputs = [node.input(0).map_or(Operand::Missing, Operand::Value), weight];
-    found.nodes().iter().for_each(|&id| patch.remove(id));
+    for &id in found.nodes() {
+        patch.remove(id);
+    }
     let place = Place::Before(root);
     let Some(biased) = found.node("biased").map(|id| model.node(id)) else {
         let attributes = attributes(node);
@@ -137,12 +137,12 @@ fn moved_bias(
     let tensor = float32(model, found.required("bias")?)?;
     let bias = per_channel(&tensor, layer.channels, 0, result_rank(model, layer))
         .ok_or(Declined::Unsafe("the bias does not fit the weight"))?;
-    let moved = bias
+    let moved: Vec<f32> = bias
         .iter()
         .zip(affine.factor.iter().zip(&affine.offset))
         .map(|(b, (k, s))| (b * k + s) as f32)
         .collect();
-    finite(vec![layer.channels], moved)
+    finite(vec![layer.channels], &moved)
 }
 
 #[cfg(test)]
@@ -187,7 +187,7 @@ mod tests {
 
     fn becomes(mut b: Build, applied: usize, ops: &[&str]) {
         let before = b.model.clone();
-        assert_eq!(fused(&mut b, ScaleShift), applied);
+        assert_eq!(fused(&mut b, &ScaleShift), applied);
         assert_eq!(b.ops(), ops);
         assert_same_results(&before, &b.model, 1e-5);
     }
@@ -240,17 +240,17 @@ mod tests {
             })
         };
         becomes(shared("Add"), 1, &["Conv", "ReduceSum", "Add"]);
-        assert_eq!(fused(&mut shared("Mul"), ScaleShift), 0);
+        assert_eq!(fused(&mut shared("Mul"), &ScaleShift), 0);
     }
 
     #[test]
     fn constants_that_differ_within_a_channel_or_add_dimensions_stay() {
         for shape in [&[4][..], &[4, 4], &[3, 4, 4], &[1, 1, 3, 1, 1], &[2, 1, 1, 1]] {
-            assert_eq!(fused(&mut conv(|b, c| with(b, "Mul", c, shape, false)), ScaleShift), 0);
+            assert_eq!(fused(&mut conv(|b, c| with(b, "Mul", c, shape, false)), &ScaleShift), 0);
         }
         let by_row = |b: &mut Build, c| with(b, "Mul", c, &[5, 1], false);
         let gemm = [&[5, 2][..], &[2, 3], &[5, 3]];
-        assert_eq!(fused(&mut model("Gemm", gemm, &[], by_row), ScaleShift), 0);
+        assert_eq!(fused(&mut model("Gemm", gemm, &[], by_row), &ScaleShift), 0);
     }
 
     #[test]
@@ -265,7 +265,7 @@ mod tests {
             b.node("Div", &[c, zero], &[])
         });
         for mut b in [read_twice, divided_by, by_zero] {
-            assert_eq!(fused(&mut b, ScaleShift), 0);
+            assert_eq!(fused(&mut b, &ScaleShift), 0);
         }
     }
 
@@ -280,6 +280,6 @@ mod tests {
         });
         let y = b.if_node(condition, then, other);
         b.output(y, float(&[1, 3, 4, 4]));
-        assert_eq!(fused(&mut b, ScaleShift), 0);
+        assert_eq!(fused(&mut b, &ScaleShift), 0);
     }
 }

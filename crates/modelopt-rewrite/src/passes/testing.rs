@@ -13,9 +13,9 @@ use crate::evaluate;
 use crate::testing::{Build, noise};
 
 /// Infers types and runs a rewrite under the engine's checks. Returns how often it applied.
-pub(super) fn fused(b: &mut Build, rewrite: impl Rewrite) -> usize {
+pub(super) fn fused(b: &mut Build, rewrite: &impl Rewrite) -> usize {
     infer::infer(&mut b.model);
-    engine::run(&mut b.model, &rewrite).unwrap()
+    engine::run(&mut b.model, rewrite).unwrap()
 }
 
 /// Asserts that two models have one interface, and the same outputs on a fixed input.
