@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use modelopt::graph::{
-    Attribute, Constant, DataType, Dim, Model, ModelInfo, NewNode, Operator, OpsetImport, Origin,
-    Place, Tensor, Type, ValueId, ValueInfo,
+    Attribute, Constant, DataType, Dim, Model, ModelInfo, NewNode, OpsetImport, Origin, Place,
+    Tensor, Type, ValueId, ValueInfo,
 };
 
 /// A perceptron of so many square layers beside a chain of so many 3x3 convolutions, with weights
@@ -86,14 +86,7 @@ impl Chains {
             "Conv" => vec![Attribute::new("pads", vec![1_i64; 4])],
             _ => Vec::new(),
         };
-        let node = NewNode {
-            name,
-            op: Operator::onnx(op),
-            inputs: inputs.iter().copied().map(Some).collect(),
-            outputs: vec![Some(output)],
-            attributes,
-            origin: Origin::NONE,
-        };
+        let node = NewNode::onnx(name, op, inputs, output, attributes);
         self.model.insert(node, Place::Back(self.model.main()));
         output
     }

@@ -36,6 +36,26 @@ pub struct NewNode {
     pub origin: Origin,
 }
 
+impl NewNode {
+    /// A node of `ai.onnx` with one output and without left-out inputs.
+    pub fn onnx(
+        name: String,
+        op: &str,
+        inputs: &[ValueId],
+        output: ValueId,
+        attributes: Vec<Attribute>,
+    ) -> Self {
+        NewNode {
+            name,
+            op: Operator::onnx(op),
+            inputs: inputs.iter().copied().map(Some).collect(),
+            outputs: vec![Some(output)],
+            attributes,
+            origin: Origin::NONE,
+        }
+    }
+}
+
 impl Model {
     /// Adds an empty graph. The caller puts it into an attribute of the owner.
     pub fn add_graph(&mut self, owner: Owner) -> GraphId {

@@ -11,8 +11,8 @@
 //! cannot look at without falling over.
 
 use modelopt_graph::{
-    Attribute, AttributeValue, DataType, GraphId, Model, NewNode, Operator, Origin, Owner, Payload,
-    Place, Tensor, Type, ValueId, ValueInfo,
+    Attribute, AttributeValue, DataType, GraphId, Model, NewNode, Origin, Owner, Payload, Place,
+    Tensor, Type, ValueId, ValueInfo,
 };
 
 /// What stands for an optional output.
@@ -103,14 +103,7 @@ fn insert(
 ) -> ValueId {
     let name = model.fresh_name(&format!("{base}/{op}"));
     let value = model.add_value(name.clone());
-    let node = NewNode {
-        name: format!("{name}_node"),
-        op: Operator::onnx(op),
-        inputs: inputs.iter().copied().map(Some).collect(),
-        outputs: vec![Some(value)],
-        attributes,
-        origin: Origin::NONE,
-    };
+    let node = NewNode::onnx(format!("{name}_node"), op, inputs, value, attributes);
     model.insert(node, Place::Back(graph));
     value
 }

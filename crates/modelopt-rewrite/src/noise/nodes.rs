@@ -1,8 +1,7 @@
 //! Puts nodes before another one, at whatever opset the model has.
 
 use modelopt_graph::{
-    Attribute, AttributeValue, DataType, GraphId, Model, NewNode, NodeId, Operator, Origin, Place,
-    Tensor, ValueId,
+    Attribute, AttributeValue, DataType, GraphId, Model, NewNode, NodeId, Place, Tensor, ValueId,
 };
 
 /// Adds nodes before one of a model. Constants become `Constant` nodes, which stand in functions
@@ -46,14 +45,7 @@ impl<'a> Nodes<'a> {
         let attributes =
             attributes.iter().map(|(name, value)| Attribute::new(*name, value.clone())).collect();
         let name = self.model.fresh_name(&format!("{}/{op}", self.name));
-        let node = NewNode {
-            name,
-            op: Operator::onnx(op),
-            inputs: inputs.iter().copied().map(Some).collect(),
-            outputs: vec![Some(output)],
-            attributes,
-            origin: Origin::NONE,
-        };
+        let node = NewNode::onnx(name, op, inputs, output, attributes);
         self.model.insert(node, Place::Before(self.before));
     }
 

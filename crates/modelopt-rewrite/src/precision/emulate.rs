@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use modelopt_graph::{
     Attribute, AttributeValue, Constant, DataType, DeclaredType, GraphId, Model, NewNode, NodeId,
-    Operator, Origin, Place, Producer, Tensor, Type, Use, ValueId, infer, verify,
+    Place, Producer, Tensor, Type, Use, ValueId, infer, verify,
 };
 use rayon::prelude::*;
 
@@ -369,17 +369,7 @@ fn insert(
 ) -> NodeId {
     let name = format!("{}_{}", model.value(output).name(), op.to_lowercase());
     let name = model.fresh_name(&name);
-    model.insert(
-        NewNode {
-            name,
-            op: Operator::onnx(op),
-            inputs: inputs.iter().copied().map(Some).collect(),
-            outputs: vec![Some(output)],
-            attributes,
-            origin: Origin::NONE,
-        },
-        place,
-    )
+    model.insert(NewNode::onnx(name, op, inputs, output, attributes), place)
 }
 
 /// The constant that a value holds itself.
