@@ -13,6 +13,7 @@ mod chains;
 mod convert;
 mod emulate;
 mod form;
+mod options;
 mod regions;
 mod rounding;
 mod storing;
@@ -37,33 +38,9 @@ use regions::Fate;
 
 pub use emulate::{Emulated, Known, emulate};
 pub(crate) use form::available;
+pub use options::PrecisionOptions;
 pub(crate) use rounding::of_tensor;
 pub use rounding::{Rounding, rounding};
-
-/// How to decide what computes in 16 bits.
-#[derive(Clone, Debug)]
-pub struct PrecisionOptions {
-    /// What becomes of the model's inputs and outputs.
-    pub io: Interface,
-    /// Keep normalizations and Softmax in float32.
-    pub float32_statistics: bool,
-    /// Weights and measured activations that rounding leaves with less than this stay float32, in
-    /// dB.
-    pub min_rounding_sqnr_db: f64,
-    /// Values of the prepared model that were seen to lose too much, with the reason.
-    pub unfit: HashMap<ValueId, String>,
-}
-
-impl Default for PrecisionOptions {
-    fn default() -> Self {
-        PrecisionOptions {
-            io: Interface::default(),
-            float32_statistics: false,
-            min_rounding_sqnr_db: 40.0,
-            unfit: HashMap::new(),
-        }
-    }
-}
 
 /// The plan for computing in `to` wherever that is possible and safe.
 pub(crate) fn plan(model: &Model, to: Precision, options: &PlanOptions) -> Result<Plan, PlanError> {

@@ -13,9 +13,9 @@ use std::collections::{HashMap, HashSet};
 
 use modelopt_graph::{Model, NodeId, ValueId};
 
-use super::PrecisionOptions;
 use super::chains::{Chain, chains};
 use super::form::{Form, Kind, Slot, form, is_float};
+use super::options::PrecisionOptions;
 use super::unsafe_ops;
 use super::values::{self, Unfit};
 use crate::plan::{Interface, Precision};
@@ -121,22 +121,11 @@ pub(crate) fn decide(
                 continue;
             }
             Kind::Control => {
-                match refused.get(&id) {
-                    Some(reason) => fates.push((id, Fate::Should(reason.clone()))),
-                    None if chains(model, id, to).is_empty() => {
-                        let node = model.node(id);
-                        let mut values = node.inputs().iter().chain(node.outputs()).flatten();
-                        if values.any(|&value| is_float(model, value)) {
-                            let reason =
-                                format!("{} passes no {} at this opset", node.op, to.dtype());
-                            fates.push((id, Fate::Must(reason)));
-                        }
-                    }
-                    None => {
-                        controls.push(id);
-                        fates.push((id, Fate::Through(false)));
-                    }
+                let fate = fate_of_control(model, id, to, refused);
+                if let Some(Fate::Through(_)) = fate {
+                    controls.push(id);
                 }
+                fates.extend(fate.map(|fate| (id, fate)));
                 continue;
             }
             Kind::Free(form) if form.only_follows() => continue,
@@ -166,15 +155,39 @@ pub(crate) fn decide(
     let spread =
         Spread::new(model, to, candidates, &controls, &unfit, options.io != Interface::Float32);
     let regions = spread.from(&seeds);
+    settle(&mut fates, &regions);
+    fates
+}
+
+/// What is known of control flow before any region is; none where it has no float32.
+fn fate_of_control(
+    model: &Model,
+    id: NodeId,
+    to: Precision,
+    refused: &HashMap<NodeId, String>,
+) -> Option<Fate> {
+    if let Some(reason) = refused.get(&id) {
+        return Some(Fate::Should(reason.clone()));
+    }
+    if !chains(model, id, to).is_empty() {
+        return Some(Fate::Through(false));
+    }
+    let node = model.node(id);
+    let mut values = node.inputs().iter().chain(node.outputs()).flatten();
+    let reason = || Fate::Must(format!("{} passes no {} at this opset", node.op, to.dtype()));
+    values.any(|&value| is_float(model, value)).then(reason)
+}
+
+/// Takes in which nodes the regions reached.
+fn settle(fates: &mut [(NodeId, Fate)], regions: &Regions) {
     let through: HashSet<NodeId> = regions.chains.iter().map(|(node, _)| *node).collect();
-    for (id, fate) in &mut fates {
+    for (id, fate) in fates {
         match fate {
             Fate::Idle if regions.nodes.contains_key(id) => *fate = Fate::Narrow,
             Fate::Through(any) => *any = through.contains(id),
             _ => {}
         }
     }
-    fates
 }
 
 /// The regions that a plan asks for: its nodes, and what goes through control flow between them.

@@ -60,9 +60,25 @@ pub(super) fn store(
                 && candidates[at].possible(scheme).is_ok()
         })
         .collect();
+    drop_disagreeing(&mut storing, &candidates, scheme, &computing);
+    let stored: HashSet<String> =
+        storing.into_iter().map(|at| candidates[at].layer.name.clone()).collect();
+    for line in plan.layers.iter_mut().filter(|line| stored.contains(&line.name)) {
+        line.scheme = scheme;
+        line.reason = format!("{}; its weights are stored in {}", line.reason, to.dtype());
+    }
+}
+
+/// Leaves out the candidates whose weights others need in float32.
+fn drop_disagreeing(
+    storing: &mut HashSet<usize>,
+    candidates: &[Candidate],
+    scheme: Scheme,
+    computing: &HashSet<&str>,
+) {
     // A layer that drops out may take others with it, so this goes on until none does.
     loop {
-        let needed = needed_in_float(&candidates, scheme, &storing, &computing);
+        let needed = needed_in_float(candidates, scheme, storing, computing);
         let disagrees = |at: &usize| {
             candidates[*at].weights(scheme).any(|weight| needed.contains(&weight.value))
         };
@@ -73,12 +89,6 @@ pub(super) fn store(
         for at in out {
             storing.remove(&at);
         }
-    }
-    let stored: HashSet<String> =
-        storing.into_iter().map(|at| candidates[at].layer.name.clone()).collect();
-    for line in plan.layers.iter_mut().filter(|line| stored.contains(&line.name)) {
-        line.scheme = scheme;
-        line.reason = format!("{}; its weights are stored in {}", line.reason, to.dtype());
     }
 }
 

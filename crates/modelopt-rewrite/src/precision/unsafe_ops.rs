@@ -3,7 +3,7 @@
 
 use modelopt_graph::{Dim, Model, NodeId, Type};
 
-use super::PrecisionOptions;
+use super::options::PrecisionOptions;
 use crate::plan::Precision;
 
 /// Sums over more elements than this stay float32. A runtime that adds up in float16, one number

@@ -7,8 +7,9 @@ use modelopt_graph::{DataType, Model, NodeId, Tensor, ValueId};
 use rayon::prelude::*;
 
 use super::form::{Form, Kind, Slot, is_float};
+use super::options::PrecisionOptions;
+use super::rounding;
 use super::unsafe_ops::EXPONENTS;
-use super::{PrecisionOptions, rounding};
 use crate::plan::Precision;
 
 /// Values with the reason for which they stay float32.
