@@ -12,13 +12,12 @@ use modelopt::report::{Document, SearchEnd};
 use modelopt::{Config, RuntimeChoice};
 
 use crate::args::{self, Arguments, Command, Common};
-use crate::ending::{Done, Usage};
+use crate::ending::{Done, STOPPED, Usage};
 use crate::files::{Input, Output};
 use crate::progress::Bar;
 use crate::settings::{
-    apply_enforcing, apply_gate, apply_integers, apply_metric, apply_place, apply_planning,
-    apply_precision, apply_running, apply_sampling, apply_searching, apply_selection,
-    default_cache, settings, settings_over,
+    apply_enforcing, apply_integers, apply_judging, apply_place, apply_planning, apply_precision,
+    apply_sampling, apply_searching, apply_selection, default_cache, settings, settings_over,
 };
 use crate::{places, show, sniff};
 
@@ -55,10 +54,8 @@ fn quantize(args: &args::Quantize, common: &Common) -> Result<Done> {
     let mut config = settings(common)?;
     apply_planning(&mut config, &args.planning)?;
     apply_searching(&mut config, &args.searching);
-    apply_running(&mut config, &args.running)?;
-    apply_gate(&mut config, &args.gate);
     apply_enforcing(&mut config, &args.enforcing);
-    apply_metric(&mut config, &args.measuring, &args.gate)?;
+    apply_judging(&mut config, &args.judging)?;
     if args.measure {
         config.measure = true;
         config.measure_cache = args.measure_cache.clone().or(config.measure_cache);
@@ -80,10 +77,8 @@ fn convert(args: &args::Convert, common: &Common) -> Result<Done> {
     config.measure = false;
     apply_precision(&mut config, &args.precision)?;
     apply_selection(&mut config, &args.selection)?;
-    apply_running(&mut config, &args.running)?;
-    apply_gate(&mut config, &args.gate);
     apply_enforcing(&mut config, &args.enforcing);
-    apply_metric(&mut config, &args.measuring, &args.gate)?;
+    apply_judging(&mut config, &args.judging)?;
     make("convert", &args.making, config, common)
 }
 
@@ -151,7 +146,7 @@ fn make(command: &str, args: &args::Making, config: Config, common: &Common) -> 
 fn stop_on_interrupt(stop: modelopt::Stop) -> Result<()> {
     let handler = move || {
         if stop.is_stopped() {
-            std::process::exit(i32::from(crate::STOPPED));
+            std::process::exit(i32::from(STOPPED));
         }
         stop.stop();
     };
@@ -231,9 +226,7 @@ fn sensitivity(input: &Input, args: &args::Plan, config: &Config, common: &Commo
 
 fn compare(args: &args::Compare, common: &Common) -> Result<Done> {
     let mut config = settings(common)?;
-    apply_running(&mut config, &args.running)?;
-    apply_gate(&mut config, &args.gate);
-    apply_metric(&mut config, &args.measuring, &args.gate)?;
+    apply_judging(&mut config, &args.judging)?;
     for model in [&args.original, &args.candidate] {
         sniff::check_model(model)?;
     }

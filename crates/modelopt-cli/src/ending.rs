@@ -15,3 +15,6 @@ pub(crate) enum Done {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Usage(pub(crate) String);
+
+/// What shells give a program that Ctrl-C ends.
+pub(crate) const STOPPED: u8 = 130;

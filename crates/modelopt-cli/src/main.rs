@@ -16,10 +16,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::args::Arguments;
-use crate::ending::{Done, Usage};
-
-/// What shells give a program that Ctrl-C ends.
-const STOPPED: u8 = 130;
+use crate::ending::{Done, STOPPED, Usage};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

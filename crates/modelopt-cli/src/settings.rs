@@ -14,7 +14,7 @@ use crate::args::{self, Common};
 use crate::ending::Usage;
 use crate::files::read_text;
 
-pub(crate) use metric::apply_metric;
+use metric::apply_metric;
 
 /// The hidden command that makes this program a worker.
 const WORKER: &str = "worker";
@@ -139,7 +139,14 @@ pub(crate) fn apply_enforcing(config: &mut Config, args: &args::Enforcing) {
     }
 }
 
-pub(crate) fn apply_running(config: &mut Config, args: &args::Running) -> Result<()> {
+/// Takes in what judges. What the verdict is for is known by now: a metric needs one.
+pub(crate) fn apply_judging(config: &mut Config, args: &args::Judging) -> Result<()> {
+    apply_running(config, &args.running)?;
+    apply_gate(config, &args.gate);
+    apply_metric(config, &args.measuring, &args.gate)
+}
+
+fn apply_running(config: &mut Config, args: &args::Running) -> Result<()> {
     apply_place(config, &args.place);
     config.measure_latency &= !args.no_latency;
     config.threads = args.threads.unwrap_or(config.threads);
@@ -192,7 +199,7 @@ pub(crate) fn apply_inputs(config: &mut Config, inputs: &[String]) -> Result<()>
     Ok(())
 }
 
-pub(crate) fn apply_gate(config: &mut Config, args: &args::Gate) {
+fn apply_gate(config: &mut Config, args: &args::Gate) {
     let gate = &mut config.gate;
     gate.min_sqnr_db = args.min_sqnr.or(gate.min_sqnr_db);
     gate.max_abs_error = args.max_abs_error.or(gate.max_abs_error);

@@ -4,9 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::gate::Gate;
-use super::metric::Measuring;
-use super::running::Running;
+use super::judging::Judging;
 
 #[derive(Args, Debug)]
 pub(crate) struct Compare {
@@ -15,11 +13,7 @@ pub(crate) struct Compare {
     /// The model to judge
     pub(crate) candidate: PathBuf,
     #[command(flatten)]
-    pub(crate) running: Running,
-    #[command(flatten)]
-    pub(crate) gate: Gate,
-    #[command(flatten)]
-    pub(crate) measuring: Measuring,
+    pub(crate) judging: Judging,
     /// Write report.json, report.md, report.html and junit.xml into this folder
     #[arg(long, value_name = "DIR")]
     pub(crate) report: Option<PathBuf>,

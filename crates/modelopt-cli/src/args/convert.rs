@@ -3,11 +3,10 @@
 use clap::Args;
 use modelopt::rewrite::Scheme;
 
-use super::gate::{Enforcing, Gate};
+use super::gate::Enforcing;
+use super::judging::Judging;
 use super::making::Making;
-use super::metric::Measuring;
 use super::planning::{Precision, Selection};
-use super::running::Running;
 use super::values::sixteen;
 
 #[derive(Args, Debug)]
@@ -32,11 +31,7 @@ pub(crate) struct Convert {
     #[command(flatten)]
     pub(crate) selection: Selection,
     #[command(flatten)]
-    pub(crate) running: Running,
-    #[command(flatten)]
-    pub(crate) gate: Gate,
-    #[command(flatten)]
-    pub(crate) measuring: Measuring,
+    pub(crate) judging: Judging,
     #[command(flatten)]
     pub(crate) enforcing: Enforcing,
 }

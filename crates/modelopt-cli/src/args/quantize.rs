@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use modelopt::{Objective, Smoothing};
 
-use super::gate::{Enforcing, Gate};
+use super::gate::Enforcing;
+use super::judging::Judging;
 use super::making::Making;
-use super::metric::Measuring;
 use super::planning::Planning;
-use super::running::Running;
 use super::values::time;
 
 #[derive(Args, Debug)]
@@ -27,11 +26,7 @@ pub(crate) struct Quantize {
     #[command(flatten)]
     pub(crate) searching: Searching,
     #[command(flatten)]
-    pub(crate) running: Running,
-    #[command(flatten)]
-    pub(crate) gate: Gate,
-    #[command(flatten)]
-    pub(crate) measuring: Measuring,
+    pub(crate) judging: Judging,
     #[command(flatten)]
     pub(crate) enforcing: Enforcing,
 }

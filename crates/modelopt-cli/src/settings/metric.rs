@@ -7,7 +7,7 @@ use crate::args::{Gate, Measuring};
 use crate::ending::Usage;
 
 /// Takes in what was said of the metric, and whether a limit of parity was asked for beside it.
-pub(crate) fn apply_metric(config: &mut Config, args: &Measuring, gate: &Gate) -> Result<()> {
+pub(super) fn apply_metric(config: &mut Config, args: &Measuring, gate: &Gate) -> Result<()> {
     config.sqnr_limit_given |= gate.min_sqnr.is_some();
     let metric = &mut config.metric;
     if let Some(command) = &args.metric {
