@@ -272,15 +272,21 @@ fn plain_value(out: &mut Rope, value: &AttributeValue, made: bool) -> Option<u32
             Some(f::S)
         }
         V::Floats(values) => {
-            values.iter().for_each(|&value| out.float(f::FLOATS, value));
+            for &value in values {
+                out.float(f::FLOATS, value);
+            }
             Some(f::FLOATS)
         }
         V::Ints(values) => {
-            values.iter().for_each(|&value| out.int(f::INTS, value));
+            for &value in values {
+                out.int(f::INTS, value);
+            }
             Some(f::INTS)
         }
         V::Strings(values) => {
-            values.iter().for_each(|value| out.bytes(f::STRINGS, value));
+            for value in values {
+                out.bytes(f::STRINGS, value);
+            }
             Some(f::STRINGS)
         }
         _ => None,
