@@ -45,7 +45,13 @@ pub enum Switch {
         /// Place of the layer in the plan.
         layer: usize,
     },
-    /// The error of a weight that is stored as int8.
+    /// The rounding to 16 bits of values that are rounded together: what is made from them without
+    /// computing is of 16 bits as well.
+    Rounding {
+        /// Places in the plan of all layers that make or read them in 16 bits.
+        layers: Vec<usize>,
+    },
+    /// The error of a weight that is stored in fewer bits.
     Weight {
         /// Name of the weight.
         weight: String,
@@ -117,26 +123,10 @@ pub(crate) fn switchboard_with(
     let mut model = prepared.clone();
     crate::refine::apply(&mut model, plan)?;
     let errors = errors(&model, plan, memo);
-    let dynamic: Vec<(usize, NodeId)> = {
-        let places = plan.places();
-        crate::layers::all(&model)
-            .into_iter()
-            .filter_map(|layer| Some((*places.get(layer.name.as_str())?, layer.node)))
-            .filter(|&(place, _)| plan.layers[place].scheme.quantizes_activations())
-            .collect()
-    };
+    let dynamic = dynamic_layers(&model, plan);
     let count = errors.len() + dynamic.len();
-    let input = model.fresh_name("error_switches");
     let mut switches = Vec::with_capacity(count);
-    engine::checked_inside(&mut model, "switches", |model| {
-        let settings = model.add_value(&input);
-        let shape = Some(vec![Dim::Fixed(count)]);
-        let ty = Type::Tensor { elem: DataType::FLOAT, shape };
-        let main = model.main();
-        model.add_input(
-            main,
-            ValueInfo { value: settings, ty: Some(ty.into()), origin: Origin::NONE },
-        );
+    let input = with_switches(&mut model, count, |model, settings| {
         for (layer, node) in dynamic {
             let form = plan.layers[layer].scheme.form();
             if form.disturb(model, node, (settings, switches.len())) {
@@ -150,14 +140,49 @@ pub(crate) fn switchboard_with(
                 switches.push(Switch::Weight { weight, layers });
             }
         }
-        count.max(1)
     })?;
     Ok(Switchboard { model, input, switches })
 }
 
+/// The layers that quantize their activation, with their places in the plan.
+fn dynamic_layers(model: &Model, plan: &Plan) -> Vec<(usize, NodeId)> {
+    let places = plan.places();
+    let all = crate::layers::all(model).into_iter();
+    all.filter_map(|layer| Some((*places.get(layer.name.as_str())?, layer.node)))
+        .filter(|&(place, _)| plan.layers[place].scheme.quantizes_activations())
+        .collect()
+}
+
+/// Gives a model the input that switches are in, and lets `build` put errors under them. Returns the
+/// name of the input.
+pub(crate) fn with_switches(
+    model: &mut Model,
+    count: usize,
+    build: impl FnOnce(&mut Model, ValueId),
+) -> Result<String, BrokenRewrite> {
+    let input = model.fresh_name("error_switches");
+    engine::checked_inside(model, "switches", |model| {
+        let settings = model.add_value(&input);
+        let shape = Some(vec![Dim::Fixed(count)]);
+        let ty = Type::Tensor { elem: DataType::FLOAT, shape };
+        let main = model.main();
+        model.add_input(
+            main,
+            ValueInfo { value: settings, ty: Some(ty.into()), origin: Origin::NONE },
+        );
+        build(model, settings);
+        count.max(1)
+    })?;
+    Ok(input)
+}
+
 /// One element of the settings, as a scalar. Nodes that read it come later in the same patch: it
 /// stands before all that are at the front of the graph already.
-fn switch(model: &Model, patch: &mut Patch, (settings, index): (ValueId, usize)) -> Operand {
+pub(crate) fn switch(
+    model: &Model,
+    patch: &mut Patch,
+    (settings, index): (ValueId, usize),
+) -> Operand {
     let main = model.main();
     let place = patch.constant(main, "switch_index", Arc::new(Tensor::scalar(index as i64)));
     patch.node(Place::Front(main), "Gather", "switch", &[settings.into(), place], &[])
@@ -193,7 +218,8 @@ pub(crate) fn round_activation(model: &mut Model, id: NodeId, at: (ValueId, usiz
     disturbed.is_some()
 }
 
-fn disturb(
+/// Lets a weight be what it is and an error of it, where that is switched on.
+pub(crate) fn disturb(
     model: &mut Model,
     weight: ValueId,
     tensor: &Arc<Tensor>,

@@ -41,7 +41,10 @@ pub use pass::{Changed, EveryNode, Pass, PassContext, PassError};
 pub use pipeline::{Culprit, Entry, Pipeline, UnknownPass};
 pub use plan::{Interface, Numerics, Plan, PlanError, PlannedLayer, Precision};
 pub use policy::{Capabilities, MeasuredLayer, PlanOptions, plan, plan_from, possible};
-pub use precision::{Emulated, Known, PrecisionOptions, Rounding, emulate, measurable, rounding};
+pub use precision::{
+    Emulated, Known, PrecisionOptions, Rounding, emulate, measurable, rounding,
+    rounding_switchboard,
+};
 pub use prepare::{Preparation, prepare, steps};
 pub use prepared::Prepared;
 pub use quantize::{Channels, Granularity, Quantized, Unquantizable, quantize};

@@ -5,6 +5,7 @@
 //! - [`regions`] decides which nodes change, [`chains`] follows values through control flow;
 //! - [`storing`] lets nodes that stay float32 store their weights in 16 bits all the same;
 //! - [`convert`] carries it out;
+//! - [`error_injection`] lets roundings be switched on one by one;
 //! - [`emulate`](mod@emulate) computes what comes of it in float32.
 //!
 //! The plan has a line for each node that reads or makes float32.
@@ -12,6 +13,7 @@
 mod chains;
 mod convert;
 mod emulate;
+mod error_injection;
 mod form;
 mod options;
 mod regions;
@@ -37,6 +39,7 @@ use form::Slot;
 use regions::Fate;
 
 pub use emulate::{Emulated, Known, emulate};
+pub use error_injection::rounding_switchboard;
 pub(crate) use form::available;
 pub use options::PrecisionOptions;
 pub(crate) use rounding::of_tensor;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use modelopt_report as report;
 use modelopt_rewrite::{self as rewrite, Plan, Prepared};
-use modelopt_runtime::{RuntimeError, Sample};
+use modelopt_runtime::Sample;
 use modelopt_validate::{
     LatencyComparison, LatencyOptions, Limits, Measurements, SizeChange, judge,
 };
@@ -17,6 +17,7 @@ use crate::quicken::{Clock, Timed};
 use crate::scratch::Scratch;
 use crate::search;
 use crate::target::Bench;
+use crate::trial_error::TrialError;
 
 /// Shorter than for a verdict: what comes of it is measured again.
 const BRIEF: LatencyOptions = LatencyOptions { min_pairs: 12, min_seconds: 0.25, max_seconds: 2.0 };
@@ -38,7 +39,7 @@ pub(crate) struct TargetClock<'a, 'b> {
 }
 
 impl Clock for TargetClock<'_, '_> {
-    fn time(&mut self, plan: &Plan, what: &str) -> Result<Timed, String> {
+    fn time(&mut self, plan: &Plan, what: &str) -> Result<Timed, TrialError> {
         (self.progress)(Progress::Step("measuring a plan"));
         let mut trial = report::Trial {
             what: what.to_owned(),
@@ -52,7 +53,7 @@ impl Clock for TargetClock<'_, '_> {
                 trial.slowdown = Some(latency.ratio_median);
                 trial.pass = self.passes(latency);
             }
-            Err(why) => trial.failure = Some(why.clone()),
+            Err(why) => trial.failure = Some(why.to_string()),
         }
         (self.progress)(Progress::Trial(Box::new(trial.clone())));
         let passes = trial.pass;
@@ -68,13 +69,12 @@ impl Clock for TargetClock<'_, '_> {
 
 impl TargetClock<'_, '_> {
     /// Latency of the model under a plan, and its size.
-    fn measure(&mut self, plan: &Plan) -> Result<(LatencyComparison, u64), String> {
-        let plan = rewrite::plan_from(self.prepared, plan).map_err(|error| error.to_string())?;
-        let (model, _) = self.prepared.apply(&plan).map_err(|error| error.to_string())?;
+    fn measure(&mut self, plan: &Plan) -> Result<(LatencyComparison, u64), TrialError> {
+        let plan = rewrite::plan_from(self.prepared, plan)?;
+        let (model, _) = self.prepared.apply(&plan)?;
         let scratch = Scratch::new()?;
         let staged = scratch.write(&self.bench.copy_of(&model), "trial.onnx")?;
-        let told = |error: RuntimeError| error.without_path();
-        let mut candidate = self.bench.prepare(staged.path()).map_err(told)?;
+        let mut candidate = self.bench.prepare(staged.path())?;
         let (original, inputs) = (self.bench.original.as_mut(), &self.sample.inputs);
         let threads = self.config.threads;
         let latency = modelopt_validate::compare_latency(
@@ -84,7 +84,7 @@ impl TargetClock<'_, '_> {
             threads,
             &BRIEF,
         );
-        let mut latency = latency.map_err(told)?;
+        let mut latency = latency?;
         latency.call_ms = overhead::call_ms(self.bench, inputs.len());
         Ok((latency, staged.size()))
     }

@@ -1,20 +1,23 @@
-//! Which layers a failed verdict is due to: each is quantized alone and the outputs compared.
+//! Which layers a failed verdict is due to: what each alone does to the outputs.
+//!
+//! The plan is run under switches, one layer switched on at a time. Layers without switches, and all of
+//! them where there can be none, are tried as plans in which everything else is kept. Runs are counted,
+//! not timed.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use modelopt_report as report;
-use modelopt_rewrite::{self as rewrite, Plan, Scheme};
+use modelopt_rewrite::{self as rewrite, Plan, PlannedLayer, Scheme, Switchboard};
 use modelopt_validate::Culprit;
 
 use crate::Progress;
+use crate::budget::Budget;
+use crate::error::Error;
 use crate::evaluator::{Prover, worst_sqnr};
-
-/// At most this long, so that a refusal does not keep a build waiting.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-
-/// How many layers are looked at where a search has put them in order.
-const MOST_SUSPECTS: usize = 8;
+use crate::search::tuning::Tuning;
+use crate::sensitivity::{self, Probe, Setting, lowest_db};
+use crate::trial_error::TrialError;
 
 /// Which layers to look at first.
 pub(crate) enum Suspects<'a> {
@@ -26,8 +29,8 @@ pub(crate) enum Suspects<'a> {
 
 impl Suspects<'_> {
     /// Changed layers of a plan, the first to look at first.
-    fn groups(&self, plan: &Plan) -> Vec<Vec<usize>> {
-        let mut groups = groups(plan);
+    fn groups(&self, plan: &Plan, most_ranked: usize) -> Vec<Vec<usize>> {
+        let mut groups = groups(plan, |_| true);
         match self {
             Suspects::Weights(weights) => {
                 let loss: HashMap<&str, f64> =
@@ -47,60 +50,136 @@ impl Suspects<'_> {
                     ranked.iter().position(names).unwrap_or(usize::MAX)
                 };
                 groups.sort_by_key(rank);
-                groups.truncate(MOST_SUSPECTS);
+                groups.truncate(most_ranked);
             }
         }
         groups
     }
 }
 
-/// The layers of the plan by the damage that each does alone, worst first, as far as time allows.
-/// `sample` is that on which the verdict was worst: it tells the layers apart, and leaves time for
-/// many layers.
-pub(crate) fn culprits(
-    prover: &mut Prover<'_, '_>,
-    plan: &Plan,
-    suspects: &Suspects<'_>,
-    sample: usize,
-    progress: &mut dyn FnMut(Progress),
-) -> Vec<Culprit> {
-    let started = Instant::now();
-    let groups = suspects.groups(plan);
-    let total = groups.len();
-    let mut culprits = Vec::new();
-    progress(Progress::Step("looking for the layers to blame"));
-    for (done, group) in groups.into_iter().enumerate() {
-        if started.elapsed() > PATIENCE {
-            break;
-        }
-        let mut alone = plan.clone();
-        for (index, layer) in alone.layers.iter_mut().enumerate() {
-            if !group.contains(&index) {
-                layer.scheme = Scheme::KEEP;
-            }
-        }
-        let proved = prover.prove(&alone, &[sample]).ok();
-        if let Some((sqnr_db, _)) = proved.as_ref().and_then(|proved| worst_sqnr(&proved.parity)) {
-            culprits.push(Culprit {
-                scheme: plan.layers[group[0]].scheme.to_string(),
-                layers: group.iter().map(|&index| plan.layers[index].name.clone()).collect(),
-                sqnr_db,
-                predicted: false,
-            });
-        }
-        progress(Progress::Part { done: done + 1, total });
-    }
-    culprits.sort_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
-    culprits
+/// What failed, and on what.
+pub(crate) struct Inquiry<'i, 'a, 'b> {
+    pub(crate) prover: Prover<'a, 'b>,
+    pub(crate) plan: &'i Plan,
+    /// The sample on which the verdict was worst: it tells the layers apart, and leaves time for many
+    /// layers.
+    pub(crate) sample: usize,
+    pub(crate) budget: &'i Budget,
+    pub(crate) tuning: &'i Tuning,
+    pub(crate) progress: &'i mut dyn FnMut(Progress),
 }
 
-/// The changed layers of a plan, those that share a weight together.
-pub(crate) fn groups(plan: &Plan) -> Vec<Vec<usize>> {
-    let changed = |index: &usize| plan.layers[*index].scheme != Scheme::KEEP;
+impl Inquiry<'_, '_, '_> {
+    /// The layers of the plan by the damage that each does alone, worst first. An error is one of the
+    /// environment.
+    pub(crate) fn culprits(mut self, suspects: &Suspects<'_>) -> Result<Vec<Culprit>, Error> {
+        (self.progress)(Progress::Step("looking for the layers to blame"));
+        let tuning = &self.tuning.culprits;
+        let mut groups = suspects.groups(self.plan, tuning.most_ranked);
+        groups.truncate(tuning.most_switched);
+        let mut culprits = Vec::new();
+        let switched = self.under_switches(&groups).map_err(TrialError::of_plan);
+        match switched {
+            Ok(told) => {
+                groups.retain(|group| told.iter().all(|(known, _)| known != group));
+                culprits.extend(told.iter().map(|(group, db)| self.culprit(group, *db)));
+            }
+            Err(Err(error)) => return Err(error),
+            Err(Ok(why)) => tracing::debug!(why, "layers to blame are tried one by one"),
+        }
+        groups.truncate(tuning.most_made);
+        culprits.extend(self.as_candidates(&groups)?);
+        culprits.sort_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
+        Ok(culprits)
+    }
+
+    /// What the groups that have switches do, in dB.
+    fn under_switches(
+        &mut self,
+        groups: &[Vec<usize>],
+    ) -> Result<Vec<(Vec<usize>, f64)>, TrialError> {
+        let board = self.board()?;
+        let of = |group: &Vec<usize>| {
+            let on = sensitivity::switches_of(&board.switches, self.plan, group);
+            (!on.is_empty()).then(|| (group.clone(), on))
+        };
+        let (switched, on): (Vec<_>, Vec<_>) = groups.iter().filter_map(of).unzip();
+        if switched.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut probe = Probe::new(&self.prover, board, &self.tuning.probing)?;
+        let setting = |on| Setting { on, strength: 1.0, sample: self.sample };
+        let settings: Vec<Setting> = on.into_iter().map(setting).collect();
+        let parities = probe.run(&self.prover, &settings, self.budget, self.progress)?;
+        Ok(switched.into_iter().zip(parities.iter().map(lowest_db)).collect())
+    }
+
+    fn board(&self) -> Result<Switchboard, TrialError> {
+        let (prepared, most_bytes) = (self.prover.prepared, self.tuning.probing.most_bytes);
+        if self.plan.layers.iter().any(|line| line.scheme.computes_in().is_some()) {
+            let board = rewrite::rounding_switchboard(prepared, self.plan)?;
+            let none = || TrialError::Refused("roundings have no switches".to_owned());
+            return board.ok_or_else(none);
+        }
+        Ok(sensitivity::board(prepared, self.plan, most_bytes)?)
+    }
+
+    /// What groups do where everything else is kept.
+    fn as_candidates(&mut self, groups: &[Vec<usize>]) -> Result<Vec<Culprit>, Error> {
+        let mut culprits = Vec::new();
+        for (done, group) in groups.iter().enumerate() {
+            if !self.budget.allows(Duration::ZERO) {
+                break;
+            }
+            let mut alone = self.plan.clone();
+            for (index, layer) in alone.layers.iter_mut().enumerate() {
+                if !group.contains(&index) {
+                    layer.scheme = Scheme::default();
+                }
+            }
+            match self.prover.prove(&alone, &[self.sample]) {
+                Ok(proved) => {
+                    let worst = worst_sqnr(&proved.parity);
+                    culprits.extend(worst.map(|(sqnr_db, _)| self.culprit(group, sqnr_db)));
+                }
+                // What does not run alone says nothing of the whole.
+                Err(error) => drop(error.of_plan()?),
+            }
+            (self.progress)(Progress::Part { done: done + 1, total: groups.len() });
+        }
+        Ok(culprits)
+    }
+
+    fn culprit(&self, group: &[usize], sqnr_db: f64) -> Culprit {
+        let lines = || group.iter().map(|&index| &self.plan.layers[index]);
+        Culprit {
+            scheme: lines().next().map_or(Scheme::default(), |line| line.scheme).to_string(),
+            layers: lines().map(|line| line.name.clone()).collect(),
+            sqnr_db,
+            predicted: false,
+        }
+    }
+}
+
+/// What a layer is predicted to cost alone, as one that is to blame.
+pub(crate) fn predicted(entry: &report::Sensitivity) -> Option<Culprit> {
+    Some(Culprit {
+        layers: entry.layers.clone(),
+        scheme: entry.scheme.clone(),
+        sqnr_db: entry.alone_db?,
+        predicted: true,
+    })
+}
+
+/// The changed layers of a plan, those that share a weight together if `ties` says that their weights
+/// count.
+pub(crate) fn groups(plan: &Plan, ties: impl Fn(&PlannedLayer) -> bool) -> Vec<Vec<usize>> {
+    let changed = |index: &usize| !plan.layers[*index].scheme.is_keep();
     let mut group_of: HashMap<&str, usize> = HashMap::new();
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for index in (0..plan.layers.len()).filter(changed) {
-        let weights = &plan.layers[index].weights;
+        let line = &plan.layers[index];
+        let weights = if ties(line) { line.weights.as_slice() } else { &[] };
         let mut known: Vec<usize> =
             weights.iter().filter_map(|name| group_of.get(name.as_str())).copied().collect();
         known.sort_unstable();
@@ -124,7 +203,7 @@ pub(crate) fn groups(plan: &Plan) -> Vec<Vec<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use modelopt_rewrite::{Numerics, PlannedLayer};
+    use modelopt_rewrite::Numerics;
 
     use super::*;
 
@@ -135,16 +214,127 @@ mod tests {
 
     #[test]
     fn layers_that_share_a_weight_are_tried_together() {
-        let int8 = Scheme::INT8_WEIGHTS;
+        let int8 = Scheme::Int8Weights;
         let mut plan = Plan::new(Numerics::default());
         plan.layers = vec![
             layer("a", int8, &["1"]),
             layer("b", int8, &["2"]),
-            layer("kept", Scheme::KEEP, &["1"]),
+            layer("kept", Scheme::Keep, &["1"]),
             layer("c", int8, &["1"]),
             layer("joins", int8, &["1", "2"]),
             layer("d", int8, &["3"]),
         ];
-        assert_eq!(groups(&plan), [vec![0, 3, 1, 4], vec![5]]);
+        assert_eq!(groups(&plan, |_| true), [vec![0, 3, 1, 4], vec![5]]);
+        // Where weights do not count, each is alone.
+        assert_eq!(groups(&plan, |_| false).len(), 5);
+    }
+
+    use crate::budget::Stop;
+    use crate::testing::{Bed, Layer};
+
+    /// The layers to blame for a plan, as they are named.
+    fn blamed(bed: &Bed, plan: &Plan, tuning: &Tuning, stop: &Stop) -> Vec<Culprit> {
+        bed.judge(stop, |trials| {
+            let inquiry = Inquiry {
+                prover: trials.prover,
+                plan,
+                sample: 0,
+                budget: trials.court.budget,
+                tuning,
+                progress: trials.court.progress,
+            };
+            inquiry.culprits(&Suspects::Weights(&[])).unwrap()
+        })
+    }
+
+    fn outlier() -> Bed {
+        Bed::of(&[Layer::Even, Layer::Outliers, Layer::Even], 20.0)
+    }
+
+    #[test]
+    fn the_layer_that_does_the_damage_comes_first() {
+        let bed = outlier();
+        let plan = bed.plan(Scheme::Int8Weights);
+        let found = blamed(&bed, &plan, &Tuning::default(), &Stop::default());
+        assert_eq!(found.len(), 3);
+        assert_eq!(found[0].layers, ["product1"]);
+        assert_eq!(found[0].scheme, "int8-weights");
+        assert!(found[0].sqnr_db + 3.0 < found[1].sqnr_db, "{found:?}");
+        assert!(found.iter().all(|culprit| !culprit.predicted));
+    }
+
+    #[test]
+    fn candidates_say_what_switches_say() {
+        let bed = outlier();
+        let plan = bed.plan(Scheme::Int8Weights);
+        let mut tuning = Tuning::default();
+        let by_switches = blamed(&bed, &plan, &tuning, &Stop::default());
+        // Too large to be put under switches.
+        tuning.probing.most_bytes = 0;
+        let by_candidates = blamed(&bed, &plan, &tuning, &Stop::default());
+        for (a, b) in by_switches.iter().zip(&by_candidates) {
+            assert_eq!(a.layers, b.layers);
+            assert!((a.sqnr_db - b.sqnr_db).abs() < 1.0, "{a:?} {b:?}");
+        }
+    }
+
+    #[test]
+    fn only_so_many_candidates_are_made() {
+        let bed = outlier();
+        let plan = bed.plan(Scheme::Int8Weights);
+        let mut tuning = Tuning::default();
+        (tuning.probing.most_bytes, tuning.culprits.most_made) = (0, 2);
+        assert_eq!(blamed(&bed, &plan, &tuning, &Stop::default()).len(), 2);
+    }
+
+    #[test]
+    fn nobody_is_blamed_after_a_stop() {
+        let bed = outlier();
+        let plan = bed.plan(Scheme::Int8Weights);
+        let stop = Stop::default();
+        stop.stop();
+        assert!(blamed(&bed, &plan, &Tuning::default(), &stop).is_empty());
+    }
+
+    #[test]
+    fn layers_of_sixteen_bits_are_blamed_as_well() {
+        let bed = Bed::of(&[Layer::Even; 3], 20.0);
+        let plan = bed.plan(Scheme::Bf16);
+        let found = blamed(&bed, &plan, &Tuning::default(), &Stop::default());
+        assert!(found.len() >= 3, "{found:?}");
+        assert!(found.windows(2).all(|pair| pair[0].sqnr_db <= pair[1].sqnr_db));
+    }
+
+    #[test]
+    fn suspects_that_a_search_ranked_are_the_only_ones() {
+        let bed = outlier();
+        let plan = bed.plan(Scheme::Int8Weights);
+        let entry = |name: &str| report::Sensitivity {
+            layers: vec![name.to_owned()],
+            alone_db: Some(9.0),
+            ..sensitivity::described(&plan, &[0], &HashMap::new())
+        };
+        let ranked = [entry("product2"), entry("product0")];
+        let groups = Suspects::Ranked(&ranked).groups(&plan, 2);
+        let names: Vec<&str> =
+            groups.iter().map(|group| plan.layers[group[0]].name.as_str()).collect();
+        assert_eq!(names, ["product2", "product0"]);
+        let predicted = predicted(&ranked[0]).unwrap();
+        assert!(predicted.predicted && (predicted.sqnr_db - 9.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn weights_that_lost_the_most_are_looked_at_first() {
+        let bed = outlier();
+        let plan = bed.plan(Scheme::Int8Weights);
+        let weight = |name: &str, sqnr_db: f64| rewrite::QuantizedWeight {
+            name: name.to_owned(),
+            bytes_before: 4,
+            bytes_after: 1,
+            sqnr_db,
+        };
+        let weights = [weight("W0", 40.0), weight("W1", 20.0), weight("W2", 30.0)];
+        let groups = Suspects::Weights(&weights).groups(&plan, 8);
+        assert_eq!(groups, [vec![1], vec![2], vec![0]]);
     }
 }

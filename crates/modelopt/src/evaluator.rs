@@ -1,5 +1,5 @@
 //! Carries a plan out, runs what comes of it beside the original, and compares: the step that
-//! search, repair and the naming of layers have in common.
+//! search and the naming of layers have in common.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use crate::io_cast::IoCast;
 use crate::scratch::Scratch;
 use crate::session_pool::SessionPool;
 use crate::target::{Bench, Place};
+use crate::trial_error::TrialError;
 use crate::witness;
 
 /// A model, where it runs, and what the original makes of the samples.
@@ -64,8 +65,8 @@ impl<'a, 'b> Prover<'a, 'b> {
     }
 
     /// Runs the model under a plan on some of the samples; why it cannot be run otherwise.
-    pub(crate) fn prove(&mut self, plan: &Plan, samples: &[usize]) -> Result<Proved, String> {
-        let (mut model, _) = self.prepared.apply(plan).map_err(|error| error.to_string())?;
+    pub(crate) fn prove(&mut self, plan: &Plan, samples: &[usize]) -> Result<Proved, TrialError> {
+        let (mut model, _) = self.prepared.apply(plan)?;
         witness::show_named(&mut model, self.witnesses());
         let scratch = Scratch::new()?;
         let staged = scratch.write(&self.place.copies.of(&model), "trial.onnx")?;
@@ -103,4 +104,67 @@ pub(crate) fn worst_sqnr(parity: &Parity) -> Option<(f64, &str)> {
 /// Noise power relative to the signal's.
 pub(crate) fn noise(sqnr_db: f64) -> f64 {
     if sqnr_db.is_nan() { f64::INFINITY } else { 10f64.powf(-sqnr_db / 10.0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use modelopt_rewrite::Scheme;
+
+    use super::*;
+    use crate::testing::{Bed, Layer};
+
+    #[test]
+    fn a_plan_that_changes_nothing_gives_the_same_outputs() {
+        let bed = Bed::of(&[Layer::Even; 2], 20.0);
+        let plan = bed.plan(Scheme::Keep);
+        let proved = bed.prove(|mut prover| {
+            let all = prover.all();
+            prover.prove(&plan, &all).unwrap()
+        });
+        assert!(worst_sqnr(&proved.parity).unwrap().0 > 100.0);
+    }
+
+    #[test]
+    fn int8_is_smaller_and_loses_something() {
+        let bed = Bed::of(&[Layer::Even; 2], 20.0);
+        let [kept, int8] = [Scheme::Keep, Scheme::Int8Weights].map(|scheme| {
+            let plan = bed.plan(scheme);
+            bed.prove(|mut prover| {
+                let all = prover.all();
+                prover.prove(&plan, &all).unwrap()
+            })
+        });
+        assert!(int8.bytes * 2 < kept.bytes, "{} {}", int8.bytes, kept.bytes);
+        let (sqnr_db, sample) = worst_sqnr(&int8.parity).unwrap();
+        assert!((20.0..60.0).contains(&sqnr_db), "{sqnr_db}");
+        assert!(!sample.is_empty());
+    }
+
+    #[test]
+    fn a_plan_for_another_model_is_refused_or_changes_nothing() {
+        let bed = Bed::of(&[Layer::Even; 2], 20.0);
+        let other = Bed::of(&[Layer::Even; 3], 20.0);
+        let plan = other.plan(Scheme::Int8Weights);
+        let error = modelopt_rewrite::plan_from(&bed.prepared, &plan).unwrap_err();
+        assert!(matches!(TrialError::from(error), TrialError::Refused(_)));
+    }
+
+    #[test]
+    fn samples_have_places() {
+        let bed = Bed::of(&[Layer::Even], 20.0);
+        bed.prove(|mut prover| {
+            let all = prover.all();
+            let name = prover.samples[all[0]].name.clone();
+            assert_eq!(prover.place(&name), Some(0));
+            assert_eq!(prover.place("no such sample"), None);
+            assert!(prover.reference(0).unwrap().len() == 1);
+        });
+    }
+
+    #[test]
+    fn noise_is_what_the_ratio_says() {
+        assert!((noise(20.0) - 0.01).abs() < 1e-12);
+        assert!(noise(f64::INFINITY) < 1e-300);
+        assert!(noise(f64::NAN).is_infinite(), "what cannot be told is not good");
+    }
 }

@@ -39,7 +39,6 @@ mod patience;
 mod planning;
 mod provenance;
 mod quicken;
-mod repair;
 mod resource_limits;
 mod scratch;
 mod search;
@@ -47,7 +46,10 @@ mod sensitivity;
 mod session_pool;
 mod subject;
 mod target;
+#[cfg(test)]
+mod testing;
 mod transform;
+mod trial_error;
 mod validation;
 mod witness;
 

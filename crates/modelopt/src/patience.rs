@@ -8,34 +8,37 @@
 
 use crate::Progress;
 use crate::config::{Config, RuntimeChoice};
+use crate::search::tuning::PatienceTuning;
 use crate::target::Bench;
 
-/// How long a search may take in all, in seconds.
-const MOST_SECONDS: f64 = 300.0;
-
-/// What takes longer than this is announced, in seconds.
-const WORTH_SAYING: f64 = 30.0;
-
 /// What one run takes, and whether that bounds what is tried.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Patience {
     /// One run of the original, in seconds; none if that was not measured.
     run: Option<f64>,
     bounded: bool,
+    tuning: PatienceTuning,
 }
 
 impl Patience {
     pub(crate) fn of(bench: &Bench<'_>, config: &Config) -> Self {
         let bounded = config.runtime == RuntimeChoice::Auto && config.search.time_budget.is_none();
-        Patience { run: bench.cost.and_then(|cost| Some(cost.run_ms? * 1e-3)), bounded }
+        let run = bench.cost.and_then(|cost| Some(cost.run_ms? * 1e-3));
+        Patience { run, bounded, tuning: PatienceTuning::default() }
+    }
+
+    /// As much as is wanted.
+    #[cfg(test)]
+    pub(crate) fn unbounded() -> Self {
+        Patience { run: None, bounded: false, tuning: PatienceTuning::default() }
     }
 
     /// How many of `wanted` steps may be made that take so many runs each; never fewer than
     /// `fewest`.
-    pub(crate) fn allowed(self, wanted: usize, fewest: usize, runs_each: f64) -> usize {
+    pub(crate) fn allowed(&self, wanted: usize, fewest: usize, runs_each: f64) -> usize {
         let (Some(run), true) = (self.run, self.bounded) else { return wanted };
         let mut count = wanted;
-        while count > fewest && count as f64 * runs_each * run > MOST_SECONDS {
+        while count > fewest && count as f64 * runs_each * run > self.tuning.most_seconds {
             count = (count / 2).max(fewest);
         }
         count
@@ -43,19 +46,19 @@ impl Patience {
 
     /// Tells who waits how long a step of so many runs will take, where that is long.
     pub(crate) fn announce(
-        self,
+        &self,
         step: &'static str,
         runs: f64,
         progress: &mut dyn FnMut(Progress),
     ) {
         let seconds = self.run.unwrap_or_default() * runs;
-        if seconds > WORTH_SAYING {
+        if seconds > self.tuning.worth_saying {
             progress(Progress::Long { step, seconds: seconds as u64 });
         }
     }
 
     /// What a search that was cut short says.
-    pub(crate) fn warning(self, wanted: usize, allowed: usize) -> Option<String> {
+    pub(crate) fn warning(&self, wanted: usize, allowed: usize) -> Option<String> {
         (allowed < wanted).then(|| {
             format!(
                 "only {allowed} of {wanted} trials were made, because one run takes {:.1} s: --time-budget SECONDS allows more",
@@ -71,7 +74,7 @@ mod tests {
 
     #[test]
     fn what_takes_too_long_is_halved() {
-        let patience = |run, bounded| Patience { run, bounded };
+        let patience = |run, bounded| Patience { run, bounded, tuning: PatienceTuning::default() };
         assert_eq!(patience(Some(0.1), true).allowed(25, 3, 4.0), 25);
         assert_eq!(patience(Some(10.0), true).allowed(25, 3, 4.0), 6);
         assert_eq!(patience(Some(1000.0), true).allowed(25, 3, 4.0), 3);
@@ -84,7 +87,8 @@ mod tests {
 
     #[test]
     fn only_what_takes_long_is_announced() {
-        let patience = Patience { run: Some(2.0), bounded: true };
+        let tuning = PatienceTuning::default();
+        let patience = Patience { run: Some(2.0), bounded: true, tuning };
         let mut told = Vec::new();
         patience.announce("short", 3.0, &mut |event| told.push(event));
         patience.announce("long", 30.0, &mut |event| told.push(event));

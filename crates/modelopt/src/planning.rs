@@ -21,24 +21,25 @@ use crate::ground::{Told, ground};
 use crate::io_cast::IoCast;
 use crate::measure::{self, Cache};
 use crate::patience::Patience;
-use crate::repair::{Patient, is_sixteen};
 use crate::resource_limits;
 use crate::scratch::Scratch;
-use crate::search;
+use crate::search::{self, Court, Trials, mixing, tuning::Tuning};
 use crate::sensitivity;
 use crate::subject::Subject;
 use crate::target::{self, Bench, Ground};
 use crate::transform::{self, Hints, Measurements};
 
-/// What is kept of planning, besides the plan.
+/// What is kept of planning besides the plan, and what bounds it.
 pub(crate) struct Notes<'a> {
     pub(crate) cache: &'a mut Cache,
     pub(crate) warnings: &'a mut Vec<String>,
+    /// How long it may take.
+    pub(crate) budget: &'a Budget,
 }
 
 /// Whether the plan depends on what the model does when it runs.
 pub(crate) fn runs_the_model(config: &Config) -> bool {
-    let sixteen = config.scheme.is_some_and(is_sixteen);
+    let sixteen = config.scheme.is_some_and(Scheme::is_sixteen);
     config.plan.is_none() && (config.measure || sixteen || smooths(config) || config.searches())
 }
 
@@ -81,7 +82,7 @@ pub(crate) fn informed(
             }
         };
     }
-    if !config.scheme.is_some_and(is_sixteen) {
+    if !config.scheme.is_some_and(Scheme::is_sixteen) {
         return Ok(plan);
     }
     let casting = plan.io.precision().map(|to| IoCast::of(original, to));
@@ -89,8 +90,10 @@ pub(crate) fn informed(
     accommodate(prepared, &plan, first.as_deref().unwrap_or(samples), bench);
     let patience = Patience::of(bench, config);
     let prover = Prover::new(prepared, samples, bench, casting.as_ref());
-    let patient = Patient { plan: &plan, limits: &config.gate, prover, patience };
-    patient.repair(progress).apply(prepared, plan.clone())
+    let limits = mixing::limits(&config.gate);
+    let (budget, original_bytes, meter) = (notes.budget, 0, None);
+    let court = Court { config, limits: &limits, budget, original_bytes, meter, progress };
+    mixing::mixed(&plan, Trials::new(prover, court), &patience, &Tuning::default())
 }
 
 /// Lets the bench move on to where what a plan makes of the model runs.
@@ -105,7 +108,7 @@ fn accommodate(prepared: &Prepared, plan: &Plan, samples: &[Sample], bench: &mut
 }
 
 fn measure_layers(
-    prepared: &Model,
+    prepared: &Prepared,
     ground: &Ground<'_>,
     config: &Config,
     notes: &mut Notes<'_>,
@@ -155,11 +158,11 @@ pub fn rank(
     let (Ground { mut bench, samples }, told) =
         survey(&subject, &original, &prepared, config, progress)?;
     let runtime = bench.used.clone();
-    let mut prover = Prover::new(&prepared, &samples, &mut bench, None);
+    let prover = Prover::new(&prepared, &samples, &mut bench, None);
     let unknown = |why: String| Error::from(ErrorKind::Candidate(why));
     let seen = sensitivity::statistics(&prover, &plan, progress).map_err(unknown)?;
-    let layers =
-        sensitivity::ranked(&mut prover, &plan, &seen, &budget, progress).map_err(unknown)?;
+    let layers = sensitivity::ranked(&prover, &plan, &seen, &budget, progress)
+        .map_err(|error| error.of_plan().map_or_else(|error| error, unknown))?;
     Ok(Ranked {
         plan,
         layers,
@@ -174,7 +177,7 @@ pub fn rank(
 pub(crate) fn survey<'a>(
     subject: &Arc<Subject>,
     original: &Model,
-    prepared: &Model,
+    prepared: &Prepared,
     config: &'a Config,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(Ground<'a>, Told), Error> {

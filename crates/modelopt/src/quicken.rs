@@ -18,16 +18,14 @@ use std::fmt;
 
 use modelopt_rewrite::{Plan, PlannedLayer, Scheme};
 
-/// How many plans are measured at most.
-const MOST_TRIALS: usize = 16;
-
-/// A change of the time's ratio below this is noise.
-const NOTICEABLE: f64 = 0.01;
+use crate::error::Error;
+use crate::search::tuning::Latency as Tuning;
+use crate::trial_error::TrialError;
 
 /// How slow a plan makes the whole model.
 pub(crate) trait Clock {
     /// Measures a plan; why it cannot be measured otherwise.
-    fn time(&mut self, plan: &Plan, what: &str) -> Result<Timed, String>;
+    fn time(&mut self, plan: &Plan, what: &str) -> Result<Timed, TrialError>;
 
     /// Whether there is no time left for another one.
     fn is_over(&self) -> bool;
@@ -79,16 +77,16 @@ impl fmt::Display for Rung {
 impl Move {
     /// Whether the file grows by it.
     fn costs_bytes(&self) -> bool {
-        self.to == Rung::As(Scheme::KEEP)
+        matches!(self.to, Rung::As(scheme) if scheme.is_keep())
     }
 
     /// How slow the model may be without it, for it to be taken back: bytes are worth what the limit
     /// allows, memory is worth nothing that can be told, and what costs neither has to pay.
-    fn worth(&self, slowdown: f64) -> f64 {
+    fn worth(&self, slowdown: f64, noticeable: f64) -> f64 {
         match self.to {
-            Rung::As(Scheme::KEEP) => f64::INFINITY,
-            Rung::FloatAtLoad => slowdown + NOTICEABLE,
-            Rung::As(_) => slowdown - NOTICEABLE,
+            Rung::As(scheme) if scheme.is_keep() => f64::INFINITY,
+            Rung::FloatAtLoad => slowdown + noticeable,
+            Rung::As(_) => slowdown - noticeable,
         }
     }
 
@@ -145,25 +143,26 @@ pub(crate) fn quicken(
     slowdown: f64,
     keep: bool,
     clock: &mut dyn Clock,
-) -> Option<Plan> {
-    let mut descent = Descent { clock, left: MOST_TRIALS, keep };
+    tuning: &Tuning,
+) -> Result<Option<Plan>, Error> {
+    let mut descent = Descent { clock, left: tuning.most_trials, tuning, keep };
     let mut base = (plan.clone(), slowdown);
     for stage in Stage::ALL {
         let moves = moves(&base.0, stage);
-        match descent.down(&base, &moves) {
+        match descent.down(&base, &moves)? {
             Down::Passes(quick, slowdown, moved) => {
-                return Some(descent.up(quick, slowdown, &base.0, moved));
+                return descent.up((quick, slowdown), &base.0, moved).map(Some);
             }
             Down::Slow(lowest) => base = lowest,
             Down::Over => break,
         }
     }
-    (keep && plan.changed() > 0).then(|| {
+    Ok((keep && plan.changed() > 0).then(|| {
         let moves = Stage::ALL.into_iter().flat_map(|stage| moves(plan, stage));
         moves.fold(plan.clone(), |plan, step| {
-            Move { to: Rung::As(Scheme::KEEP), ..step }.apply(&plan)
+            Move { to: Rung::As(Scheme::default()), ..step }.apply(&plan)
         })
-    })
+    }))
 }
 
 /// What is moved one after the other.
@@ -182,14 +181,15 @@ impl Stage {
 
     /// Where it moves a layer, if it does.
     fn next(self, line: &PlannedLayer) -> Option<Rung> {
-        let stored = line.scheme == Scheme::INT8_WEIGHTS || line.scheme.stores_in().is_some();
-        let is_table = line.op == "Gather" && line.scheme == Scheme::INT8_WEIGHTS;
+        let computes = line.scheme.quantizes_activations() || line.scheme.computes_in().is_some();
+        let stored = !line.scheme.is_keep() && !computes;
+        let is_table = line.op == "Gather" && stored && line.scheme.is_int8();
         match self {
-            Stage::Dynamic if line.scheme == Scheme::INT8_DYNAMIC => {
-                Some(Rung::As(Scheme::INT8_WEIGHTS))
+            Stage::Dynamic if line.scheme.quantizes_activations() => {
+                line.scheme.down().map(Rung::As)
             }
             Stage::Tables if is_table && !line.at_load => Some(Rung::FloatAtLoad),
-            Stage::Stored if stored => Some(Rung::As(Scheme::KEEP)),
+            Stage::Stored if stored => Some(Rung::As(Scheme::default())),
             _ => None,
         }
     }
@@ -236,6 +236,7 @@ enum Down {
 
 struct Descent<'a> {
     clock: &'a mut dyn Clock,
+    tuning: &'a Tuning,
     /// How many plans may still be measured.
     left: usize,
     /// Whether everything may be kept.
@@ -244,22 +245,11 @@ struct Descent<'a> {
 
 impl Descent<'_> {
     /// Each form alone, those together that help, then all.
-    fn down(&mut self, base: &(Plan, f64), moves: &[Move]) -> Down {
-        let mut helpful: Vec<Move> = Vec::new();
-        if moves.len() > 1 {
-            for step in moves {
-                let Some(plan) = self.allowed(|| step.apply(&base.0)) else { return Down::Over };
-                match self.time(&plan, &step.down()) {
-                    Some(timed) if timed.passes => {
-                        return Down::Passes(plan, timed.slowdown, vec![step.clone()]);
-                    }
-                    Some(timed) if timed.slowdown < base.1 - NOTICEABLE => {
-                        helpful.push(step.clone());
-                    }
-                    _ => {}
-                }
-            }
-        }
+    fn down(&mut self, base: &(Plan, f64), moves: &[Move]) -> Result<Down, Error> {
+        let helpful = match self.alone(base, moves)? {
+            Ok(helpful) => helpful,
+            Err(end) => return Ok(end),
+        };
         let mut sets: Vec<&[Move]> = Vec::new();
         if helpful.len() > 1 && helpful.len() < moves.len() {
             sets.push(&helpful);
@@ -271,14 +261,15 @@ impl Descent<'_> {
         if !moves.is_empty() && !keeps_all {
             sets.push(moves);
         }
+        let together =
+            |set: &[Move]| set.iter().fold(base.0.clone(), |plan, step| step.apply(&plan));
         let mut lowest = base.clone();
         for set in sets {
-            let together = || set.iter().fold(base.0.clone(), |plan, step| step.apply(&plan));
-            let Some(plan) = self.allowed(together) else { return Down::Over };
+            let Some(plan) = self.allowed(|| together(set)) else { return Ok(Down::Over) };
             let what = set.iter().map(Move::down).collect::<Vec<_>>().join(", ");
-            match self.time(&plan, &what) {
+            match self.time(&plan, &what)? {
                 Some(timed) if timed.passes => {
-                    return Down::Passes(plan, timed.slowdown, set.to_vec());
+                    return Ok(Down::Passes(plan, timed.slowdown, set.to_vec()));
                 }
                 Some(timed) => lowest = (plan, timed.slowdown),
                 None => {}
@@ -286,14 +277,45 @@ impl Descent<'_> {
         }
         // The original takes its own time.
         if keeps_all && self.keep {
-            let kept = moves.iter().fold(base.0.clone(), |plan, step| step.apply(&plan));
-            return Down::Passes(kept, 1.0, moves.to_vec());
+            return Ok(Down::Passes(together(moves), 1.0, moves.to_vec()));
         }
-        Down::Slow(lowest)
+        Ok(Down::Slow(lowest))
+    }
+
+    /// The forms that help alone, or where going down ends with the first that is enough.
+    fn alone(
+        &mut self,
+        base: &(Plan, f64),
+        moves: &[Move],
+    ) -> Result<Result<Vec<Move>, Down>, Error> {
+        let mut helpful: Vec<Move> = Vec::new();
+        if moves.len() < 2 {
+            return Ok(Ok(helpful));
+        }
+        for step in moves {
+            let Some(plan) = self.allowed(|| step.apply(&base.0)) else {
+                return Ok(Err(Down::Over));
+            };
+            match self.time(&plan, &step.down())? {
+                Some(timed) if timed.passes => {
+                    return Ok(Err(Down::Passes(plan, timed.slowdown, vec![step.clone()])));
+                }
+                Some(timed) if timed.slowdown < base.1 - self.tuning.noticeable => {
+                    helpful.push(step.clone());
+                }
+                _ => {}
+            }
+        }
+        Ok(Ok(helpful))
     }
 
     /// Takes back what need not be down, as a whole or by halves.
-    fn up(&mut self, mut plan: Plan, mut slowdown: f64, before: &Plan, moved: Vec<Move>) -> Plan {
+    fn up(
+        &mut self,
+        (mut plan, mut slowdown): (Plan, f64),
+        before: &Plan,
+        moved: Vec<Move>,
+    ) -> Result<Plan, Error> {
         let mut queue: VecDeque<Move> = match moved.as_slice() {
             // As a whole it is what was slow.
             [only] => only.halves().into(),
@@ -301,22 +323,28 @@ impl Descent<'_> {
         };
         while let Some(step) = queue.pop_front() {
             let Some(without) = self.allowed(|| step.undo(&plan, before)) else { break };
-            let worth = |timed: &Timed| timed.passes && timed.slowdown < step.worth(slowdown);
-            match self.time(&without, &step.up()) {
-                Some(timed) if worth(&timed) => (plan, slowdown) = (without, timed.slowdown),
+            let most = step.worth(slowdown, self.tuning.noticeable);
+            match self.time(&without, &step.up())? {
+                Some(timed) if timed.passes && timed.slowdown < most => {
+                    (plan, slowdown) = (without, timed.slowdown);
+                }
                 _ => queue.extend(step.halves()),
             }
         }
-        plan
+        Ok(plan)
     }
 
     fn allowed(&self, plan: impl FnOnce() -> Plan) -> Option<Plan> {
         (self.left > 0 && !self.clock.is_over()).then(plan)
     }
 
-    fn time(&mut self, plan: &Plan, what: &str) -> Option<Timed> {
+    /// Measures a plan; none where it cannot be measured. An error is one of the environment.
+    fn time(&mut self, plan: &Plan, what: &str) -> Result<Option<Timed>, Error> {
         self.left = self.left.saturating_sub(1);
-        self.clock.time(plan, what).ok()
+        match self.clock.time(plan, what) {
+            Ok(timed) => Ok(Some(timed)),
+            Err(error) => error.of_plan().map(|_| None),
+        }
     }
 }
 
@@ -334,7 +362,7 @@ mod tests {
     }
 
     impl<F: Fn(usize, &PlannedLayer) -> f64> Clock for Planted<F> {
-        fn time(&mut self, plan: &Plan, what: &str) -> Result<Timed, String> {
+        fn time(&mut self, plan: &Plan, what: &str) -> Result<Timed, TrialError> {
             self.told.push(what.to_owned());
             let layers = plan.layers.iter().enumerate();
             let slowdown = 1.0 + layers.map(|(at, line)| (self.adds)(at, line)).sum::<f64>();
@@ -373,14 +401,14 @@ mod tests {
         let slowdown =
             1.0 + before.layers.iter().enumerate().map(|(at, line)| adds(at, line)).sum::<f64>();
         let mut clock = Planted { adds, limit: 1.05, told: Vec::new() };
-        let found = quicken(before, slowdown, keep, &mut clock);
+        let found = quicken(before, slowdown, keep, &mut clock, &Tuning::default()).unwrap();
         let schemes = found.map(|plan| plan.layers.iter().map(|line| line.scheme).collect());
         (schemes, clock.told)
     }
 
-    const DYNAMIC: Scheme = Scheme::INT8_DYNAMIC;
-    const STORED: Scheme = Scheme::INT8_WEIGHTS;
-    const KEEP: Scheme = Scheme::KEEP;
+    const DYNAMIC: Scheme = Scheme::Int8Dynamic;
+    const STORED: Scheme = Scheme::Int8Weights;
+    const KEEP: Scheme = Scheme::Keep;
 
     #[test]
     fn the_form_that_is_slow_goes_down_and_no_other() {
@@ -422,7 +450,7 @@ mod tests {
         let slow =
             |_: usize, line: &PlannedLayer| 0.2 * f64::from(u8::from(is_gathered_as_int8(line)));
         let mut clock = Planted { adds: slow, limit: 1.05, told: Vec::new() };
-        let found = quicken(&before, 1.4, true, &mut clock).unwrap();
+        let found = quicken(&before, 1.4, true, &mut clock, &Tuning::default()).unwrap().unwrap();
         assert!(found.layers.iter().all(|line| line.scheme == STORED));
         assert_eq!(found.layers.iter().filter(|line| line.at_load).count(), 2);
         assert_eq!(clock.told[0], "all 2 Gather: int8-weights -> int8-weights, float at load");
@@ -432,7 +460,7 @@ mod tests {
             _ => 0.0,
         };
         let mut clock = Planted { adds: slower, limit: 1.05, told: Vec::new() };
-        let found = quicken(&before, 1.4, true, &mut clock).unwrap();
+        let found = quicken(&before, 1.4, true, &mut clock, &Tuning::default()).unwrap().unwrap();
         assert!(found.layers.iter().all(|line| !line.at_load), "{found:?}");
     }
 
@@ -478,22 +506,41 @@ mod tests {
         let (found, told) =
             quickened(&many, true, |_, line| 0.02 * f64::from(u8::from(line.scheme != KEEP)));
         assert_eq!(found.unwrap(), vec![KEEP; 200]);
-        assert!(told.len() <= MOST_TRIALS, "{told:?}");
+        assert!(told.len() <= Tuning::default().most_trials, "{told:?}");
     }
 
     #[test]
     fn what_cannot_be_measured_is_no_plan() {
         struct Broken;
         impl Clock for Broken {
-            fn time(&mut self, _: &Plan, _: &str) -> Result<Timed, String> {
-                Err("it does not run".to_owned())
+            fn time(&mut self, _: &Plan, _: &str) -> Result<Timed, TrialError> {
+                Err(TrialError::Refused("it does not run".to_owned()))
             }
             fn is_over(&self) -> bool {
                 false
             }
         }
         let before = plan(&[("Conv", DYNAMIC), ("Gather", STORED)]);
-        assert_eq!(quicken(&before, 2.0, false, &mut Broken), None);
-        assert_eq!(quicken(&before, 2.0, true, &mut Broken).unwrap().changed(), 0);
+        let tuning = Tuning::default();
+        assert_eq!(quicken(&before, 2.0, false, &mut Broken, &tuning).unwrap(), None);
+        let kept = quicken(&before, 2.0, true, &mut Broken, &tuning).unwrap();
+        assert_eq!(kept.unwrap().changed(), 0);
+    }
+
+    #[test]
+    fn a_full_disk_is_no_slow_plan() {
+        struct Full;
+        impl Clock for Full {
+            fn time(&mut self, _: &Plan, _: &str) -> Result<Timed, TrialError> {
+                let full = std::io::Error::other("no space left on device");
+                Err(TrialError::Environment(full.into()))
+            }
+            fn is_over(&self) -> bool {
+                false
+            }
+        }
+        let before = plan(&[("Conv", DYNAMIC), ("Gather", STORED)]);
+        let error = quicken(&before, 2.0, true, &mut Full, &Tuning::default()).unwrap_err();
+        assert!(error.to_string().contains("no space left"), "{error}");
     }
 }

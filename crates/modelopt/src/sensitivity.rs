@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use modelopt_calibrate::shaped;
 use modelopt_report as report;
-use modelopt_rewrite::{self as rewrite, LayerNoise, Plan, Scheme, Seen, Switch, Switchboard};
+use modelopt_rewrite::{
+    self as rewrite, LayerNoise, Plan, Prepared, Scheme, Seen, Switch, Switchboard,
+};
 use modelopt_runtime::Outputs;
 use modelopt_validate::Parity;
 
@@ -20,17 +22,10 @@ use crate::culprits;
 use crate::evaluator::{Prover, worst_sqnr};
 use crate::excess::Excess;
 use crate::scratch::Scratch;
+use crate::search::tuning::{Probing, Tuning};
 use crate::session_pool::SessionPool;
+use crate::trial_error::TrialError;
 use crate::witness;
-
-/// How many layers that seem to gain most are looked at on all samples, at most.
-const MOST_CONFIRMED: usize = 12;
-
-/// By how much errors are made larger that the outputs do not resolve.
-const AMPLIFIED: f32 = 8.0;
-
-/// Models with more weights than this are not run under switches: it takes two copies of them.
-const MOST_BYTES: u64 = 4 << 30;
 
 /// A model under switches, ready to run.
 ///
@@ -41,6 +36,8 @@ pub(crate) struct Probe {
     pool: SessionPool,
     /// Outputs with all switches off, by place of the sample.
     off: HashMap<usize, Outputs>,
+    /// By how much errors are made larger that the outputs do not resolve.
+    amplified: f32,
     /// Where its file is.
     _scratch: Scratch,
 }
@@ -57,17 +54,17 @@ pub(crate) struct Setting {
 }
 
 impl Probe {
-    pub(crate) fn new(prover: &Prover<'_, '_>, plan: &Plan) -> Result<Self, String> {
-        if plan.layers.iter().map(|layer| layer.bytes).sum::<u64>() > MOST_BYTES {
-            return Err("the model is too large to be run under switches".to_owned());
-        }
-        let board = prover.prepared.switchboard(plan);
-        let mut board = board.map_err(|error| error.to_string())?;
+    pub(crate) fn new(
+        prover: &Prover<'_, '_>,
+        mut board: Switchboard,
+        tuning: &Probing,
+    ) -> Result<Self, TrialError> {
         witness::show_named(&mut board.model, prover.witnesses());
         let scratch = Scratch::new()?;
         let path = scratch.keep(&prover.place.copies.of(&board.model), "switches.onnx")?;
         let pool = SessionPool::new(prover.place, path, None)?;
-        Ok(Probe { board, pool, off: HashMap::new(), _scratch: scratch })
+        let amplified = tuning.amplified;
+        Ok(Probe { board, pool, off: HashMap::new(), amplified, _scratch: scratch })
     }
 
     pub(crate) fn switches(&self) -> &[Switch] {
@@ -75,13 +72,13 @@ impl Probe {
     }
 
     /// What settings do to the outputs, in order; an error where time ends.
-    fn run(
+    pub(crate) fn run(
         &mut self,
         prover: &Prover<'_, '_>,
         settings: &[Setting],
         budget: &Budget,
         progress: &mut dyn FnMut(Progress),
-    ) -> Result<Vec<Parity>, String> {
+    ) -> Result<Vec<Parity>, TrialError> {
         let mut fresh: Vec<usize> = settings.iter().map(|setting| setting.sample).collect();
         fresh.sort_unstable();
         fresh.dedup();
@@ -112,7 +109,7 @@ impl Probe {
         let mut parities = Vec::with_capacity(total);
         self.pool.run(place, total, of, &mut |index, outputs| {
             if !budget.allows(Duration::ZERO) {
-                return Err("there is no time left to measure layers".to_owned());
+                return Err("there is no time left to measure layers".to_owned().into());
             }
             let sample = settings[index].sample;
             let mut parity = prover.accumulator();
@@ -134,7 +131,7 @@ impl Probe {
         sample: usize,
         budget: &Budget,
         progress: &mut dyn FnMut(Progress),
-    ) -> Result<Vec<f64>, String> {
+    ) -> Result<Vec<f64>, TrialError> {
         // Other samples are not looked at again.
         self.off.clear();
         let setting = |strength: f32| move |switch| Setting { on: vec![switch], strength, sample };
@@ -143,13 +140,25 @@ impl Probe {
         let mut excesses: Vec<f64> = parities.iter().map(|parity| excess.of(parity)).collect();
         // Too little to be resolved alone, but not beside others.
         let silent: Vec<usize> = (0..excesses.len()).filter(|&at| excesses[at] == 0.0).collect();
-        let louder: Vec<Setting> = silent.iter().copied().map(setting(AMPLIFIED)).collect();
+        let louder: Vec<Setting> = silent.iter().copied().map(setting(self.amplified)).collect();
         let parities = self.run(prover, &louder, budget, progress)?;
         for (at, parity) in silent.into_iter().zip(&parities) {
-            excesses[at] = excess.of(parity) / f64::from(AMPLIFIED).powi(2);
+            excesses[at] = excess.of(parity) / f64::from(self.amplified).powi(2);
         }
         Ok(excesses)
     }
+}
+
+/// The errors of an int8 plan under switches, unless that takes too much memory.
+pub(crate) fn board(
+    prepared: &Prepared,
+    plan: &Plan,
+    most_bytes: u64,
+) -> Result<Switchboard, String> {
+    if plan.layers.iter().map(|layer| layer.bytes).sum::<u64>() > most_bytes {
+        return Err("the model is too large to be run under switches".to_owned());
+    }
+    prepared.switchboard(plan).map_err(|error| error.to_string())
 }
 
 /// What the layers of a plan read on the samples, by name of the layer.
@@ -166,72 +175,110 @@ pub(crate) fn work(prover: &Prover<'_, '_>) -> HashMap<String, f64> {
     rewrite::work(&shaped(prover.prepared, prover.samples))
 }
 
+/// Layers while they are put in order.
+struct Ranking<'r, 'a, 'b> {
+    prover: &'r Prover<'a, 'b>,
+    probe: Probe,
+    /// The switches of each group.
+    own: Vec<Vec<usize>>,
+    /// The lowest ratio with all switches on, in dB.
+    whole_db: f64,
+    budget: &'r Budget,
+    progress: &'r mut dyn FnMut(Progress),
+}
+
 /// The layers of a plan, those that share a weight together, by what the whole gains when they are
 /// left out; the most first.
 pub(crate) fn ranked(
-    prover: &mut Prover<'_, '_>,
+    prover: &Prover<'_, '_>,
     plan: &Plan,
     seen: &Seen,
     budget: &Budget,
     progress: &mut dyn FnMut(Progress),
-) -> Result<Vec<report::Sensitivity>, String> {
-    let mut probe = Probe::new(prover, plan)?;
+) -> Result<Vec<report::Sensitivity>, TrialError> {
+    let tuning = Tuning::default().probing;
+    let board = board(prover.prepared, plan, tuning.most_bytes)?;
+    let probe = Probe::new(prover, board, &tuning)?;
     let local: HashMap<usize, LayerNoise> = prover
         .prepared
         .sensitivity(plan, seen)
         .into_iter()
         .map(|noise| (noise.layer, noise))
         .collect();
-    let groups = culprits::groups(plan);
-    let all: Vec<usize> = (0..probe.switches().len()).collect();
+    let groups = culprits::groups(plan, |_| true);
     let own: Vec<Vec<usize>> =
-        groups.iter().map(|group| switches_of(&probe, plan, group)).collect();
-    let without = |own: &[usize]| -> Vec<usize> {
-        all.iter().copied().filter(|switch| !own.contains(switch)).collect()
+        groups.iter().map(|group| switches_of(probe.switches(), plan, group)).collect();
+    let whole_db = f64::INFINITY;
+    let mut ranking = Ranking { prover, probe, own, whole_db, budget, progress };
+    let alone = ranking.alone()?;
+    let entry = |(group, (alone, gained)): (&Vec<usize>, (f64, f64))| report::Sensitivity {
+        alone_db: Some(alone),
+        gained_db: Some(gained),
+        ..described(plan, group, &local)
     };
-    let setting = |on: Vec<usize>, sample| Setting { on, strength: 1.0, sample };
-    let everywhere = |on: &[usize]| -> Vec<Setting> {
-        prover.all().into_iter().map(|sample| setting(on.to_vec(), sample)).collect()
-    };
-    progress(Progress::Step("measuring the plan under switches"));
-    let whole = probe.run(prover, &everywhere(&all), budget, progress)?;
-    let whole: Vec<f64> = whole.iter().map(lowest_db).collect();
-    let worst = (0..whole.len()).min_by(|&a, &b| whole[a].total_cmp(&whole[b])).unwrap_or(0);
-    let of_all = |ratios: &[f64]| ratios.iter().copied().fold(f64::INFINITY, f64::min);
-    let whole_db = of_all(&whole);
-    progress(Progress::Step("measuring what each layer costs"));
-    let settings: Vec<Setting> = own
-        .iter()
-        .flat_map(|own| [setting(own.clone(), worst), setting(without(own), worst)])
-        .collect();
-    let measured = probe.run(prover, &settings, budget, progress)?;
-    let mut ranked: Vec<(usize, report::Sensitivity)> = groups
-        .iter()
-        .zip(measured.chunks_exact(2))
-        .enumerate()
-        .map(|(place, (group, measured))| {
-            let mut entry = described(plan, group, &local);
-            entry.alone_db = Some(lowest_db(&measured[0]));
-            entry.gained_db = Some(lowest_db(&measured[1]) - whole_db);
-            (place, entry)
-        })
-        .collect();
-    // On the other samples as well, until the first of the list has stood that.
-    progress(Progress::Step("measuring the worst of them on all samples"));
-    let mut confirmed: Vec<usize> = Vec::new();
-    loop {
-        ranked.sort_by(|(_, a), (_, b)| gained(b).total_cmp(&gained(a)));
-        let Some((place, entry)) = ranked.first_mut() else { break };
-        if confirmed.contains(place) || confirmed.len() == MOST_CONFIRMED {
-            break;
-        }
-        confirmed.push(*place);
-        let settings = everywhere(&without(&own[*place]));
-        let measured = probe.run(prover, &settings, budget, progress)?;
-        let ratios: Vec<f64> = measured.iter().map(lowest_db).collect();
-        entry.gained_db = Some(of_all(&ratios) - whole_db);
+    let mut entries: Vec<(usize, report::Sensitivity)> =
+        groups.iter().zip(alone).map(entry).enumerate().collect();
+    ranking.confirm(&mut entries, tuning.most_confirmed)?;
+    Ok(entries.into_iter().map(|(_, entry)| entry).collect())
+}
+
+impl Ranking<'_, '_, '_> {
+    /// What each group does alone, and what the whole gains without it, on the sample that is worst
+    /// for the whole, in dB.
+    fn alone(&mut self) -> Result<Vec<(f64, f64)>, TrialError> {
+        (self.progress)(Progress::Step("measuring the plan under switches"));
+        let all: Vec<usize> = (0..self.probe.switches().len()).collect();
+        let whole = self.everywhere(&all)?;
+        let worst = (0..whole.len()).min_by(|&a, &b| whole[a].total_cmp(&whole[b])).unwrap_or(0);
+        self.whole_db = lowest(&whole);
+        (self.progress)(Progress::Step("measuring what each layer costs"));
+        let setting = |on: Vec<usize>| Setting { on, strength: 1.0, sample: worst };
+        let settings: Vec<Setting> = self
+            .own
+            .iter()
+            .flat_map(|own| [setting(own.clone()), setting(self.without(own))])
+            .collect();
+        let measured = self.probe.run(self.prover, &settings, self.budget, self.progress)?;
+        let both = |pair: &[Parity]| (lowest_db(&pair[0]), lowest_db(&pair[1]) - self.whole_db);
+        Ok(measured.chunks_exact(2).map(both).collect())
     }
-    Ok(ranked.into_iter().map(|(_, entry)| entry).collect())
+
+    /// Looks at the others of the samples as well, until the first of the list has stood that.
+    fn confirm(
+        &mut self,
+        entries: &mut [(usize, report::Sensitivity)],
+        most: usize,
+    ) -> Result<(), TrialError> {
+        (self.progress)(Progress::Step("measuring the worst of them on all samples"));
+        let mut confirmed: Vec<usize> = Vec::new();
+        loop {
+            entries.sort_by(|(_, a), (_, b)| gained(b).total_cmp(&gained(a)));
+            let Some((place, entry)) = entries.first_mut() else { return Ok(()) };
+            if confirmed.contains(place) || confirmed.len() == most {
+                return Ok(());
+            }
+            confirmed.push(*place);
+            let ratios = self.everywhere(&self.without(&self.own[*place]))?;
+            entry.gained_db = Some(lowest(&ratios) - self.whole_db);
+        }
+    }
+
+    fn without(&self, own: &[usize]) -> Vec<usize> {
+        let all = 0..self.probe.switches().len();
+        all.filter(|switch| !own.contains(switch)).collect()
+    }
+
+    /// The lowest ratio on each sample with these switches on, in dB.
+    fn everywhere(&mut self, on: &[usize]) -> Result<Vec<f64>, TrialError> {
+        let setting = |sample| Setting { on: on.to_vec(), strength: 1.0, sample };
+        let settings: Vec<Setting> = self.prover.all().into_iter().map(setting).collect();
+        let measured = self.probe.run(self.prover, &settings, self.budget, self.progress)?;
+        Ok(measured.iter().map(lowest_db).collect())
+    }
+}
+
+fn lowest(ratios: &[f64]) -> f64 {
+    ratios.iter().copied().fold(f64::INFINITY, f64::min)
 }
 
 fn gained(entry: &report::Sensitivity) -> f64 {
@@ -239,19 +286,20 @@ fn gained(entry: &report::Sensitivity) -> f64 {
 }
 
 /// The lowest SQNR of any float output, in dB; infinite without one.
-fn lowest_db(parity: &Parity) -> f64 {
+pub(crate) fn lowest_db(parity: &Parity) -> f64 {
     worst_sqnr(parity).map_or(f64::INFINITY, |(sqnr_db, _)| sqnr_db)
 }
 
 /// The switches of layers that share weights.
-fn switches_of(probe: &Probe, plan: &Plan, group: &[usize]) -> Vec<usize> {
+pub(crate) fn switches_of(switches: &[Switch], plan: &Plan, group: &[usize]) -> Vec<usize> {
     let belongs = |switch: &Switch| match switch {
         Switch::Activation { layer } => group.contains(layer),
+        Switch::Rounding { layers } => layers.iter().any(|place| group.contains(place)),
         Switch::Weight { weight, .. } => {
             group.iter().any(|&place| plan.layers[place].weights.contains(weight))
         }
     };
-    let switches = probe.switches().iter().enumerate();
+    let switches = switches.iter().enumerate();
     switches.filter(|(_, switch)| belongs(switch)).map(|(place, _)| place).collect()
 }
 
@@ -268,7 +316,7 @@ pub(crate) fn described(
     report::Sensitivity {
         layers: lines().map(|line| line.name.clone()).collect(),
         op: first.map(|line| line.op.clone()).unwrap_or_default(),
-        scheme: first.map_or(Scheme::KEEP, |line| line.scheme).to_string(),
+        scheme: first.map_or(Scheme::default(), |line| line.scheme).to_string(),
         bytes: bytes(plan, group),
         layer_weights_db: noise.map(|noise| db(noise.int8_weights)),
         layer_activation_db: noise.and_then(|noise| noise.activation).map(db),

@@ -9,6 +9,7 @@ use modelopt_runtime::{Outputs, RuntimeError, Session};
 
 use crate::io_cast::IoCast;
 use crate::target::Place;
+use crate::trial_error::TrialError;
 
 /// More copies of a model than this are not loaded.
 const MOST: usize = 4;
@@ -32,7 +33,7 @@ impl SessionPool {
         place: &Place<'_>,
         path: PathBuf,
         casting: Option<IoCast>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, TrialError> {
         let bytes = fs_err::metadata(&path).map_or(u64::MAX, |metadata| metadata.len());
         let most = if bytes > MOST_BYTES { 1 } else { place.idle_cores().clamp(1, MOST) };
         let mut pool =
@@ -43,8 +44,8 @@ impl SessionPool {
         Ok(pool)
     }
 
-    fn add(&mut self, place: &Place<'_>) -> Result<(), String> {
-        let session = place.prepare(&self.path).map_err(|error| error.without_path())?;
+    fn add(&mut self, place: &Place<'_>) -> Result<(), TrialError> {
+        let session = place.prepare(&self.path)?;
         self.sessions.push(match &self.casting {
             Some(casting) => Box::new(casting.clone().around(session)),
             None => session,
@@ -58,14 +59,14 @@ impl SessionPool {
         place: &Place<'_>,
         count: usize,
         inputs: impl Fn(usize) -> IndexMap<String, Tensor> + Sync,
-        see: &mut dyn FnMut(usize, &Outputs) -> Result<(), String>,
-    ) -> Result<(), String> {
+        see: &mut dyn FnMut(usize, &Outputs) -> Result<(), TrialError>,
+    ) -> Result<(), TrialError> {
         let mut done = 0;
         while done < count {
             let started = Instant::now();
             let lanes = self.sessions.len().min(count - done);
             for outputs in self.abreast(lanes, |lane| inputs(done + lane))? {
-                see(done, &outputs.map_err(|error| error.without_path())?)?;
+                see(done, &outputs?)?;
                 done += 1;
             }
             // What another lane would gain, against what it costs.
@@ -82,7 +83,7 @@ impl SessionPool {
         &mut self,
         lanes: usize,
         inputs: impl Fn(usize) -> IndexMap<String, Tensor> + Sync,
-    ) -> Result<Vec<Result<Outputs, RuntimeError>>, String> {
+    ) -> Result<Vec<Result<Outputs, RuntimeError>>, TrialError> {
         let inputs = &inputs;
         std::thread::scope(|scope| {
             let runs: Vec<_> = self
@@ -93,7 +94,58 @@ impl SessionPool {
                 .map(|(lane, session)| scope.spawn(move || session.run(&inputs(lane))))
                 .collect();
             let outputs = runs.into_iter().map(std::thread::ScopedJoinHandle::join);
-            outputs.collect::<Result<_, _>>().map_err(|_| "the runtime panicked".to_owned())
+            let panicked = || TrialError::Crashed("the runtime panicked".to_owned());
+            outputs.collect::<Result<_, _>>().map_err(|_| panicked())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Bed, Layer};
+
+    #[test]
+    fn runs_come_in_order_whatever_the_number_of_copies() {
+        let bed = Bed::of(&[Layer::Even], 20.0);
+        bed.prove(|prover| {
+            let pool = SessionPool::new(prover.place, bed.path(), None);
+            let mut seen = Vec::new();
+            let inputs = |_: usize| prover.samples[0].inputs.clone();
+            let mut see = |index: usize, outputs: &Outputs| {
+                seen.push((index, outputs.len()));
+                Ok(())
+            };
+            pool.unwrap().run(prover.place, 9, inputs, &mut see).unwrap();
+            assert_eq!(seen, (0..9).map(|index| (index, 1)).collect::<Vec<_>>());
+        });
+    }
+
+    #[test]
+    fn a_file_that_is_no_model_is_refused() {
+        let bed = Bed::of(&[Layer::Even], 20.0);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("broken.onnx");
+        std::fs::write(&path, b"not a model").unwrap();
+        bed.prove(|prover| {
+            let refused = SessionPool::new(prover.place, path.clone(), None).err().unwrap();
+            let why = refused.of_plan().unwrap();
+            assert!(!why.contains(&folder.path().display().to_string()), "{why}");
+        });
+    }
+
+    #[test]
+    fn a_run_that_fails_ends_the_others() {
+        let bed = Bed::of(&[Layer::Even], 20.0);
+        bed.prove(|prover| {
+            let mut pool = SessionPool::new(prover.place, bed.path(), None).unwrap();
+            let none = |_: usize| IndexMap::new();
+            let failed = pool.run(prover.place, 3, none, &mut |_, _| Ok(()));
+            assert!(matches!(failed, Err(TrialError::Refused(_))), "{failed:?}");
+            let inputs = |_: usize| prover.samples[0].inputs.clone();
+            let mut see = |_: usize, _: &Outputs| Err("seen enough".to_owned().into());
+            let ended = pool.run(prover.place, 3, inputs, &mut see).unwrap_err();
+            assert_eq!(ended.to_string(), "seen enough");
+        });
     }
 }

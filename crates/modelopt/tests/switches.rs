@@ -108,6 +108,52 @@ fn off_is_the_original_and_on_the_quantized_model() {
     assert!(ran >= 30, "{ran}");
 }
 
+/// A model of 16 bits as it is run where there are no kernels for that.
+fn emulated(model: &Model) -> Model {
+    let known = rewrite::Known { stored: &[], castable: &[] };
+    rewrite::emulate(model, known).unwrap().map_or_else(|| model.clone(), |found| found.model)
+}
+
+#[test]
+fn roundings_are_off_or_those_of_the_model_of_sixteen_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ran = 0;
+    for name in MODELS {
+        let model = prepared(name);
+        let sample = synthesize(&model, &SynthesisOptions::default()).unwrap().remove(0);
+        for scheme in [Scheme::FP16, Scheme::BF16, Scheme::FP16_WEIGHTS] {
+            let plan = plan(&model, scheme);
+            let Some(board) = rewrite::rounding_switchboard(&model, &plan).unwrap() else {
+                assert!(model.opset(model.main(), "").unwrap() < 9, "{name}");
+                continue;
+            };
+            if board.switches.is_empty() {
+                continue;
+            }
+            let all: Vec<usize> = (0..board.switches.len()).collect();
+            let mut narrow = model.clone();
+            rewrite::apply(&mut narrow, &plan).unwrap();
+            let (narrow, switched) = (emulated(&narrow), emulated(&board.model));
+            let run = |model: &Model, sample: &Sample| {
+                outputs("rten".parse().unwrap(), folder.path(), model, sample)
+            };
+            let set = |on: &[usize]| with(&sample, &board.input, board.settings(on, 1.0));
+            let (Some(original), Some(off)) = (run(&model, &sample), run(&switched, &set(&[])))
+            else {
+                continue;
+            };
+            assert!(sqnr_db(&original, &off) > 100.0, "{name} {scheme}");
+            let on = run(&switched, &set(&all)).unwrap();
+            let rounded = run(&narrow, &sample).unwrap();
+            let (close, lost) = (sqnr_db(&rounded, &on), sqnr_db(&original, &rounded));
+            // What is rounded twice on the way through control flow is rounded once here.
+            assert!(close > lost + 3.0, "{name} {scheme}: {close} {lost}");
+            ran += 1;
+        }
+    }
+    assert!(ran >= 20, "{ran}");
+}
+
 #[test]
 fn smoothing_alone_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();

@@ -143,7 +143,7 @@ fn is_within_reach(model: &Model) -> bool {
 }
 
 /// Whether a node gives numbers of the type that it was given.
-fn is_exact(model: &Model, id: NodeId) -> bool {
+pub(super) fn is_exact(model: &Model, id: NodeId) -> bool {
     let node = model.node(id);
     let op = node.op.name.as_str();
     let adds = op.starts_with("Scatter") && node.string("reduction").is_some_and(|r| r != "none");

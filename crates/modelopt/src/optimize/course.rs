@@ -1,0 +1,354 @@
+//! A run under way: the plan is searched for, made, judged, and made anew where that is of use.
+
+use modelopt_onnx::Staged;
+use modelopt_report as report;
+use modelopt_rewrite::Plan;
+use modelopt_validate::Verdict;
+
+use super::Outcome;
+use super::job::Job;
+use crate::Progress;
+use crate::config::{Config, Enforcement};
+use crate::culprits::{self, Inquiry, Suspects};
+use crate::error::Error;
+use crate::evaluator::{self, Prover};
+use crate::ground::Told;
+use crate::io_cast::IoCast;
+use crate::measure::{self, Cache};
+use crate::metric::Meter;
+use crate::patience::Patience;
+use crate::planning::{self, Notes};
+use crate::provenance;
+use crate::search::tuning::Tuning;
+use crate::search::{self, Court, Searcher, Trials};
+use crate::subject::Copy;
+use crate::target::{self, Ground};
+use crate::transform::{self, Hints, Transformed};
+use crate::validation::{self, Candidate};
+
+/// A run under way.
+pub(super) struct Course<'a> {
+    pub(super) job: &'a Job<'a>,
+    /// Whether models are run at all.
+    pub(super) runs: bool,
+    /// The original where it runs, once it does.
+    pub(super) ground: Option<Ground<'a>>,
+    pub(super) told: Told,
+    pub(super) meter: Option<Meter<'a>>,
+    pub(super) cache: Cache,
+    pub(super) warnings: Vec<String>,
+    pub(super) searched: Searched,
+}
+
+/// What searching told, over all rounds.
+#[derive(Default)]
+pub(super) struct Searched {
+    pub(super) trials: Vec<report::Trial>,
+    pub(super) end: Option<report::SearchEnd>,
+    pub(super) passes: bool,
+    pub(super) sensitivity: Vec<report::Sensitivity>,
+    warnings: Vec<String>,
+}
+
+impl Searched {
+    fn tell(&self, outcome: &mut Outcome) {
+        outcome.trials.clone_from(&self.trials);
+        outcome.search_end = self.end;
+        outcome.sensitivity.clone_from(&self.sensitivity);
+        outcome.warnings.extend(self.warnings.iter().cloned());
+    }
+}
+
+/// A candidate as it was made, and how it takes what the original has in float32.
+pub(super) type Made = (Transformed, Option<IoCast>);
+
+impl Course<'_> {
+    /// The plan to begin with.
+    pub(super) fn start(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<Plan, Error> {
+        let job = self.job;
+        if self.runs && planning::runs_the_model(job.config) {
+            self.survey(progress)?;
+        }
+        let Some(ground) = &mut self.ground else {
+            return transform::planned(job.prepared, job.config, &Hints::default());
+        };
+        let (cache, warnings) = (&mut self.cache, &mut self.warnings);
+        let mut notes = Notes { cache, warnings, budget: job.budget };
+        let plan = planning::informed(
+            job.original,
+            job.prepared,
+            ground,
+            job.config,
+            &mut notes,
+            progress,
+        )?;
+        if plan.changed() > 0 {
+            self.meter = job.meter(ground, &plan)?;
+        }
+        Ok(plan)
+    }
+
+    /// Runs the original, where it is not running and candidates are to be run.
+    pub(super) fn prepare_for(
+        &mut self,
+        made: &Transformed,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), Error> {
+        let job = self.job;
+        let is_late = self.ground.is_none() && !planning::runs_the_model(job.config);
+        if !made.unchanged && self.runs && is_late {
+            self.survey(progress)?;
+            if let Some(ground) = &self.ground {
+                self.meter = job.meter(ground, &made.plan)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the original; where it does not run, the settings may let that pass.
+    fn survey(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<(), Error> {
+        let job = self.job;
+        let survey =
+            planning::survey(job.subject, job.original, job.prepared, job.config, progress);
+        match survey {
+            Ok((ground, mut heard)) => {
+                self.warnings.append(&mut heard.warnings);
+                (self.ground, self.told) = (Some(ground), heard);
+                Ok(())
+            }
+            Err(error) if job.config.measure => Err(error),
+            Err(error) => tolerate(error, job.config, &mut self.warnings),
+        }
+    }
+
+    /// The plan that a search from `start` finds; `start` itself where there is nothing to search.
+    pub(super) fn search(
+        &mut self,
+        start: &Plan,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Plan, Error> {
+        let (job, searched) = (self.job, &mut self.searched);
+        let Some(Ground { bench, samples }) = &mut self.ground else { return Ok(start.clone()) };
+        let used = searched.trials.len();
+        if !job.config.searches() || start.changed() == 0 {
+            return Ok(start.clone());
+        }
+        let tuning = Tuning::default();
+        let (patience, wanted) = (Patience::of(bench, job.config), job.config.search.max_trials);
+        let runs_each = samples.len() as f64;
+        let allowed = patience.allowed(wanted, tuning.patience.fewest_trials, runs_each);
+        searched.warnings.extend(patience.warning(wanted, allowed));
+        patience.announce("searching for a plan", allowed as f64 * runs_each, progress);
+        let prover = Prover::new(job.prepared, samples, bench, None);
+        let court = Court {
+            config: job.config,
+            limits: job.limits,
+            budget: job.budget,
+            original_bytes: job.original_bytes,
+            meter: self.meter.as_mut(),
+            progress,
+        };
+        let most = allowed.saturating_sub(used);
+        let found = Searcher::new(Trials::new(prover, court), &tuning, most).run(start)?;
+        searched.trials.extend(found.trials);
+        searched.end = Some(found.end);
+        searched.passes = found.passes;
+        if !found.sensitivity.is_empty() {
+            searched.sensitivity = found.sensitivity;
+        }
+        searched.warnings.extend(found.warnings);
+        Ok(found.plan)
+    }
+
+    /// Candidates, one after the other, until one stands or there is none left to make.
+    pub(super) fn rounds(
+        &mut self,
+        (mut made, mut casting): Made,
+        mut of_plan: Vec<String>,
+        original: &report::ModelFile,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(Outcome, Staged), Error> {
+        let job = self.job;
+        let mut rounds = 0;
+        loop {
+            rounds += 1;
+            let skip = made.unchanged || !self.runs;
+            let (mut outcome, staged) = job.staged(made, original, progress)?;
+            outcome.warnings = self.warnings.iter().chain(&of_plan).cloned().collect();
+            if self.ground.is_some() {
+                outcome.warnings.extend(job.subject.warnings.iter().cloned());
+            }
+            self.searched.tell(&mut outcome);
+            if !skip && self.ground.is_some() && !job.budget.is_stopped() {
+                self.judge_staged(&mut outcome, &staged, casting.as_ref(), progress)?;
+            }
+            if !skip && outcome.verdict.is_none() && !job.budget.is_stopped() {
+                outcome.verdict = Some(validation::verdict(None, outcome.size, job.config));
+            }
+            // What turned out slow or pointless is planned again.
+            let Some(next) = self.next(&outcome, rounds, progress)? else {
+                outcome.trials.clone_from(&self.searched.trials);
+                return Ok((outcome, staged));
+            };
+            drop(staged);
+            of_plan.clear();
+            (made, casting) = job.made(next.plan, &mut of_plan)?;
+            if next.why.is_some() && made.unchanged {
+                // Why nothing changes is said already.
+                of_plan.clear();
+            }
+            of_plan.extend(next.why);
+        }
+    }
+
+    /// Judges a candidate that was written, by a copy where it is run as one.
+    fn judge_staged(
+        &mut self,
+        outcome: &mut Outcome,
+        staged: &Staged,
+        casting: Option<&IoCast>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), Error> {
+        let job = self.job;
+        let known = self.searched.end.is_some() && !self.searched.passes;
+        let copy = job.subject.copies().of_file(staged.path())?;
+        let path = copy.as_ref().map_or(staged.path(), Copy::path);
+        match self.judge(outcome, Candidate { path, casting, known }, progress) {
+            // What was stopped has no verdict.
+            Err(_) if job.budget.is_stopped() => Ok(()),
+            Err(error) => tolerate(error, job.config, &mut outcome.warnings),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Runs both models everywhere, judges, and looks for what a refusal is due to.
+    fn judge(
+        &mut self,
+        outcome: &mut Outcome,
+        candidate: Candidate<'_>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), Error> {
+        let job = self.job;
+        let verdict = self.verdict(outcome, candidate, progress)?;
+        let failed = |slow: bool| {
+            verdict.failures().any(|c| c.name != "shrink" && (c.name == "slowdown") == slow)
+        };
+        if failed(false) {
+            outcome.culprits = self.culprits(outcome, progress)?;
+        }
+        let may_keep = job.config.gate.max_slowdown.is_some_and(|limit| limit >= 1.0);
+        let goes_down = job.config.searches() && may_keep && !failed(false);
+        if failed(true) && !goes_down {
+            self.look_for_slow_layers(outcome, !failed(false), progress)?;
+        }
+        if self.searched.end.is_some() {
+            let trial = outcome.as_trial(&verdict);
+            progress(Progress::Trial(Box::new(trial.clone())));
+            self.searched.trials.push(trial.clone());
+            outcome.trials.push(trial);
+        }
+        outcome.verdict = Some(verdict);
+        Ok(())
+    }
+
+    /// The figures of both models on the target and everywhere else, against the limits.
+    fn verdict(
+        &mut self,
+        outcome: &mut Outcome,
+        candidate: Candidate<'_>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Verdict, Error> {
+        let job = self.job;
+        let config = &job.judging(&self.searched);
+        let Some(Ground { bench, samples }) = &mut self.ground else {
+            return Ok(validation::verdict(None, outcome.size, config));
+        };
+        outcome.samples = Some(target::summary(samples));
+        if outcome.samples.is_some_and(|samples| samples.kind == report::SampleKind::Synthetic) {
+            outcome.warnings.push(
+                "judged on invented inputs: parity on real ones may differ; give some with --samples"
+                    .to_owned(),
+            );
+        }
+        let target = validation::run_somewhere(bench, candidate, samples, config, progress)?;
+        outcome.warnings.extend(target.failure.clone());
+        outcome.warnings.extend(bench.left_out());
+        outcome.warnings.extend(bench.unsteady());
+        let mut verdict = validation::verdict(Some(&target), outcome.size, config);
+        if let (Some(meter), None) = (&mut self.meter, &target.failure) {
+            progress(Progress::Step("evaluating the metric"));
+            let plan = &outcome.plan;
+            let write = |path: &std::path::Path| search::carried_out(job.prepared, plan, path);
+            outcome.metric = Some(meter.measure(&provenance::essence(plan), write)?);
+            validation::add_metric(&mut verdict, outcome.metric.as_ref());
+        }
+        outcome.runs = vec![target];
+        let others = validation::run_others(job.subject, candidate, samples, config, progress)?;
+        outcome.runs.extend(others);
+        Ok(verdict)
+    }
+
+    /// The layers that parity failed for; predicted ones where there is no time to measure.
+    fn culprits(
+        &mut self,
+        outcome: &Outcome,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<modelopt_validate::Culprit>, Error> {
+        let (job, tuning) = (self.job, Tuning::default());
+        let ranked = self.searched.sensitivity.as_slice();
+        let ground = self.ground.as_mut().filter(|_| job.budget.allows(tuning.culprits.reserve));
+        let Some(Ground { bench, samples }) = ground else {
+            let mut culprits: Vec<_> = ranked.iter().filter_map(culprits::predicted).collect();
+            culprits.sort_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
+            return Ok(culprits);
+        };
+        let worst = outcome.parity().and_then(evaluator::worst_sqnr).map(|(_, sample)| sample);
+        let worst = worst.and_then(|name| samples.iter().position(|s| s.name == name));
+        let suspects = match ranked {
+            [] => Suspects::Weights(&outcome.weights),
+            ranked => Suspects::Ranked(ranked),
+        };
+        let inquiry = Inquiry {
+            prover: Prover::new(job.prepared, samples, bench, None),
+            plan: &outcome.plan,
+            sample: worst.unwrap_or(0),
+            budget: job.budget,
+            tuning: &tuning,
+            progress,
+        };
+        inquiry.culprits(&suspects)
+    }
+
+    /// The layers that became slower, and whether a gentler scheme would not.
+    fn look_for_slow_layers(
+        &mut self,
+        outcome: &mut Outcome,
+        only_slow: bool,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), Error> {
+        let job = self.job;
+        let Some(Ground { bench, samples }) = &mut self.ground else { return Ok(()) };
+        let reserve = Tuning::default().culprits.reserve;
+        let (Some(sample), true) = (samples.first(), job.budget.allows(reserve)) else {
+            return Ok(());
+        };
+        let (plan, cache) = (&outcome.plan, &mut self.cache);
+        outcome.slow_layers =
+            measure::slow_layers(job.prepared, plan, sample, bench, cache, progress);
+        if job.config.enforcement == Enforcement::Gate && only_slow {
+            outcome.alternative = self.alternative(progress)?;
+            outcome.trials.clone_from(&self.searched.trials);
+        }
+        Ok(())
+    }
+}
+
+/// What cannot be proven is emitted only where the user said to emit whatever the verdict. Samples
+/// that are not what the model takes are a mistake even then.
+fn tolerate(error: Error, config: &Config, warnings: &mut Vec<String>) -> Result<(), Error> {
+    if config.enforcement == Enforcement::Judge && !error.is_mistake() {
+        warnings.push(format!("emitted without proof: {error}"));
+        return Ok(());
+    }
+    Err(error)
+}
