@@ -10,8 +10,10 @@ use modelopt_graph::{
 use crate::eligibility::{Look, candidates};
 use crate::forms::Scheme;
 use crate::layers;
+use crate::memo::Memo;
 use crate::plan::{Numerics, Plan, PlannedLayer};
 use crate::policy;
+use crate::apply::apply_with;
 
 /// A layer as a model of its own.
 #[derive(Clone, Debug)]
@@ -130,12 +132,22 @@ fn declared(value: modelopt_graph::ValueId, ty: Type) -> ValueInfo {
 impl Isolated {
     /// The layer in another scheme; none where that is not possible.
     pub fn with(&self, scheme: Scheme, numerics: Numerics) -> Option<Model> {
+        self.with_memo(scheme, numerics, &Memo::none())
+    }
+
+    /// The same with weights that may be quantized already.
+    pub(crate) fn with_memo(
+        &self,
+        scheme: Scheme,
+        numerics: Numerics,
+        memo: &Memo,
+    ) -> Option<Model> {
         let layer = layers::find(&self.model, 0).into_iter().next()?;
         let mut plan = Plan::new(numerics);
         plan.layers.push(PlannedLayer::new(layer.name, scheme));
         let plan = policy::plan_from(&self.model, &plan).ok()?;
         let mut model = self.model.clone();
-        crate::apply(&mut model, &plan).ok()?;
+        apply_with(&mut model, &plan, memo).ok()?;
         Some(model)
     }
 }

@@ -2,14 +2,16 @@
 
 use std::ops::Deref;
 
-use modelopt_graph::{DataType, Model};
+use modelopt_graph::{DataType, Model, Tensor};
 
 use crate::apply::{self, QuantizedWeight};
 use crate::engine::BrokenRewrite;
 use crate::error_injection::{self, Switchboard};
+use crate::forms::Scheme;
+use crate::layer_models::Isolated;
 use crate::layers;
 use crate::memo::{Memo, Quantizations};
-use crate::plan::Plan;
+use crate::plan::{Numerics, Plan};
 use crate::refine::{self, Improvements};
 use crate::sensitivity::{self, LayerNoise};
 use crate::statistics::Seen;
@@ -36,13 +38,11 @@ impl Prepared {
             .into_iter()
             .flat_map(|layer| layer.weights)
             .filter(|weight| weight.elem == DataType::FLOAT)
-            .map(|weight| (weight.value, weight.tensor.len()))
+            .map(|weight| (weight.value, int8_bytes(&weight.tensor)))
             .collect();
         weights.sort_unstable();
         weights.dedup();
-        let numbers: usize = weights.iter().map(|(_, numbers)| numbers).sum();
-        // Scales come on top of values.
-        let memo = Memo::keeping(WAYS * (numbers + numbers / 8));
+        let memo = Memo::keeping(WAYS * weights.iter().map(|(_, bytes)| bytes).sum::<usize>());
         Prepared { model, memo }
     }
 
@@ -73,10 +73,20 @@ impl Prepared {
         refine::improve_with(&self.model, plan, seen, wanted, &self.memo)
     }
 
+    /// One of its layers as a model of its own in another scheme: see [`Isolated::with`].
+    pub fn isolated(&self, layer: &Isolated, scheme: Scheme, numerics: Numerics) -> Option<Model> {
+        layer.with_memo(scheme, numerics, &self.memo)
+    }
+
     /// How often weights were quantized so far.
     pub fn quantizations(&self) -> Quantizations {
         self.memo.quantizations()
     }
+}
+
+/// What an int8 copy of a weight takes at most, as a rule: its values, and float32 scales along two axes.
+fn int8_bytes(weight: &Tensor) -> usize {
+    weight.len() + 2 * size_of::<f32>() * weight.shape().iter().sum::<usize>()
 }
 
 impl Deref for Prepared {
@@ -92,7 +102,6 @@ mod tests {
     use modelopt_graph::{Model, infer};
 
     use super::*;
-    use crate::Scheme;
     use crate::testing::{Build, float, noise, options, rows_seen};
 
     /// Two products and a convolution.
@@ -143,12 +152,20 @@ mod tests {
     }
 
     #[test]
-    fn switches_sensitivity_and_refinement_take_what_trials_made() {
+    fn switches_layers_sensitivity_and_refinement_take_what_trials_made() {
         let prepared = Prepared::new(model());
         let plan = plan(&prepared, Scheme::INT8_DYNAMIC);
         prepared.apply(&plan).unwrap();
         let before = made(&prepared);
         prepared.switchboard(&plan).unwrap();
+        let (alone, _) = crate::isolate(&prepared, &[]);
+        for layer in &alone {
+            let line = plan.layers.iter().find(|line| line.name == layer.name).unwrap();
+            let of_memo = prepared.isolated(layer, line.scheme, plan.numerics).unwrap();
+            let plain = layer.with(line.scheme, plan.numerics).unwrap();
+            assert_eq!(weights(&of_memo), weights(&plain));
+        }
+        assert!(alone.len() >= 2);
         let seen = Seen::default();
         assert_eq!(prepared.sensitivity(&plan, &seen), crate::sensitivity(&model(), &plan, &seen));
         let wanted = Improvements { smoothing: true, bias_correction: true };

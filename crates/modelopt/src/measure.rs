@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use modelopt_graph::{DataType, Model, Tensor};
-use modelopt_rewrite::{Isolated, MeasuredLayer, Numerics, Plan, Scheme, isolate};
+use modelopt_rewrite::{Isolated, MeasuredLayer, Numerics, Plan, Prepared, Scheme, isolate};
 use modelopt_runtime::{Outputs, Sample};
 use modelopt_validate::{LatencyOptions, SlowLayer, compare_latency};
 use serde::{Deserialize, Serialize};
@@ -76,7 +76,7 @@ pub(crate) struct Measured {
 
 /// Measures all schemes of the layers that could be multiplied as int8.
 pub(crate) fn layers(
-    prepared: &Model,
+    prepared: &Prepared,
     sample: &Sample,
     numerics: Numerics,
     bench: &Bench<'_>,
@@ -90,9 +90,9 @@ pub(crate) fn layers(
     let total = isolated.len();
     for (done, layer) in isolated.iter().enumerate() {
         let mut ratios = Vec::new();
-        for scheme in [Scheme::INT8_WEIGHTS, Scheme::INT8_DYNAMIC] {
+        for scheme in Scheme::default_ladder().into_iter().rev() {
             let before = cache.known.len();
-            if let Some(figure) = figure(layer, scheme, numerics, bench, cache) {
+            if let Some(figure) = figure(prepared, layer, (scheme, numerics), bench, cache) {
                 ratios.push((scheme, figure.ratio));
             }
             measured.fresh += cache.known.len() - before;
@@ -106,7 +106,7 @@ pub(crate) fn layers(
 
 /// The changed layers that became slower, the most time lost first.
 pub(crate) fn slow_layers(
-    prepared: &Model,
+    prepared: &Prepared,
     plan: &Plan,
     sample: &Sample,
     bench: &Bench<'_>,
@@ -120,9 +120,9 @@ pub(crate) fn slow_layers(
     let total = isolated.len();
     let mut slow = Vec::new();
     for (done, layer) in isolated.iter().enumerate() {
-        let scheme = schemes.get(layer.name.as_str()).copied().unwrap_or(Scheme::KEEP);
-        if scheme != Scheme::KEEP
-            && let Some(figure) = figure(layer, scheme, plan.numerics, bench, cache)
+        let scheme = schemes.get(layer.name.as_str()).copied().unwrap_or_default();
+        if !scheme.is_keep()
+            && let Some(figure) = figure(prepared, layer, (scheme, plan.numerics), bench, cache)
             && figure.ratio > 1.05
         {
             slow.push(SlowLayer {
@@ -141,9 +141,9 @@ pub(crate) fn slow_layers(
 }
 
 fn figure(
+    prepared: &Prepared,
     layer: &Isolated,
-    scheme: Scheme,
-    numerics: Numerics,
+    (scheme, numerics): (Scheme, Numerics),
     bench: &Bench<'_>,
     cache: &mut Cache,
 ) -> Option<Figure> {
@@ -152,7 +152,7 @@ fn figure(
     if let Some(&known) = cache.known.get(&key) {
         return Some(known);
     }
-    let changed = layer.with(scheme, numerics)?;
+    let changed = prepared.isolated(layer, scheme, numerics)?;
     let scratch = Scratch::new().ok()?;
     let prepare = |model: &Model, name: &str| {
         let staged = scratch.write(model, name).ok()?;
