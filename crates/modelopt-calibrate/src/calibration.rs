@@ -45,7 +45,7 @@ pub enum MergeError {
 pub enum ReadError {
     /// It is no TOML, or not what a calibration has.
     #[error("it is no calibration: {0}")]
-    Form(#[from] toml::de::Error),
+    Form(Box<toml::de::Error>),
     /// It is of another version.
     #[error("it has version {0}; this program reads version {VERSION}")]
     Version(u32),
@@ -65,8 +65,14 @@ pub enum ReadError {
         /// `kind:variant` of the observer.
         key: String,
         /// What is wrong.
-        source: Unreadable,
+        source: Box<Unreadable>,
     },
+}
+
+impl From<toml::de::Error> for ReadError {
+    fn from(error: toml::de::Error) -> Self {
+        ReadError::Form(Box::new(error))
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -166,7 +172,10 @@ impl Calibration {
                 });
                 match read {
                     Ok(observer) => observations.insert(&value, observer),
-                    Err(source) => return Err(ReadError::Observer { value, key, source }),
+                    Err(source) => {
+                        let source = Box::new(source);
+                        return Err(ReadError::Observer { value, key, source });
+                    }
                 }
             }
         }

@@ -122,6 +122,7 @@ impl<'de> Deserialize<'de> for ExactSum {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "numbers are exact here")]
 mod tests {
     use proptest::prelude::*;
 

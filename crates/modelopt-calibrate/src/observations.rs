@@ -115,7 +115,9 @@ impl Observations {
         own.for_each(|(name, observers)| {
             let Some(tensor) = outputs.get(name) else { return };
             let view = View::new(tensor, sample);
-            observers.values_mut().for_each(|observer| observer.see(&view));
+            for observer in observers.values_mut() {
+                observer.see(&view);
+            }
         });
     }
 

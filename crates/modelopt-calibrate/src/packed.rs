@@ -37,7 +37,9 @@ pub(crate) fn serialize<T: Number, S: Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     let mut bytes = Vec::with_capacity(size_of_val(numbers));
-    numbers.iter().for_each(|number| number.put(&mut bytes));
+    for number in numbers {
+        number.put(&mut bytes);
+    }
     serializer.serialize_str(&BASE64_NOPAD.encode(&bytes))
 }
 

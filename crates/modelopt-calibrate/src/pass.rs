@@ -54,7 +54,7 @@ pub enum PassError {
         /// Name of the sample.
         sample: String,
         /// What the runtime said.
-        source: RuntimeError,
+        source: Box<RuntimeError>,
     },
     /// The caller ended the pass.
     #[error("the samples were not all looked at")]
@@ -80,6 +80,9 @@ impl PassError {
         }
     }
 }
+
+/// Takes one run: the place of the sample, the names of the values that are shown, and all outputs.
+type See<'a> = dyn FnMut(usize, &[String], &Outputs) -> ControlFlow<()> + 'a;
 
 /// A pass over samples.
 ///
@@ -170,7 +173,7 @@ impl<'a> Pass<'a> {
         &self,
         group: &[ValueId],
         sessions: &dyn OpenSession,
-        see: &mut dyn FnMut(usize, &[String], &Outputs) -> ControlFlow<()>,
+        see: &mut See<'_>,
     ) -> Result<(), PassError> {
         let mut model = self.model.clone();
         expose(&mut model, group);
@@ -181,6 +184,7 @@ impl<'a> Pass<'a> {
         for (index, sample) in self.samples.iter().enumerate() {
             let outputs = session.run(&sample.inputs).map_err(|source| {
                 let (values, sample) = (names.clone(), sample.name.clone());
+                let source = Box::new(source);
                 PassError::Run { values, sample, source }
             })?;
             if see(index, &names, &outputs).is_break() {
@@ -192,6 +196,7 @@ impl<'a> Pass<'a> {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "numbers are exact here")]
 mod tests {
     use std::cell::RefCell;
 

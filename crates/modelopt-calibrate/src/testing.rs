@@ -54,7 +54,9 @@ pub(crate) fn is_order_independent<O: Observer>(empty: &O, shape: &[usize]) {
     };
     let merged = |parts: &[&O]| {
         let mut sum = empty.clone();
-        parts.iter().for_each(|part| Observer::merge(&mut sum, part));
+        for part in parts {
+            Observer::merge(&mut sum, part);
+        }
         sum
     };
     let whole = pass(&mut (0..12));

@@ -56,7 +56,7 @@ mod tests {
         let view = View::new(&tensor, 0);
         let channels = Channels::of(&view, axis)?;
         let mut states = vec![Vec::new(); channels.count];
-        channels.walk(view.numbers(), &mut states, |state, part| state.extend_from_slice(part));
+        channels.walk(view.numbers(), &mut states, Vec::extend_from_slice);
         Some(states)
     }
 

@@ -179,6 +179,7 @@ impl Observer for Histogram {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "numbers are exact here")]
 mod tests {
     use super::*;
     use crate::testing::{is_lossless, is_order_independent, tensor};

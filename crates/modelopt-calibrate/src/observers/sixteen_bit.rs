@@ -23,6 +23,7 @@ pub struct SixteenBit {
     noise: ExactSum,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]
 fn write_name<S: Serializer>(to: &Precision, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(to.name())
 }
@@ -81,6 +82,7 @@ impl Observer for SixteenBit {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "numbers are exact here")]
 mod tests {
     use super::*;
     use crate::testing::{is_lossless, is_order_independent, tensor};
