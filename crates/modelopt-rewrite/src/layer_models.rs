@@ -7,13 +7,13 @@ use modelopt_graph::{
     Place, Type, ValueInfo, infer,
 };
 
+use crate::apply::apply_with;
 use crate::eligibility::{Look, candidates};
 use crate::forms::Scheme;
 use crate::layers;
 use crate::memo::Memo;
 use crate::plan::{Numerics, Plan, PlannedLayer};
 use crate::policy;
-use crate::apply::apply_with;
 
 /// A layer as a model of its own.
 #[derive(Clone, Debug)]
