@@ -305,7 +305,7 @@ impl<'a> Bench<'a> {
     /// Moves on until a model that is to be judged runs, if it does anywhere.
     pub(crate) fn accommodate(&mut self, model: &Path, samples: &[Sample]) {
         while let Err(error) = self.place.ready(model, samples) {
-            if !self.moves_on(samples, &error.without_path()) {
+            if error.is_of_machine() || !self.moves_on(samples, &error.without_path()) {
                 return;
             }
         }

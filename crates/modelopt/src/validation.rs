@@ -105,6 +105,7 @@ pub(crate) fn run_both(
     let sample = samples.first().map_or("", |sample| &sample.name);
     let mut ready = match candidate.ready(bench, samples) {
         Ok(ready) => ready,
+        Err(error) if error.is_of_machine() => return Err(error.into()),
         Err(error) => {
             run.failure = Some(failure(sample, &error));
             return Ok(run);

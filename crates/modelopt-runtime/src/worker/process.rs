@@ -161,8 +161,10 @@ fn listen(from: impl Read + Send + 'static, last: Arc<Mutex<String>>) -> Receive
         let mut line = Vec::new();
         while matches!(from.read_until(b'\n', &mut line), Ok(length) if length > 0) {
             let text = String::from_utf8_lossy(&line);
-            if !text.trim().is_empty() {
-                *last.lock().unwrap_or_else(PoisonError::into_inner) = text.trim().to_owned();
+            let text = text.trim();
+            // How to see more is not what happened.
+            if !text.is_empty() && !text.starts_with("note: ") {
+                text.clone_into(&mut last.lock().unwrap_or_else(PoisonError::into_inner));
             }
             line.clear();
         }
@@ -188,7 +190,10 @@ mod tests {
     #[test]
     fn how_a_process_ended_is_told() {
         let patient = Duration::from_secs(20);
-        let said = told("head -c 4 >/dev/null; echo stack overflow >&2; kill -ABRT $$", patient);
+        let said = told(
+            "head -c 4 >/dev/null; echo stack overflow >&2; echo note: see more >&2; kill -ABRT $$",
+            patient,
+        );
         assert!(said.starts_with("the process that tried it ended by signal: 6"), "{said}");
         assert!(said.ends_with("after 'stack overflow'"), "{said}");
         let said = told("yes chatter | head -c 300000 >&2; exit 7", patient);

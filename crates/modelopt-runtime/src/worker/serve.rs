@@ -122,15 +122,13 @@ impl Worker {
     }
 
     fn runtime(&mut self, place: &Place) -> Result<&dyn Runtime, RuntimeError> {
-        let at = match self.runtimes.iter().position(|(known, _)| known == place) {
-            Some(at) => at,
-            None => {
-                let library = place.library.as_ref().map(protocol::OsPath::to_path);
-                let opened = runtime(place.runtime, library.as_deref())?;
-                self.runtimes.push((place.clone(), opened));
-                self.runtimes.len() - 1
-            }
-        };
+        let known = self.runtimes.iter().position(|(known, _)| known == place);
+        let at = known.unwrap_or(self.runtimes.len());
+        if known.is_none() {
+            let library = place.library.as_ref().map(protocol::OsPath::to_path);
+            let opened = runtime(place.runtime, library.as_deref())?;
+            self.runtimes.push((place.clone(), opened));
+        }
         let opened = self.runtimes.get(at).map(|(_, runtime)| runtime.as_ref());
         opened.ok_or(RuntimeError::NotBuilt { runtime: place.runtime.name() })
     }
