@@ -6,9 +6,8 @@ use super::rule::Rule;
 use super::types::without_shape;
 use super::{contrib, conv, elements, elementwise, layout, matrix, misc, ml};
 use super::{recurrent, reduce, resize, sequence};
-use crate::NodeId;
-use crate::Type;
 use crate::schema::{self, FormalOption, OpSchema, TypeRef};
+use crate::{NodeId, Type};
 
 /// Types of a node's outputs.
 pub(super) fn types(env: &Env<'_>, id: NodeId) -> Vec<Option<Type>> {
