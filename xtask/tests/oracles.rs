@@ -69,6 +69,7 @@ fn compare_files(folder: &Path, a: &str, b: &str) -> Comparison {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn every_test_model_is_equal_to_itself() {
     let pairs: Vec<_> =
         testdata::models().into_iter().map(|(_, path)| (path.clone(), path)).collect();
@@ -78,6 +79,7 @@ fn every_test_model_is_equal_to_itself() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn an_unknown_field_counts_at_any_depth() {
     let (seven, eight) = (field(1007, b"seven"), field(1008, b"eight"));
     assert!(compare_with_appended(&seven, &seven).equal);
@@ -91,6 +93,7 @@ fn an_unknown_field_counts_at_any_depth() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn the_order_of_unknown_fields_counts_only_within_one_number() {
     let (a, b, other) = (field(1007, b"a"), field(1007, b"b"), field(1008, b"other"));
     let join = |parts: &[&[u8]]| parts.concat();
@@ -99,6 +102,7 @@ fn the_order_of_unknown_fields_counts_only_within_one_number() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn the_order_of_nodes_counts() {
     let add = |name: &str| field(7, &field(1, &field(3, name.as_bytes())));
     let answer =
@@ -107,6 +111,7 @@ fn the_order_of_nodes_counts() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn floats_are_compared_by_their_bits() {
     let folder = made(
         "
@@ -121,6 +126,7 @@ for name, value in [('nan', 'nan'), ('nan2', 'nan'), ('zero', '0.0'), ('minus', 
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn payloads_are_compared_wherever_they_lie() {
     let folder = made(
         "
@@ -142,6 +148,7 @@ for name, last in [('inline', 3), ('changed', 4)]:
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn the_checker_and_the_loader_refuse_broken_models() {
     let folder = made(
         "
@@ -190,6 +197,7 @@ fn job(folder: &Path, candidate: &str, samples: &[PathBuf]) -> RunJob {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn a_model_agrees_with_itself() {
     let (folder, samples) = runs();
     let same = RunJob { time: true, ..job(folder.path(), "original", &samples) };
@@ -207,6 +215,7 @@ fn a_model_agrees_with_itself() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn parity_is_that_of_the_worst_sample() {
     let (folder, samples) = runs();
     let result = oracle::run_models(&[job(folder.path(), "close", &samples)]).unwrap().remove(0);
@@ -220,6 +229,7 @@ fn parity_is_that_of_the_worst_sample() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn an_infinity_on_one_side_has_no_ratio() {
     let (folder, samples) = runs();
     let result = oracle::run_models(&[job(folder.path(), "infinite", &samples)]).unwrap();
@@ -228,6 +238,7 @@ fn an_infinity_on_one_side_has_no_ratio() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn models_that_do_not_run_or_fit_are_errors() {
     let (folder, samples) = runs();
     let jobs = ["other_names", "absent"].map(|name| job(folder.path(), name, &samples));
@@ -238,6 +249,7 @@ fn models_that_do_not_run_or_fit_are_errors() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn every_test_model_has_samples_that_run() {
     let jobs: Vec<_> = testdata::models()
         .into_iter()
@@ -254,6 +266,7 @@ fn every_test_model_has_samples_that_run() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn all_node_tests_are_there() {
     let cases = testdata::node_tests();
     assert_eq!(cases.len(), 1884);
@@ -261,6 +274,7 @@ fn all_node_tests_are_there() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn set_up_does_nothing_the_second_time() {
     let written = || -> Vec<SystemTime> {
         let folders = testdata::models().into_iter().map(|(_, path)| path);

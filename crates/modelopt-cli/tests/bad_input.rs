@@ -114,6 +114,7 @@ fn check_message(output: &Output, input: &Path) {
 }
 
 #[test]
+#[ignore = "takes long: cargo xtask test"]
 fn every_attack_ends_in_order() {
     parallel(&attacks(), |(name, expected)| {
         let expected = match expected.as_str() {
@@ -127,6 +128,7 @@ fn every_attack_ends_in_order() {
 }
 
 #[test]
+#[ignore = "takes long: cargo xtask test"]
 fn what_loads_may_be_tried_to_run() {
     let folder = tempdir();
     let loads: Vec<_> = attacks().into_iter().filter(|(_, expected)| expected != "error").collect();

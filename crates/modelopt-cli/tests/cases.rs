@@ -148,6 +148,7 @@ fn count(document: &Value, pointer: &str) -> f64 {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn masked_elements_are_not_signal() {
     let case = Case::new("masked_logits");
     // What int8 leaves of the logits that are not masked is nothing: that is what is judged.
@@ -164,6 +165,7 @@ fn masked_elements_are_not_signal() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn parts_of_different_magnitude_are_judged_each_for_itself() {
     let case = Case::new("detector_head");
     case.unproven(&["--scheme", "int8-weights"]);
@@ -178,6 +180,7 @@ fn parts_of_different_magnitude_are_judged_each_for_itself() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn samples_without_a_number_prove_nothing() {
     let case = Case::new("bad_samples");
     let nan = case.from.join("nan");
@@ -196,6 +199,7 @@ fn samples_without_a_number_prove_nothing() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn samples_of_another_type_are_the_first_thing_said() {
     let case = Case::new("bad_samples");
     let double = case.from.join("double");
@@ -210,6 +214,7 @@ fn samples_of_another_type_are_the_first_thing_said() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn a_random_model_is_seen_to_be_and_judged_all_the_same() {
     let case = Case::new("random_noise");
     for command in [&["quantize"][..], &["convert", "--to", "fp16"]] {
@@ -224,6 +229,7 @@ fn a_random_model_is_seen_to_be_and_judged_all_the_same() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn dropout_in_training_mode_is_called_what_it_is() {
     let case = Case::new("training_dropout");
     for runtime in ["rten", "onnxruntime"] {
@@ -235,6 +241,7 @@ fn dropout_in_training_mode_is_called_what_it_is() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn a_number_of_rows_that_depends_on_values_can_be_judged() {
     let case = Case::new("nms_inside");
     let output = case.make("quantize", &["--runtime", "onnxruntime", "--no-latency"]);
@@ -247,6 +254,7 @@ fn a_number_of_rows_that_depends_on_values_can_be_judged() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn integer_outputs_are_judged_by_agreement() {
     let case = Case::new("integer_heads");
     let output = case.make("quantize", &["--runtime", "onnxruntime", "--no-latency"]).expect(0);
@@ -257,6 +265,7 @@ fn integer_outputs_are_judged_by_agreement() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn weights_of_any_rank_pass_or_are_left_alone() {
     let case = Case::new("odd_ranks");
     for runtime in ["rten", "tract", "onnxruntime"] {
@@ -270,6 +279,7 @@ fn weights_of_any_rank_pass_or_are_left_alone() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn microseconds_are_no_reason_to_refuse() {
     for name in ["embedding_tables", "sparse_weight", "text_classifier"] {
         let case = Case::new(name);
@@ -282,6 +292,7 @@ fn microseconds_are_no_reason_to_refuse() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn a_refusal_is_one_story() {
     let case = Case::new("embedding_tables");
     let output = case.make("quantize", &["--runtime", "onnxruntime", "--max-slowdown", "0.001"]);
@@ -291,6 +302,7 @@ fn a_refusal_is_one_story() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn float16_is_proven_where_it_runs_in_reasonable_time() {
     for name in ["gemm_with_bias", "convolutions"] {
         let case = Case::new(name);
@@ -306,6 +318,7 @@ fn float16_is_proven_where_it_runs_in_reasonable_time() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn what_computes_in_float32_has_its_weights_in_16_bits() {
     let case = Case::new("contrib_encoder");
     let more = ["--to", "fp16", "--runtime", "onnxruntime", "--no-latency", "--json"];
@@ -316,6 +329,7 @@ fn what_computes_in_float32_has_its_weights_in_16_bits() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn what_is_of_16_bits_already_has_nothing_to_gain() {
     let case = Case::new("half_weights_cast");
     let more = ["--to", "fp16-weights", "--runtime", "onnxruntime", "--no-latency"];
@@ -334,6 +348,7 @@ fn what_is_of_16_bits_already_has_nothing_to_gain() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn outputs_of_every_type_are_compared() {
     for name in ["sequence_output", "text_classifier", "text_classifier_maps"] {
         let case = Case::new(name);
@@ -346,6 +361,7 @@ fn outputs_of_every_type_are_compared() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn nothing_to_do_is_found_before_anything_runs() {
     let case = Case::new("tree_ensemble");
     for command in [&["quantize"][..], &["convert", "--to", "fp16"]] {
@@ -360,6 +376,7 @@ fn nothing_to_do_is_found_before_anything_runs() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn the_hint_that_works_comes_first() {
     let case = Case::new("text_classifier");
     let mut program = without_onnxruntime(case.folder.path());
@@ -374,6 +391,7 @@ fn the_hint_that_works_comes_first() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn an_operator_without_a_kernel_is_not_emitted() {
     let case = Case::new("old_operators");
     case.make("quantize", &["--runtime", "onnxruntime"]).expect(0);
@@ -413,11 +431,13 @@ fn with_no_flag(command: &'static [&'static str], floor: f64) {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn public_models_quantize_with_no_flag() {
     with_no_flag(&["quantize"], 8.0);
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn public_models_convert_with_no_flag() {
     with_no_flag(&["convert", "--to", "fp16"], 20.0);
 }

@@ -72,6 +72,7 @@ static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {
 });
 
 #[test]
+#[ignore = "takes long: cargo xtask test"]
 fn every_graph_converts_and_every_line_has_a_reason() {
     assert!(CASES.len() > 400);
     for case in CASES.iter() {
@@ -84,6 +85,7 @@ fn every_graph_converts_and_every_line_has_a_reason() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn what_the_checker_and_onnxruntime_accepted_they_accept() {
     let originals: Vec<PathBuf> = CASES.iter().map(|case| case.original.clone()).collect();
     let candidates: Vec<PathBuf> = CASES.iter().map(|case| case.candidate.clone()).collect();
@@ -102,6 +104,7 @@ fn what_the_checker_and_onnxruntime_accepted_they_accept() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn the_interface_and_the_numbers_stay() {
     let judged: Vec<(&Case, f64)> = CASES
         .iter()
@@ -136,6 +139,7 @@ fn the_interface_and_the_numbers_stay() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn converting_again_changes_nothing() {
     let pairs: Vec<(PathBuf, PathBuf)> = parallel(&CASES, |case| {
         let (_, arguments, _) = WAYS.into_iter().find(|(way, ..)| *way == case.way).unwrap();
@@ -149,6 +153,7 @@ fn converting_again_changes_nothing() {
 }
 
 #[test]
+#[ignore = "takes long: cargo xtask test"]
 fn attacks_end_with_a_message() {
     let attacks: Vec<PathBuf> = files(&fixture("attacks"))
         .into_iter()
@@ -224,6 +229,7 @@ const LEAST_SHRINK: [(&str, f64); 2] = [("det", 1.8), ("rec", 1.75)];
 const WEIGHTS_SHRINK: [(&str, f64); 2] = [("rec", 1.7), ("magika", 1.4)];
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn every_public_model_computes_in_float16_and_passes() {
     let all = real("fp16");
     let candidates: Vec<PathBuf> = all.iter().map(|real| real.candidate.clone()).collect();
@@ -250,6 +256,7 @@ fn every_public_model_computes_in_float16_and_passes() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn weights_in_float16_halve_public_models() {
     for real in real("fp16-weights") {
         let document = real.output.clone().expect(0).json();
@@ -263,6 +270,7 @@ fn weights_in_float16_halve_public_models() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn the_same_bytes_whatever_the_number_of_threads() {
     let model = testdata::model("cls");
     let convert = |threads: &str, way: &str| {

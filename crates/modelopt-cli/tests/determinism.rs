@@ -94,6 +94,7 @@ fn is_deterministic(case: &Case) {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn real_models_and_their_reports() {
     for name in ["silero_vad", "magika"] {
         is_deterministic(&case(name, model(name), args!["--samples", samples(name)]));
@@ -102,6 +103,7 @@ fn real_models_and_their_reports() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn the_largest_model() {
     is_deterministic(&case("rxnmap", model("rxnmap"), args!["--no-validate"]));
 }
@@ -135,6 +137,7 @@ fn fixtures_and_their_reports() {
 }
 
 #[test]
+#[ignore = "takes long: cargo xtask test"]
 fn invented_samples() {
     let path = fixture("digits/cnn.onnx");
     is_deterministic(&case("cnn", path.clone(), args!["--seed", "7", "--sample-count", "3"]));
@@ -146,6 +149,7 @@ fn invented_samples() {
 }
 
 #[test]
+#[ignore = "takes long: cargo xtask test"]
 fn external_data() {
     let path = fixture("graphs/attention_small.onnx");
     let case = case("attention_small", path, args!["--external-data", "--no-gate"]);
@@ -163,6 +167,7 @@ fn external_data() {
 
 /// `modelopt plan --save` and `modelopt quantize --save-plan` save the same plan.
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn the_plan_is_the_same_before_and_after() {
     for name in ["silero_vad", "cls", "rxnmap"] {
         let folder = tempdir();
@@ -186,6 +191,7 @@ fn the_plan_is_the_same_before_and_after() {
 /// What is true of the place stands in the report: a plan gives the same bytes wherever it is proven,
 /// and where it is not.
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn a_plan_gives_the_same_bytes_in_any_runtime() {
     let folder = tempdir();
     let (cnn, samples) = (fixture("digits/cnn.onnx"), fixture("digits/heldout.npz"));
@@ -207,6 +213,7 @@ fn a_plan_gives_the_same_bytes_in_any_runtime() {
 
 /// Reports travel: they do not tell where the model lay, even where they quote a runtime's refusal.
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn reports_do_not_depend_on_the_folder() {
     let reports = ["here", "somewhere/else"].map(|place| {
         let folder = tempdir();

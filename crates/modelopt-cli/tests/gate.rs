@@ -52,6 +52,7 @@ fn a_refusal_leaves_nothing_and_names_the_worst_layers() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn a_refusal_of_a_real_model_names_its_worst_layers() {
     for name in ["silero_vad", "magika"] {
         let folder = tempdir();
@@ -198,6 +199,7 @@ fn killed(folder: &Path, arguments: &[OsString], count: usize, mut check: impl F
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn killed_at_any_moment_the_output_is_the_old_or_the_new_file() {
     let folder = tempdir();
     let output = folder.path().join("out.onnx");
@@ -222,6 +224,7 @@ fn killed_at_any_moment_the_output_is_the_old_or_the_new_file() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn killed_at_any_moment_external_data_fits_the_model() {
     let folder = tempdir();
     let output = folder.path().join("out.onnx");
@@ -254,6 +257,7 @@ fn killed_at_any_moment_external_data_fits_the_model() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn killed_while_it_judges_the_old_file_stays() {
     let folder = tempdir();
     let output = folder.path().join("out.onnx");

@@ -282,11 +282,13 @@ fn every_graph_comes_through() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn the_onnx_checker_accepts_what_it_accepted() {
     check_accepted("the checker", oracle::check_models);
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn onnxruntime_loads_what_it_loaded() {
     check_accepted("onnxruntime", oracle::load_models);
 }
@@ -312,6 +314,7 @@ fn inputs_and_outputs_stay() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn outputs_in_onnxruntime_are_close() {
     let mut worst = f64::INFINITY;
     for (case, result) in CASES.iter().zip(RESULTS.iter()) {
@@ -336,6 +339,7 @@ fn outputs_in_onnxruntime_are_close() {
 }
 
 #[test]
+#[ignore = "takes long: cargo xtask test"]
 fn embedded_runtimes_run_what_they_ran_and_agree() {
     for (runtime, least) in RUN_BY {
         let runs: Vec<&Case> = CASES.iter().collect();
@@ -388,6 +392,7 @@ fn no_file_grows() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn quantizing_a_result_again_changes_nothing() {
     let folder = tempdir();
     let cases: Vec<&Case> = CASES.iter().collect();
@@ -534,6 +539,7 @@ fn wrong_declarations_do_not_mislead() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn quantized_parts_are_left_alone() {
     for (name, layer) in [
         ("already_quantized_qdq", "conv_c"),
@@ -702,6 +708,7 @@ fn inputs_that_callers_may_override() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn weights_that_are_outputs() {
     check_kept("weight_is_output", "matmul_y", "also an output");
     check_untouched("weight_is_output");
@@ -759,6 +766,7 @@ fn weights_beside_sparse_ones() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn nodes_out_of_order() {
     check_quantized("unsorted_nodes", 2);
     for case in both("unsorted_nodes") {
@@ -774,6 +782,7 @@ fn weights_in_external_files() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn a_model_without_weights_is_passed_on() {
     for name in ["tree_ensemble", "sklearn_forest", "scalar_weights", "empty_inputs"] {
         check_untouched(name);

@@ -38,6 +38,7 @@ fn timed(document: &Value) -> Vec<&Value> {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn whatever_is_slow_default_rules_end_with_a_model() {
     for runtime in ["onnxruntime", "tract", "rten"] {
         let folder = tempdir();
@@ -54,6 +55,7 @@ fn whatever_is_slow_default_rules_end_with_a_model() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn forms_are_measured_one_by_one_and_in_order() {
     let folder = tempdir();
     let model = recommender(folder.path());
@@ -69,6 +71,7 @@ fn forms_are_measured_one_by_one_and_in_order() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn a_scheme_that_was_asked_for_is_not_changed_and_a_gentler_one_is_tried() {
     let folder = tempdir();
     let model = args![fixture("digits/mlp.onnx"), "--samples", fixture("digits/heldout.npz")];

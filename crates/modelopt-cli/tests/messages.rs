@@ -85,12 +85,14 @@ fn run(folder: &TempDir, arguments: &str) -> String {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn no_runtime_at_hand() {
     let folder = folder_of("text_classifier");
     assert_snapshot!(run(&folder, "quantize model.onnx -o out.onnx --samples samples"));
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn the_named_runtime_does_not_do() {
     let folder = folder_of("text_classifier");
     let arguments = "quantize model.onnx -o out.onnx --samples samples --runtime rten";
@@ -98,39 +100,46 @@ fn the_named_runtime_does_not_do() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn texts_that_no_embedded_runtime_reads() {
     let folder = folder_of("text_classifier");
     assert_snapshot!(run(&folder, "quantize model.onnx -o out.onnx"));
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn nothing_to_quantize_is_found_before_anything_runs() {
     let folder = folder_of("tree_ensemble");
     assert_snapshot!(run(&folder, "quantize model.onnx -o out.onnx"));
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn nothing_to_convert_is_found_before_anything_runs() {
     let folder = folder_of("tree_ensemble");
     assert_snapshot!(run(&folder, "convert model.onnx -o out.onnx --to fp16"));
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn sparse_weights_are_inspected() {
     assert_snapshot!(run(&folder_of("sparse_weight"), "inspect model.onnx"));
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn sparse_weights_are_planned() {
     assert_snapshot!(run(&folder_of("sparse_weight"), "plan model.onnx"));
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn what_an_old_opset_lacks_is_not_offered() {
     assert_snapshot!(run(&folder_of("old_operators"), "plan model.onnx"));
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn a_format_that_has_to_change_is_told() {
     let folder = folder_of("old_operators");
     let arguments = "convert model.onnx -o out.onnx --to fp16-weights --no-validate";
@@ -192,6 +201,7 @@ fn a_model_that_asks_for_too_much() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn long_failures_stand_below_the_table() {
     let folder = folder_of("text_classifier");
     let text = run(&folder, "bench model.onnx --samples samples --runtime tract,rten");
@@ -200,6 +210,7 @@ fn long_failures_stand_below_the_table() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn an_error_for_programs() {
     let folder = folder_of("text_classifier");
     let arguments = "quantize model.onnx -o out.onnx --samples samples --runtime rten --json";

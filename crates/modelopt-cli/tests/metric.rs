@@ -46,6 +46,7 @@ fn trials(document: &Value) -> &[Value] {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn a_search_ends_at_the_smallest_plan_within_the_drop() {
     let folder = tempdir();
     let command = eval(folder.path());
@@ -116,6 +117,7 @@ fn labels_in_the_samples_give_accuracy() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn a_metric_stands_in_every_report() {
     let folder = tempdir();
     let command = format!("{} | tail -1", eval(folder.path()));
@@ -146,6 +148,7 @@ fn complaint(command: &str, more: &[OsString]) -> String {
 
 #[cfg(unix)]
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn what_has_no_figure_is_told() {
     // What the shell says of it is the shell's.
     let missing = complaint("python_of_mine eval.py {model}", &[]);

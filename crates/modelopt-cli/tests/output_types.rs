@@ -37,6 +37,7 @@ fn warnings(report: &Value) -> String {
 const ORT: [&str; 2] = ["--runtime", "onnxruntime"];
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn onnxruntime_returns_values_of_every_type() {
     let wanted: [(&str, &[&str]); 5] = [
         ("sequence", &["y", "ys.length", "ys[0]", "ys[3]"]),
@@ -86,6 +87,7 @@ fn where_nothing_is_left_to_compare_the_way_out_is_named() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn texts_are_read_from_samples_and_invented() {
     let folder = tempdir();
     let report = run_with_python(folder.path(), quantize("text", &ORT)).expect(0).json();

@@ -19,6 +19,7 @@ const SCORES: [(&str, usize, usize); 7] = [
 ];
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn a_class_that_never_wins_is_caught() {
     let folder = crate::support::tempdir();
     let told = parallel(&SCORES, |&(name, axis, first)| {

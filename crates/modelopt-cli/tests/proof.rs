@@ -42,6 +42,7 @@ fn worst_sqnr(report: &Value) -> f64 {
 /// tract has no float16 product with a bias, takes seconds for float16 convolutions, and has no
 /// loops.
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn float16_is_proven_without_kernels_for_it() {
     let folder = tempdir();
     for (model, runtime) in [("gemm", "tract"), ("conv", "tract"), ("loop", "rten")] {
@@ -56,6 +57,7 @@ fn float16_is_proven_without_kernels_for_it() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn bfloat16_is_proven_where_no_runtime_has_it() {
     let folder = tempdir();
     let output = folder.path().join("gemm.onnx");
@@ -67,6 +69,7 @@ fn bfloat16_is_proven_where_no_runtime_has_it() {
 
 /// A named runtime's own kernels are what is asked about, where it has any.
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn a_named_runtime_is_taken_at_its_word() {
     let folder = tempdir();
     let output = folder.path().join("m.onnx");
@@ -82,6 +85,7 @@ fn a_named_runtime_is_taken_at_its_word() {
 
 /// What is emitted is the model in float16, not what was run for it.
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn an_interface_in_float16_is_proven_too() {
     let folder = tempdir();
     let output = folder.path().join("m.onnx");
@@ -92,6 +96,7 @@ fn an_interface_in_float16_is_proven_too() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn compare_says_what_it_ran() {
     let folder = tempdir();
     let output = folder.path().join("m.onnx");
@@ -102,6 +107,7 @@ fn compare_says_what_it_ran() {
 
 /// The digests of two runs are equal: what is proven elsewhere does not change what is emitted.
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn the_same_model_gives_the_same_bytes() {
     let folder = tempdir();
     let [one, other] = ["one.onnx", "other.onnx"].map(|name| folder.path().join(name));

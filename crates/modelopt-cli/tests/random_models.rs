@@ -52,6 +52,7 @@ fn damaged(name: &str, weight: &str, to: &Path) {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn a_random_model_is_quantized_and_stays_random() {
     for runtime in [&["--runtime", "onnxruntime"][..], &[]] {
         let folder = tempdir();
@@ -70,6 +71,7 @@ fn a_random_model_is_quantized_and_stays_random() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn a_random_model_is_converted() {
     for to in ["fp16-weights", "fp16"] {
         let folder = tempdir();
@@ -100,6 +102,7 @@ fn without_the_same_noise_the_original_is_said_to_differ_from_itself() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn two_random_models_are_compared_with_the_same_noise() {
     for name in ["vits", "dropout", "in_if", "in_loop", "in_function", "multinomial", "bernoulli"] {
         let folder = tempdir();
@@ -125,6 +128,7 @@ fn two_random_models_are_compared_with_the_same_noise() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn a_damaged_random_model_is_refused() {
     for (name, weight) in [("vits", "U"), ("vits", "W"), ("dropout", "W"), ("normal_like", "W")] {
         let folder = tempdir();
@@ -146,6 +150,7 @@ fn a_damaged_random_model_is_refused() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn what_is_in_training_mode_is_called_so() {
     let folder = tempdir();
     let more = ["--no-latency", "--runtime", "rten"];

@@ -82,6 +82,7 @@ fn job(artifact: &Artifact) -> RunJob {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn every_model_gives_an_artifact_that_is_small_enough() {
     assert_eq!(ARTIFACTS.len(), testdata::MODELS.len());
     for artifact in ARTIFACTS.iter() {
@@ -95,6 +96,7 @@ fn every_model_gives_an_artifact_that_is_small_enough() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn the_onnx_checker_accepts_every_artifact() {
     let candidates: Vec<_> = ARTIFACTS.iter().map(|artifact| artifact.candidate.clone()).collect();
     let answers = oracle::check_models(&candidates).unwrap();
@@ -104,6 +106,7 @@ fn the_onnx_checker_accepts_every_artifact() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn onnxruntime_gives_close_outputs_of_the_same_types_and_shapes() {
     let jobs: Vec<_> = ARTIFACTS.iter().map(job).collect();
     for (artifact, result) in ARTIFACTS.iter().zip(oracle::run_models(&jobs).unwrap()) {
@@ -124,6 +127,7 @@ fn onnxruntime_gives_close_outputs_of_the_same_types_and_shapes() {
 
 /// Wherever an original runs its artifact runs too, and each original runs somewhere.
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn embedded_runtimes_run_what_they_ran_before() {
     let pairs: Vec<_> =
         ARTIFACTS.iter().flat_map(|artifact| RUNTIMES.map(|runtime| (artifact, runtime))).collect();
@@ -173,6 +177,7 @@ fn embedded_runtimes_run_what_they_ran_before() {
 
 /// The integer products that make it fast are there, and the outputs hold all the same.
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn the_transformer_is_dynamic_and_close_and_fast() {
     let artifact = ARTIFACTS.iter().find(|artifact| artifact.name == "rxnmap").unwrap();
 
@@ -217,6 +222,7 @@ fn the_transformer_is_dynamic_and_close_and_fast() {
 /// sample is only kept from getting worse: its floor is a little below what it was when this test
 /// was written.
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn weights_alone_are_close_on_most_samples() {
     let models = [("magika", 45.0, 29.5), ("cls", 28.0, 25.0), ("rec", 18.0, 12.0)];
     for (name, aim, floor) in models {
@@ -254,6 +260,7 @@ fn figures_by_sample(name: &str) -> Vec<f64> {
 /// Beside the model file, which is mapped and not read, little memory is needed.
 #[cfg(target_os = "linux")]
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn quantizing_costs_little_memory_and_time() {
     use std::process::{Command, Stdio};
     use std::time::Duration;

@@ -48,6 +48,7 @@ fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn the_full_gate_on_onnxruntime() {
     let folder = tempdir();
     let (model, samples) = (model("magika"), samples("magika"));
@@ -95,6 +96,7 @@ fn the_full_gate_on_onnxruntime() {
 
 /// Convolutions of int8 weights are several times slower in ONNX Runtime.
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn an_artifact_that_became_slower_is_refused_and_its_layers_are_named() {
     let folder = tempdir();
     let cnn = fixture("digits/cnn.onnx");
@@ -141,6 +143,7 @@ fn an_artifact_that_became_slower_is_refused_and_its_layers_are_named() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn measured_layers_decide_and_are_kept() {
     let folder = tempdir();
     let (cnn, samples) = (fixture("digits/cnn.onnx"), fixture("digits/heldout.npz"));
@@ -179,6 +182,7 @@ fn measured_layers_decide_and_are_kept() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn without_a_library_the_error_says_how_to_give_one() {
     let folder = tempdir();
     let quantize = |more: &[OsString]| {
@@ -240,6 +244,7 @@ fn without_a_library_the_error_says_how_to_give_one() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn a_provider_that_the_library_lacks_is_an_error() {
     let folder = tempdir();
     let cnn = fixture("digits/cnn.onnx");
@@ -256,6 +261,7 @@ fn a_provider_that_the_library_lacks_is_an_error() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn an_identical_pair_is_not_slower() {
     let folder = tempdir();
     let cnn = fixture("digits/cnn.onnx");
@@ -296,6 +302,7 @@ fn without_a_target_latency_is_told_but_not_judged() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn bench_varies_runtimes_threads_and_sizes() {
     let folder = tempdir();
     let cnn = fixture("digits/cnn.onnx");
@@ -325,6 +332,7 @@ fn bench_varies_runtimes_threads_and_sizes() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn reports_are_rendered_and_held_against_earlier_ones() {
     let folder = tempdir();
     let cnn = fixture("digits/cnn.onnx");

@@ -56,6 +56,7 @@ fn schemes(document: &Value, scheme: &str) -> usize {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn smoothing_undoes_planted_outliers_and_all_products_stay_dynamic() {
     let folder = tempdir();
     let (input, samples) = encoder(folder.path());
@@ -82,6 +83,7 @@ fn smoothing_undoes_planted_outliers_and_all_products_stay_dynamic() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn a_recogniser_passes_with_most_of_its_weights_in_int8() {
     let folder = tempdir();
     let (input, samples) = (model("rec"), samples("rec"));
@@ -104,6 +106,7 @@ fn a_recogniser_passes_with_most_of_its_weights_in_int8() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn a_plan_that_passes_is_not_searched_any_further() {
     let folder = tempdir();
     let found = quantize(folder.path(), &model("cls"), &samples("cls"), &[]).expect(0).json();
@@ -112,6 +115,7 @@ fn a_plan_that_passes_is_not_searched_any_further() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn what_cannot_be_met_leaves_the_best_plan_and_no_model() {
     let folder = tempdir();
     let target = folder.path().join("out.onnx");
@@ -131,6 +135,7 @@ fn what_cannot_be_met_leaves_the_best_plan_and_no_model() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn trials_and_time_are_limits() {
     let folder = tempdir();
     let (input, samples) = (model("rec"), samples("rec"));
@@ -145,6 +150,7 @@ fn trials_and_time_are_limits() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn the_objective_decides_what_is_given_up() {
     let folder = tempdir();
     let (input, samples) = encoder(folder.path());
@@ -179,6 +185,7 @@ fn wait_for_a_trial(scratch: &Path) {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn ctrl_c_leaves_the_files_and_tells_the_best() {
     let folder = tempdir();
     let target = folder.path().join("out.onnx");
@@ -203,6 +210,7 @@ fn ctrl_c_leaves_the_files_and_tells_the_best() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn the_layer_at_the_top_gains_what_it_is_said_to() {
     let folder = tempdir();
     let (input, samples) = (model("cls"), samples("cls"));
@@ -226,6 +234,7 @@ fn the_layer_at_the_top_gains_what_it_is_said_to() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn flags_of_the_search_need_a_search() {
     let folder = tempdir();
     let usage = |more: &[&str]| {

@@ -40,6 +40,7 @@ fn shrink(report: &Value) -> f64 {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn what_stays_float32_stores_its_weights_in_16_bits() {
     let folder = tempdir();
     let output = folder.path().join("m.onnx");
@@ -58,6 +59,7 @@ fn what_stays_float32_stores_its_weights_in_16_bits() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn what_is_excluded_keeps_its_weights() {
     let folder = tempdir();
     let output = folder.path().join("m.onnx");
@@ -67,6 +69,7 @@ fn what_is_excluded_keeps_its_weights() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn weights_that_are_16_bit_already_leave_nothing_to_do() {
     let folder = tempdir();
     for to in ["fp16", "fp16-weights"] {
@@ -85,6 +88,7 @@ fn weights_that_are_16_bit_already_leave_nothing_to_do() {
 
 /// They are weights like others where they are to become smaller than that.
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn weights_behind_casts_are_quantized() {
     let folder = tempdir();
     let output = folder.path().join("m.onnx");
@@ -104,6 +108,7 @@ fn weights_behind_casts_are_quantized() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn products_of_casted_weights_can_be_dynamic() {
     let folder = tempdir();
     let output = folder.path().join("m.onnx");

@@ -54,6 +54,7 @@ impl Count {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn derived_types_are_those_of_onnx() {
     let (mut as_is, mut constant) = (Count::default(), Count::default());
     let (mut wrong, mut unknown) = (String::new(), String::new());
@@ -92,6 +93,7 @@ fn derived_types_are_those_of_onnx() {
 
 /// Whatever sizes, attributes and versions say, inference ends without a panic.
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn hostile_models_are_survived() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     for folder in xtask::testdata::node_tests() {

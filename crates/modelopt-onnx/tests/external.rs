@@ -69,6 +69,7 @@ fn weights(model: &Model) -> Vec<Arc<Tensor>> {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn the_same_model_comes_back_and_runtimes_load_it() {
     let folder = tempfile::tempdir().unwrap();
     let graphs = ["attention_small", "if_branches", "embedding_tied", "external_data"];
@@ -200,6 +201,7 @@ fn four_large_ranges() -> Vec<Arc<Tensor>> {
 }
 
 #[test]
+#[ignore = "takes long: cargo xtask test"]
 fn beyond_two_gigabytes_weights_go_outside_by_themselves() {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("m.onnx");

@@ -180,6 +180,7 @@ fn attack(name: &str) -> PathBuf {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn every_attack_ends_as_expected() {
     let folder = tempfile::tempdir().unwrap();
     let (mut pairs, mut problems) = (Vec::new(), Vec::new());
@@ -312,6 +313,7 @@ fn claims_without_content_are_refused() {
 }
 
 #[test]
+#[ignore = "takes long: cargo xtask test"]
 fn floods_of_small_parts_stay_small() {
     const SIZE: usize = 12 << 20;
     let fill = |part: &[u8]| part.repeat(SIZE / part.len());
@@ -401,6 +403,7 @@ fn long_names_do_not_multiply() {
 
 /// Ten times the nodes take ten times the time, within reason.
 #[test]
+#[ignore = "takes long: cargo xtask test"]
 fn time_is_linear_in_nodes() {
     let chain = |nodes: usize| {
         let mut graph = float_value(11, "v0");

@@ -33,6 +33,7 @@ fn fixtures() -> Vec<PathBuf> {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn node_tests() {
     let models: Vec<PathBuf> =
         testdata::node_tests().into_iter().map(|folder| folder.join("model.onnx")).collect();
@@ -41,6 +42,7 @@ fn node_tests() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn real_models() {
     let models: Vec<PathBuf> = testdata::models().into_iter().map(|(_, path)| path).collect();
     assert_eq!(models.len(), testdata::MODELS.len());
@@ -48,17 +50,20 @@ fn real_models() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn hand_made_graphs() {
     round_trip(&fixtures(), SaveOptions::default());
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn real_models_with_external_data() {
     let models: Vec<PathBuf> = ["det", "magika", "silero_vad"].map(testdata::model).to_vec();
     round_trip(&models, SaveOptions { external_data: true });
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn untouched_bytes_are_the_same_however_often_they_are_saved() {
     let model = testdata::model("silero_vad");
     let bytes = |path: &Path| modelopt_onnx::to_bytes(&load(path).unwrap()).unwrap();

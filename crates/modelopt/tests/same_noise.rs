@@ -97,6 +97,7 @@ fn everywhere(name: &str) -> Outputs {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn normal_and_uniform_numbers_are_spread_as_promised() {
     // 16384 numbers: the deviation of a mean is below 1 % of theirs.
     let spreads = [
@@ -124,6 +125,7 @@ fn normal_and_uniform_numbers_are_spread_as_promised() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn chances_come_true_as_often_as_they_say() {
     let outputs = everywhere("bernoulli");
     let (drawn, chances) = (numbers(&outputs["r"]), numbers(&outputs["p"]));
@@ -142,6 +144,7 @@ fn chances_come_true_as_often_as_they_say() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn classes_are_drawn_by_their_probabilities() {
     let outputs = everywhere("multinomial");
     assert_eq!(outputs["r"].dtype(), DataType::INT32);
@@ -161,6 +164,7 @@ fn classes_are_drawn_by_their_probabilities() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn dropout_drops_its_share_and_scales_the_rest() {
     for name in ["dropout", "dropout_when"] {
         let outputs = everywhere(name);
@@ -182,6 +186,7 @@ fn dropout_drops_its_share_and_scales_the_rest() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn nested_nodes_each_have_noise_of_their_own() {
     let (mean, variance) = moments(&everywhere("in_if")["r"]);
     assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.05, "{mean} {variance}");
@@ -201,6 +206,7 @@ fn nested_nodes_each_have_noise_of_their_own() {
 
 /// The noise of what was made of a model is that of the model, also where names changed.
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn rewriting_keeps_the_noise() {
     for name in ["normal_like", "dropout", "in_if", "in_loop", "in_function", "vits"] {
         for scheme in [Scheme::INT8_WEIGHTS, Scheme::INT8_DYNAMIC, Scheme::FP16] {

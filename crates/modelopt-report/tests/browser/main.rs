@@ -1,7 +1,8 @@
 //! Reports in a real browser: Chromium opens them without an error in its console and without a
 //! network request, the plan can be sorted and filtered, and no label of a plot is cut off.
 //!
-//! It says so where there is no Chromium on PATH, or fails if `MODELOPT_REQUIRE_BROWSER` is 1; the
+//! Like other tests that need more than a compiler, these are ignored unless `--include-ignored` is
+//! given. They say so where there is no Chromium on PATH, or fail if `MODELOPT_REQUIRE_BROWSER` is 1; the
 //! usual test harness would keep that to itself. Pages and screenshots stay in
 //! `target/tmp/report-browser`.
 
@@ -22,10 +23,7 @@ fn main() -> ExitCode {
     let has = |option: &str| arguments.iter().any(|argument| argument == option);
     let filters = filters(&arguments);
     let wanted = |name: &str| filters.is_empty() || filters.iter().any(|part| name.contains(*part));
-    let mut checks: Vec<_> = checks::ALL.iter().filter(|(name, _)| wanted(name)).collect();
-    if has("--ignored") {
-        checks.clear();
-    }
+    let checks: Vec<_> = checks::ALL.iter().filter(|(name, _)| wanted(name)).collect();
     if has("--list") {
         for (name, _) in checks {
             println!("{name}: test");
@@ -33,6 +31,12 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if checks.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    if !has("--include-ignored") && !has("--ignored") {
+        for (name, _) in checks {
+            eprintln!("browser check {name} ... ignored, needs a browser: cargo xtask test");
+        }
         return ExitCode::SUCCESS;
     }
     let Some(program) = devtools::find() else {
