@@ -11,8 +11,15 @@ use anyhow::{Context, Result, ensure};
 
 use crate::testdata;
 
-/// What is built without tests, as arguments of cargo.
-const BUILDS: [&[&str]; 3] = [&[], &["--package", "modelopt-cli"], &["--package", "xtask"]];
+/// What is built, as arguments of `cargo tree`: the program, xtask, the tests of what `cargo test`
+/// takes, and of a crate that needs the runtimes.
+const BUILDS: [&[&str]; 5] = [
+    &["--edges", "normal,build"],
+    &["--edges", "normal,build", "--package", "modelopt-cli"],
+    &["--edges", "normal,build", "--package", "xtask"],
+    &["--edges", "normal,build,dev"],
+    &["--edges", "normal,build,dev", "--package", "modelopt-runtime"],
+];
 
 /// Compares the features of each build with those of all tests.
 ///
@@ -22,8 +29,7 @@ pub fn check() -> Result<()> {
     let tests = tree(&["--workspace", "--edges", "normal,build,dev"])?;
     let mut again = BTreeSet::new();
     for build in BUILDS {
-        let built = tree(&[&["--edges", "normal,build"], build].concat())?;
-        again.extend(differing(&built, &tests));
+        again.extend(differing(&tree(build)?, &tests));
     }
     let list: Vec<&str> = again.iter().map(String::as_str).collect();
     ensure!(list.is_empty(), "with tests these have more features:\n  {}", list.join("\n  "));

@@ -1,15 +1,20 @@
 //! `cargo xtask`: set-up, generated files and the whole test run.
 
 use std::env;
+use std::ops::RangeInclusive;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
-use xtask::{conformance, dependencies, features, schema, setup, sweep, testdata};
+use xtask::{
+    conformance, dependencies, every_runtime, features, results, schema, setup, sweep, testdata,
+};
 
 /// The sweep of the tests; `cargo xtask sweep` takes others.
 const SWEEP_SEED: u64 = 1;
 const SWEEP_COUNT: usize = 220;
+/// The sweeps of a night.
+const NIGHTLY_SEEDS: RangeInclusive<u64> = 2..=9;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Set-up, generated files and the whole test run")]
@@ -41,6 +46,14 @@ enum Task {
         #[arg(long, default_value_t = 220)]
         count: usize,
     },
+    /// Measure the real models and write README's tables
+    Results {
+        /// Measure nothing; fail if README is not what docs/results.json says
+        #[arg(long)]
+        check: bool,
+    },
+    /// What takes too long for every commit: sweeps with other seeds, all models in all runtimes
+    Nightly,
     /// Set up, check generated files, run all tests, the conformance suites and a sweep
     Test {
         /// Arguments for `cargo test`
@@ -60,34 +73,37 @@ fn main() -> ExitCode {
 }
 
 fn run(task: Task) -> Result<()> {
-    match task {
-        Task::Setup => setup::run(),
-        Task::Schema { check } => {
-            setup::run()?;
-            if check { check_schema() } else { write_schema() }
-        }
-        Task::Dependencies => dependencies::check().and(features::check()),
-        Task::Conformance => {
-            setup::run()?;
-            conformance::build()?;
-            conformance::run()
-        }
-        Task::Sweep { seed, count } => {
-            setup::run()?;
-            conformance::build()?;
-            sweep::run(seed, count)
-        }
-        Task::Test { arguments } => {
-            setup::run()?;
-            run_all(&[
-                ("generated files", &check_schema),
-                ("tests", &|| run_tests(&arguments)),
-                // The tests built the program, to run it.
-                ("conformance", &conformance::run),
-                ("sweep", &|| sweep::run(SWEEP_SEED, SWEEP_COUNT)),
-            ])
-        }
+    if !matches!(task, Task::Dependencies | Task::Results { check: true }) {
+        setup::run()?;
     }
+    match task {
+        Task::Setup => Ok(()),
+        Task::Dependencies => dependencies::check().and(features::check()),
+        Task::Results { check: true } => results::check(),
+        Task::Schema { check: true } => check_schema(),
+        Task::Schema { check: false } => write_schema(),
+        Task::Conformance => conformance::build().and_then(|()| conformance::run()),
+        Task::Sweep { seed, count } => conformance::build().and_then(|()| sweep::run(seed, count)),
+        Task::Results { .. } => conformance::build().and_then(|()| results::measure()),
+        Task::Nightly => run_all(&[
+            ("program", &conformance::build),
+            ("sweeps", &sweeps),
+            ("every runtime", &every_runtime::run),
+        ]),
+        Task::Test { arguments } => run_all(&[
+            ("generated files", &|| check_schema().and(results::check())),
+            ("tests", &|| run_tests(&arguments)),
+            ("program", &conformance::build),
+            ("conformance", &conformance::run),
+            ("sweep", &|| sweep::run(SWEEP_SEED, SWEEP_COUNT)),
+        ]),
+    }
+}
+
+/// All sweeps of a night, the rest too where one fails.
+fn sweeps() -> Result<()> {
+    let sweeps = NIGHTLY_SEEDS.map(|seed| sweep::run(seed, SWEEP_COUNT));
+    sweeps.fold(Ok(()), |all, one| all.and(one))
 }
 
 type Step<'a> = (&'static str, &'a dyn Fn() -> Result<()>);
@@ -102,7 +118,7 @@ fn run_all(steps: &[Step<'_>]) -> Result<()> {
         }
         outcomes.push((name, outcome.is_ok()));
     }
-    println!("\nxtask test:");
+    println!();
     for (name, passed) in &outcomes {
         println!("  {name}: {}", if *passed { "passed" } else { "FAILED" });
     }
@@ -123,17 +139,29 @@ fn check_schema() -> Result<()> {
     Ok(())
 }
 
-/// All tests of the workspace, documentation examples included, the rest too where one fails.
+/// All tests of the workspace, documentation examples and those that `cargo test` leaves out
+/// included, the rest too where one fails.
 fn run_tests(arguments: &[String]) -> Result<()> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let (own, of_tests) = split(arguments);
     let status = Command::new(cargo)
         .args(["test", "--release", "--workspace", "--no-fail-fast"])
-        .args(arguments)
+        .args(own)
+        .args(["--", "--include-ignored"])
+        .args(of_tests)
         .current_dir(testdata::workspace_root())
         .status()
         .context("cannot start cargo")?;
     ensure!(status.success(), "cargo test failed, {status}");
     Ok(())
+}
+
+/// Arguments of cargo, and those of the tests behind `--`.
+fn split(arguments: &[String]) -> (&[String], &[String]) {
+    match arguments.iter().position(|argument| argument == "--") {
+        Some(place) => (&arguments[..place], &arguments[place + 1..]),
+        None => (arguments, &[]),
+    }
 }
 
 #[cfg(test)]
@@ -142,7 +170,7 @@ mod tests {
 
     use anyhow::bail;
 
-    use super::run_all;
+    use super::{run_all, split};
 
     #[test]
     fn every_step_is_taken_and_the_failed_ones_are_named() {
@@ -158,5 +186,13 @@ mod tests {
         let error = run_all(&[("one", &fails), ("two", &count), ("three", &fails)]).unwrap_err();
         assert_eq!((taken.get(), error.to_string().as_str()), (3, "failed: one, three"));
         run_all(&[("two", &count)]).unwrap();
+    }
+
+    #[test]
+    fn arguments_of_the_tests_stand_behind_two_dashes() {
+        let list = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        let all = list(&["-p", "x", "--", "name"]);
+        assert_eq!(split(&all), (&all[..2], &all[3..]));
+        assert_eq!(split(&all[..2]), (&all[..2], &all[4..]));
     }
 }

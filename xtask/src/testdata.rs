@@ -92,6 +92,21 @@ pub fn backend_data() -> Result<PathBuf> {
     Ok(existing(Path::new(package.trim()).join("backend/test/data")))
 }
 
+/// The folder that holds the library of the installed onnxruntime package.
+///
+/// # Errors
+/// If the interpreter cannot be asked.
+///
+/// # Panics
+/// If set-up was not run.
+pub fn onnxruntime() -> Result<PathBuf> {
+    let script = "import importlib.util as u; print(u.find_spec('onnxruntime').origin)";
+    let output = Command::new(python()).args(["-c", script]).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let package = String::from_utf8(output.stdout)?;
+    Ok(existing(Path::new(package.trim()).with_file_name("capi")))
+}
+
 /// What is in a folder, sorted by name.
 ///
 /// # Panics

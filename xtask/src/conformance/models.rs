@@ -5,20 +5,26 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use fs_err as fs;
+use serde_json::Value;
 
-use super::exceptions;
+use super::{batch, exceptions};
 use crate::oracle::{self, Answer};
 use crate::parallel::{cores, parallel};
-use crate::program::path_with_python;
 use crate::testdata;
 
-/// What is run over all models; the names are those of the lists of exceptions.
-const SUITES: [(&str, &[&str]); 2] =
-    [("models-quantize", &["quantize"]), ("models-fp16", &["convert", "--to", "fp16"])];
+/// What is run over all models, with its settings; the names are those of the lists of exceptions.
+/// Some are whole networks, which take a second a run: one invented sample is enough.
+const SUITES: [(&str, &str); 2] = [
+    ("models-quantize", "sample-count = 1\n[latency]\nmin-seconds = 0.2\n"),
+    (
+        "models-fp16",
+        "scheme = \"fp16\"\nsample-count = 1\n[gate]\nmin-sqnr-db = 40.0\n\
+         [latency]\nmin-seconds = 0.2\n",
+    ),
+];
 
 /// A model of the package.
 struct Case {
@@ -32,19 +38,19 @@ struct Case {
 /// What came of one run of the program.
 struct Done {
     output: PathBuf,
-    /// Why the program did not end with 0.
+    /// Why nothing was emitted.
     failure: Option<String>,
     unchanged: bool,
 }
 
 /// Runs both suites and prints a table; gives what is not as the lists of exceptions say.
-pub(super) fn run(program: &Path) -> Result<Vec<String>> {
+pub(super) fn run() -> Result<Vec<String>> {
     let cases = loadable()?;
     println!("models of the onnx package that onnxruntime loads: {}\n", cases.len());
-    println!("{:<17}{:>8}{:>9}{:>11}{:>9}", "suite", "models", "ended 0", "unchanged", "sound");
+    println!("{:<17}{:>8}{:>9}{:>11}{:>9}", "suite", "models", "emitted", "unchanged", "sound");
     let mut complaints = Vec::new();
-    for (suite, arguments) in SUITES {
-        let (done, failures) = run_suite(suite, arguments, program, &cases)?;
+    for (suite, settings) in SUITES {
+        let (done, failures) = run_suite(suite, settings, &cases)?;
         println!(
             "{suite:<17}{:>8}{:>9}{:>11}{:>9}",
             cases.len(),
@@ -94,8 +100,7 @@ fn asked(
 
 fn run_suite(
     suite: &str,
-    arguments: &[&str],
-    program: &Path,
+    settings: &str,
     cases: &[Case],
 ) -> Result<(Vec<Done>, BTreeMap<String, String>)> {
     let folder = testdata::target_dir().join("conformance").join(suite);
@@ -103,9 +108,10 @@ fn run_suite(
         fs::remove_dir_all(&folder)?;
     }
     fs::create_dir_all(&folder)?;
-    let done: Result<Vec<Done>> =
-        parallel(cases, |case| make(arguments, program, case, &folder)).into_iter().collect();
-    let done = done?;
+    let jobs: Vec<batch::Job> = cases.iter().map(|case| job(case, &folder)).collect();
+    let documents = batch::run(&batch::settings(settings)?, &jobs)?;
+    let told = cases.iter().zip(jobs).zip(documents).map(|((case, job), d)| told(case, job, &d));
+    let done = told.collect::<Result<Vec<Done>>>()?;
     let written = |done: &&Done| done.failure.is_none();
     let outputs: Vec<PathBuf> =
         done.iter().filter(written).map(|done| done.output.clone()).collect();
@@ -132,32 +138,28 @@ fn run_suite(
     Ok((done, failures))
 }
 
-/// Runs the program on one model, on the test's own inputs where it has some.
-fn make(arguments: &[&str], program: &Path, case: &Case, folder: &Path) -> Result<Done> {
-    let output = folder.join(format!("{}.onnx", case.name.replace('/', "-")));
-    let mut command = Command::new(program);
-    command.args(arguments).arg(&case.model).arg("-o").arg(&output).arg("--json");
-    command.args(["--runtime", "onnxruntime", "--latency-seconds", "0.2"]);
-    match &case.data {
-        Some(data) => command.arg("--samples").arg(data),
-        // These are whole networks, and take a second a run.
-        None => command.args(["--sample-count", "1"]),
-    };
-    command.current_dir(folder).stdin(Stdio::null());
-    command.env("PATH", path_with_python()?).env_remove("ORT_DYLIB_PATH");
-    let ran = command.output().context("cannot start the program")?;
-    let document: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap_or_default();
-    let failure = (!ran.status.success()).then(|| {
-        let stderr = String::from_utf8_lossy(&ran.stderr);
-        format!("{}: {}", ran.status, why(&document).unwrap_or_else(|| first_line(&stderr)))
-    });
+/// What is asked about one model, on the test's own inputs where it has some.
+fn job(case: &Case, folder: &Path) -> batch::Job {
+    batch::Job {
+        model: case.model.clone(),
+        output: folder.join(format!("{}.onnx", case.name.replace('/', "-"))),
+        samples: case.data.clone(),
+    }
+}
+
+/// What a report says of one model.
+fn told(case: &Case, job: batch::Job, document: &Value) -> Result<Done> {
+    let output = job.output;
+    let emitted = document["candidate"].is_object();
+    let failure =
+        (!emitted).then(|| why(document).unwrap_or_else(|| "nothing is emitted".to_owned()));
     ensure!(failure.is_some() || output.exists(), "{}: nothing was written", case.name);
     let unchanged = failure.is_none() && document["verdict"].is_null();
     Ok(Done { output, failure, unchanged })
 }
 
 /// The limits that a verdict failed on, or the error.
-fn why(document: &serde_json::Value) -> Option<String> {
+fn why(document: &Value) -> Option<String> {
     if let Some(error) = document["error"].as_str() {
         return Some(first_line(error));
     }

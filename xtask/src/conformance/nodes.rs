@@ -1,18 +1,17 @@
 //! Conversion to 16 bits, over the ONNX node tests: every test model with a float32 input that the
-//! installed onnxruntime runs is converted by the program, and what comes out is held against the
+//! installed onnxruntime runs is converted, and what comes out is held against the
 //! original by the checker and by onnxruntime.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::exceptions;
+use super::{batch, exceptions};
 use crate::parallel::{cores, parallel};
-use crate::program::path_with_python;
 use crate::{oracle, testdata};
 
 /// Relative and absolute tolerance alike.
@@ -23,8 +22,10 @@ const TOLERANCE: f64 = 2e-2;
 struct Suite {
     /// Name of the list of exceptions.
     name: &'static str,
-    /// Arguments of `modelopt convert`.
-    arguments: &'static [&'static str],
+    /// What the models are converted to.
+    scheme: &'static str,
+    /// What becomes of their inputs and outputs.
+    io: &'static str,
     /// Whether the models are run on the tests' inputs while they are converted.
     judged: bool,
     /// Whether onnxruntime must load what comes out.
@@ -32,16 +33,24 @@ struct Suite {
 }
 
 const SUITES: [Suite; 3] = [
-    Suite { name: "fp16", arguments: &["--to", "fp16"], judged: true, must_load: true },
-    Suite {
-        name: "fp16-io",
-        arguments: &["--to", "fp16", "--io", "fp16"],
-        judged: true,
-        must_load: true,
-    },
+    Suite { name: "fp16", scheme: "fp16", io: "float32", judged: true, must_load: true },
+    Suite { name: "fp16-io", scheme: "fp16", io: "fp16", judged: true, must_load: true },
     // onnxruntime has bfloat16 kernels for few operators on CPUs.
-    Suite { name: "bf16", arguments: &["--to", "bf16"], judged: false, must_load: false },
+    Suite { name: "bf16", scheme: "bf16", io: "float32", judged: false, must_load: false },
 ];
+
+impl Suite {
+    /// The settings of `modelopt convert --no-gate`. A cast makes a model of one node larger; what is
+    /// asked here is whether it is the same.
+    fn settings(self) -> String {
+        let Suite { scheme, io, judged, .. } = self;
+        let enforcement = if judged { "judge" } else { "none" };
+        format!(
+            "scheme = {scheme:?}\nio = {io:?}\nenforcement = {enforcement:?}\n\
+             measure-latency = false\n[gate]\nmin-sqnr-db = 40.0\nmin-shrink = 0.0\n"
+        )
+    }
+}
 
 #[derive(Serialize)]
 struct Job {
@@ -61,7 +70,7 @@ struct Answer {
     disagreement: Option<String>,
 }
 
-/// What the program said of one conversion.
+/// What was said of one conversion.
 struct Conversion {
     candidate: PathBuf,
     /// Layers that are of 16 bits.
@@ -86,13 +95,13 @@ struct Tally {
 }
 
 /// Runs all suites and prints a table; gives what is not as the lists of exceptions say.
-pub(super) fn run(program: &Path) -> Result<Vec<String>> {
+pub(super) fn run() -> Result<Vec<String>> {
     let cases = runnable()?;
     println!("node tests with a float32 input that onnxruntime runs: {}\n", cases.len());
     let mut complaints = Vec::new();
     let mut rows = Vec::new();
     for suite in SUITES {
-        let (tally, found) = run_suite(suite, program, &cases)?;
+        let (tally, found) = run_suite(suite, &cases)?;
         complaints.extend(found);
         rows.push((suite, tally));
     }
@@ -141,15 +150,13 @@ fn judge(jobs: &[Job]) -> Result<Vec<Answer>> {
     Ok(answers?.into_iter().flatten().collect())
 }
 
-fn run_suite(suite: Suite, program: &Path, cases: &[PathBuf]) -> Result<(Tally, Vec<String>)> {
+fn run_suite(suite: Suite, cases: &[PathBuf]) -> Result<(Tally, Vec<String>)> {
     let folder = testdata::target_dir().join("conformance").join(suite.name);
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
     }
     fs::create_dir_all(&folder)?;
-    let conversions: Result<Vec<Conversion>> =
-        parallel(cases, |case| convert(suite, program, case, &folder)).into_iter().collect();
-    let conversions = conversions?;
+    let conversions = convert(suite, cases, &folder)?;
     let jobs: Vec<Job> = cases
         .iter()
         .zip(&conversions)
@@ -170,9 +177,8 @@ fn run_suite(suite: Suite, program: &Path, cases: &[PathBuf]) -> Result<(Tally, 
             .all(|e| e.is_none());
         tally.agreeing += usize::from(agrees);
         tally.refused += usize::from(conversion.passes == Some(false));
-        let name = case.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if let Some(failure) = failure(suite, conversion, answer) {
-            failures.insert(name, failure);
+            failures.insert(name(case), failure);
         }
     }
     Ok((tally, exceptions::against(suite.name, &failures)?))
@@ -194,30 +200,29 @@ fn failure(suite: Suite, conversion: &Conversion, answer: &Answer) -> Option<Str
     Some(format!("{wrong}{told}"))
 }
 
-/// Converts one test's model.
-fn convert(suite: Suite, program: &Path, case: &Path, folder: &Path) -> Result<Conversion> {
-    let name = case.file_name().unwrap_or_default().to_string_lossy();
-    let candidate = folder.join(format!("{name}.onnx"));
-    let mut command = Command::new(program);
-    command.arg("convert").arg(case.join("model.onnx")).arg("-o").arg(&candidate).arg("--json");
-    command.args(suite.arguments).current_dir(folder).stdin(Stdio::null());
-    command.env("PATH", path_with_python()?).env_remove("ORT_DYLIB_PATH");
-    if suite.judged {
-        // A cast makes a model of one node larger; what is asked here is whether it is the same.
-        command.args(["--no-gate", "--min-shrink", "0", "--no-latency"]);
-        command.args(["--runtime", "onnxruntime", "--samples"]).arg(case);
-    } else {
-        command.arg("--no-validate");
-    }
-    let output = command.output().context("cannot start the program")?;
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{name}: {}: {stderr}", output.status);
-    let document: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+/// Converts the models of all tests.
+fn convert(suite: Suite, cases: &[PathBuf], folder: &Path) -> Result<Vec<Conversion>> {
+    let jobs: Vec<batch::Job> = cases
+        .iter()
+        .map(|case| batch::Job {
+            model: case.join("model.onnx"),
+            output: folder.join(format!("{}.onnx", name(case))),
+            samples: suite.judged.then(|| case.clone()),
+        })
+        .collect();
+    let documents = batch::run(&batch::settings(&suite.settings())?, &jobs)?;
+    cases.iter().zip(jobs).zip(documents).map(|((case, job), d)| told(case, job, &d)).collect()
+}
+
+/// What a report says of the conversion of one test's model.
+fn told(case: &Path, job: batch::Job, document: &Value) -> Result<Conversion> {
+    let error = &document["error"];
+    ensure!(error.is_null(), "{}: {error}", name(case));
     let empty = Vec::new();
     let plan = document["plan"].as_array().unwrap_or(&empty);
-    let kept = |line: &&serde_json::Value| line["scheme"] == "keep";
+    let kept = |line: &&Value| line["scheme"] == "keep";
     Ok(Conversion {
-        candidate,
+        candidate: job.output,
         converted: plan.iter().filter(|line| !kept(line)).count(),
         unexplained: plan
             .iter()
@@ -226,4 +231,8 @@ fn convert(suite: Suite, program: &Path, case: &Path, folder: &Path) -> Result<C
             .count(),
         passes: document["verdict"]["pass"].as_bool(),
     })
+}
+
+fn name(case: &Path) -> String {
+    case.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -1,0 +1,58 @@
+//! Optimises thousands of small models in one process: `cargo xtask conformance` gives it a batch and
+//! judges what comes out. A process for each would spend most of its time on starting.
+//!
+//! Standard input is one [`Batch`] as JSON; standard output a line of JSON for each of its jobs as it
+//! ends, `{"job": 3, "document": {...}}`, or with an `error` in place of the document.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use modelopt::{Config, optimize};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use xtask::parallel::parallel;
+
+/// Models that are optimised with the same settings.
+#[derive(Debug, Deserialize)]
+struct Batch {
+    /// The text of a `modelopt.toml`.
+    settings: String,
+    jobs: Vec<Job>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Job {
+    model: PathBuf,
+    output: PathBuf,
+    /// Where real inputs are, if there are any.
+    samples: Option<PathBuf>,
+}
+
+fn main() -> Result<()> {
+    modelopt::runtime::silence_runtime_panics();
+    let batch: Batch = serde_json::from_reader(std::io::stdin().lock()).context("no batch")?;
+    let config = Config::from_toml(&batch.settings)?;
+    let jobs: Vec<(usize, &Job)> = batch.jobs.iter().enumerate().collect();
+    let told: Result<Vec<()>> =
+        parallel(&jobs, |&(place, job)| tell(place, answer(&config, job))).into_iter().collect();
+    told.map(drop)
+}
+
+/// What came of a job: the report document, or why there is none.
+fn answer(config: &Config, job: &Job) -> Value {
+    let config = Config { samples: job.samples.clone(), ..config.clone() };
+    let document = run(&config, &job.model, &job.output);
+    document.unwrap_or_else(|error| json!({ "error": format!("{error:#}") }))
+}
+
+fn run(config: &Config, model: &Path, output: &Path) -> Result<Value> {
+    let outcome = optimize(model, output, config, &mut |_| {})?;
+    Ok(serde_json::from_str(&outcome.document("conformance").to_json())?)
+}
+
+fn tell(place: usize, document: Value) -> Result<()> {
+    let line = json!({ "job": place, "document": document }).to_string() + "\n";
+    // One write for each line: answers of two threads do not mix.
+    std::io::stdout().lock().write_all(line.as_bytes()).context("nobody listens")
+}
