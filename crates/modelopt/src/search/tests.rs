@@ -2,7 +2,7 @@
 
 use super::evaluator::{End, Evaluation, Why};
 use super::planted::{Planted, added};
-use super::problem::{Item, Move, Problem, Selection, Source};
+use super::problem::Selection;
 use super::tuning::Descent;
 use crate::trial_error::TrialError;
 
@@ -476,63 +476,4 @@ fn infinite_noise_is_only_very_loud() {
     let noises: Vec<f64> = found.problem.sources.iter().map(|s| s.noise[0]).collect();
     assert!(noises.iter().all(|noise| noise.is_finite()), "{noises:?}");
     assert!(found.problem.steps().iter().all(|step| step.excess.is_finite()));
-}
-
-/// Weights with three levels, beside an activation that ends with them.
-fn weights_and_activation() -> Problem {
-    Problem {
-        items: vec![
-            Item { costs: vec![0.0, 0.25, 0.75], share: 1.0 },
-            Item { costs: vec![0.0, 0.1], share: 0.0 },
-        ],
-        sources: vec![
-            Source { noise: vec![4.0], left: vec![(0, vec![1.0, 0.1, 0.0])] },
-            Source { noise: vec![2.0], left: vec![(1, vec![1.0, 0.0])] },
-        ],
-        moves: vec![
-            Move { to: vec![(1, 1)] },
-            Move { to: vec![(0, 1), (1, 1)] },
-            Move { to: vec![(0, 2), (1, 1)] },
-        ],
-        every_move: 0.0,
-        least: 0.0,
-    }
-}
-
-#[test]
-fn levels_are_gone_through_one_by_one_where_that_pays() {
-    let problem = weights_and_activation();
-    let steps = problem.steps();
-    let order: Vec<usize> = steps.iter().map(|step| step.of).collect();
-    assert_eq!(order, [0, 1, 2]);
-    let costs: Vec<f64> = steps.iter().map(|step| step.cost).collect();
-    assert!((costs[1] - 0.25).abs() < 1e-12 && (costs[2] - 0.5).abs() < 1e-12, "{costs:?}");
-    assert!((steps[0].before - 6.0).abs() < 1e-9 && (steps[1].excess - 0.4).abs() < 1e-9);
-}
-
-#[test]
-fn a_move_takes_with_it_what_goes_no_further_alone() {
-    let problem = weights_and_activation();
-    let steps = problem.steps();
-    assert_eq!(problem.selection(&steps[..2]), Selection(vec![1, 1]));
-    assert_eq!(problem.selection(&steps[1..2]), Selection(vec![1, 1]));
-    assert!(problem.needs(&steps[2], &steps[1]) && !problem.needs(&steps[1], &steps[2]));
-    assert!(problem.needs(&steps[1], &steps[1]) && !problem.needs(&steps[0], &steps[1]));
-}
-
-#[test]
-fn a_source_is_silent_when_all_it_comes_from_are_down() {
-    // A value between two nodes: rounded as long as one of them is of 16 bits.
-    let item = || Item { costs: vec![0.0, 0.1], share: 0.0 };
-    let between = Source { noise: vec![5.0], left: vec![(0, vec![1.0, 0.0]), (1, vec![1.0, 0.0])] };
-    let problem = Problem {
-        items: vec![item(), item()],
-        sources: vec![between],
-        moves: vec![Move { to: vec![(0, 1)] }, Move { to: vec![(0, 1), (1, 1)] }],
-        every_move: 1e-4,
-        least: 0.0,
-    };
-    let steps = problem.steps();
-    assert_eq!(steps.iter().map(|step| step.of).collect::<Vec<_>>(), [1]);
-    assert!(steps[0].excess < 1e-6);
 }
