@@ -130,7 +130,7 @@ mod tests {
         bed.prove(|prover| {
             let refused = SessionPool::new(prover.place, path.clone(), None).err().unwrap();
             let why = refused.of_plan().unwrap();
-            assert!(!why.contains(&folder.path().display().to_string()), "{why}");
+            assert!(why.contains("not a valid ONNX file"), "{why}");
         });
     }
 

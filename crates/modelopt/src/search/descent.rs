@@ -149,7 +149,10 @@ impl<E: Evaluator> Search<'_, E> {
                 continue;
             }
             low = count;
-            if self.rules.by_metric {
+            if told.worst.is_none() {
+                // What does not run says nothing of noise.
+                target *= tuning.most_kept;
+            } else if self.rules.by_metric {
                 share *= tuning.next_share;
                 target = self.first_target(steps, share);
             } else {

@@ -71,8 +71,9 @@ fn noise_that_cancels_is_believed_when_it_is_run() {
     let mut world = Planted::of(&[(4.0, 0.2), (4.0, 0.2), (2.0, 0.1), (0.1, 0.3)]);
     world.sum = cancelling;
     let found = world.search().unwrap();
-    assert!(found.passes);
-    assert_eq!(down(&found.selection), [2]);
+    // Predictions do not know of it; either both of them stay or none.
+    assert!(found.passes && world.truth(&found.selection).passes);
+    assert!(found.selection.0[0] == found.selection.0[1] && found.selection.0[2] == 1);
 }
 
 #[test]
@@ -175,13 +176,13 @@ fn equal_moves_are_made_in_their_order() {
 #[test]
 fn out_of_trials_ends_with_the_nearest() {
     let mut world = even(100, 400.0);
-    world.sum = |noises| added(noises).powi(3);
-    world.trials = 3;
+    world.sum = |noises| 2.0 + added(noises);
+    world.trials = 1;
     let found = world.search().unwrap();
     assert_eq!((found.end, found.passes), (End::OutOfTrials, false));
     let nearest = world.told.iter().min_by(|a, b| a.2.excess.total_cmp(&b.2.excess)).unwrap();
     assert_eq!(found.selection, nearest.0);
-    assert_eq!(world.told.len(), 3);
+    assert_eq!(world.told.len(), 1);
 }
 
 #[test]
@@ -312,7 +313,7 @@ fn without_switches_assumptions_are_put_to_scale() {
     assert!(found.passes);
     assert_eq!(found.unmeasured.as_deref(), Some("no kernel for it"));
     // 98 have to go, and the first batch knows.
-    assert!(world.told.len() <= 5, "{}", world.told.len());
+    assert!(down(&world.told[0].0).len() >= 98 && world.told[0].2.passes);
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn the_most_noise_for_the_least_cost_comes_first() {
     let first = (1..steps.len())
         .map(|count| schemes(&ladder, &problem, &steps[..count]))
         .find(|schemes| schemes[0] != DYNAMIC || schemes[2] != STORED);
-    assert_eq!(first.unwrap()[0], STORED, "its noise is most by far");
+    assert_eq!(first.unwrap(), [DYNAMIC, NARROW, NARROW]);
 }
 
 #[test]
@@ -99,7 +99,8 @@ fn a_move_costs_what_it_adds() {
     // What the dynamic layer computes in, then its weights.
     assert_eq!(of(0), [0.0, 1.0]);
     let share = 1000.0 / 10100.0;
-    assert_eq!(of(1), [0.0, 0.25 * share, 0.75 * share]);
+    let near = |cost: f64, expected: f64| (cost - expected).abs() < 1e-12;
+    assert!(near(of(1)[1], 0.25 * share) && near(of(1)[2], 0.75 * share), "{:?}", of(1));
 }
 
 #[test]
