@@ -3,12 +3,12 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use modelopt_rewrite::Switchboard;
+use modelopt_rewrite::{Switch, Switchboard};
 
 use super::evaluator::{End, Evaluation, Evaluator, Trial, Why};
 use super::halving;
 use super::ladder::Ladder;
-use super::problem::{Move, Problem};
+use super::problem::Move;
 use super::trials::Trials;
 use super::tuning::Tuning;
 use crate::Progress;
@@ -69,7 +69,7 @@ impl Evaluator for Candidates<'_, '_, '_, '_> {
         self.trials.run(&self.ladder.plan(trial.selection), what)
     }
 
-    fn probe(&mut self, problem: &Problem, sample: usize) -> Result<Vec<f64>, TrialError> {
+    fn probe(&mut self, sample: usize) -> Result<Vec<f64>, TrialError> {
         (self.trials.court.progress)(Progress::Step(self.step));
         let Trials { prover, court, excess, .. } = &mut *self.trials;
         if self.probe.is_none() {
@@ -79,6 +79,11 @@ impl Evaluator for Candidates<'_, '_, '_, '_> {
             self.probe = Some(Probe::new(prover, board()?, &self.tuning.probing)?);
         }
         let Some(probe) = self.probe.as_mut() else { return Ok(Vec::new()) };
+        // What values lose says nothing of what weights do.
+        let switches = probe.switches();
+        let is_weight = |switch: &Switch| matches!(switch, Switch::Weight { .. });
+        let values = switches.iter().position(is_weight).unwrap_or(switches.len());
+        let starts = [0..values, values..switches.len()];
         let budget = court.budget.holding_back(self.reserve);
         let progress = &mut *court.progress;
         let mut measure = |on: Vec<Vec<usize>>| -> Result<Vec<f64>, TrialError> {
@@ -91,7 +96,7 @@ impl Evaluator for Candidates<'_, '_, '_, '_> {
             let all =
                 |ranges: &[Range<usize>]| ranges.iter().map(|r| r.clone().collect()).collect();
             let mixing = &self.tuning.mixing;
-            halving::noises(problem.sources.len(), mixing, &mut |ranges| measure(all(ranges)))?
+            halving::noises(&starts, mixing, &mut |ranges| measure(all(ranges)))?
         } else {
             let alone = probe.alone(prover, excess, sample, &budget, progress)?;
             self.ladder.noises(probe.switches(), &alone)

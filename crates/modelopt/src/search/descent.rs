@@ -276,7 +276,7 @@ impl<E: Evaluator> Search<'_, E> {
         let sample = told.worst.unwrap_or(0);
         let is_first = self.probed.is_empty();
         self.probed.push(sample);
-        match self.evaluator.probe(&self.problem, sample).map_err(TrialError::of_plan) {
+        match self.evaluator.probe(sample).map_err(TrialError::of_plan) {
             Ok(noises) => self.problem.measured(&noises, is_first),
             Err(Err(error)) => return Err(Halt::Failed(error)),
             Err(Ok(why)) => {

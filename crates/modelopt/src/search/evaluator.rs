@@ -1,7 +1,7 @@
 //! What a search asks of the world: to run a candidate, to measure where noise is made, and whether
 //! it may go on.
 
-use super::problem::{Problem, Selection};
+use super::problem::Selection;
 use crate::trial_error::TrialError;
 
 /// Runs candidates.
@@ -10,7 +10,7 @@ pub(crate) trait Evaluator {
     fn evaluate(&mut self, trial: &Trial<'_>) -> Result<Evaluation, TrialError>;
 
     /// The noise that each source of the problem makes alone on one sample, as excess over the limits.
-    fn probe(&mut self, problem: &Problem, sample: usize) -> Result<Vec<f64>, TrialError>;
+    fn probe(&mut self, sample: usize) -> Result<Vec<f64>, TrialError>;
 
     /// Why nothing else may begin, if that is so.
     fn is_over(&self) -> Option<End>;

@@ -10,12 +10,17 @@ use crate::trial_error::TrialError;
 /// What ranges of switches do, each together.
 pub(crate) type Run<'a> = &'a mut dyn FnMut(&[Range<usize>]) -> Result<Vec<f64>, TrialError>;
 
-/// The noise of each of so many switches. What was not taken apart is shared among neighbours.
-pub(crate) fn noises(count: usize, tuning: &Mixing, run: Run<'_>) -> Result<Vec<f64>, TrialError> {
-    let mut noises = vec![0.0; count];
+/// The noise of each switch, from ranges that have nothing to do with each other. What was not taken
+/// apart is shared among neighbours.
+pub(crate) fn noises(
+    starts: &[Range<usize>],
+    tuning: &Mixing,
+    run: Run<'_>,
+) -> Result<Vec<f64>, TrialError> {
+    let mut noises = vec![0.0; starts.iter().map(|range| range.end).max().unwrap_or(0)];
     let mut left = tuning.most_probes;
-    let whole = 0..count;
-    let mut next: Vec<Range<usize>> = if count == 0 { Vec::new() } else { vec![whole] };
+    let mut next: Vec<Range<usize>> = starts.to_vec();
+    next.retain(|range| !range.is_empty());
     while !next.is_empty() {
         let found = run(&next)?;
         left = left.saturating_sub(next.len());
@@ -45,10 +50,15 @@ fn halves(range: Range<usize>) -> [Range<usize>; 2] {
 mod tests {
     use super::*;
 
+    /// So many switches that have to do with each other.
+    fn whole(count: usize) -> Vec<Range<usize>> {
+        std::iter::once(0..count).collect()
+    }
+
     /// Noise that adds up, and how often it was measured.
     fn found(planted: &[f64], tuning: &Mixing) -> (Vec<f64>, usize) {
         let mut runs = 0;
-        let found = noises(planted.len(), tuning, &mut |ranges| {
+        let found = noises(&whole(planted.len()), tuning, &mut |ranges| {
             runs += ranges.len();
             Ok(ranges.iter().map(|range| planted[range.clone()].iter().sum()).collect())
         });
@@ -91,9 +101,20 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_apart_shares_no_noise() {
+        // As if one run were all.
+        let tuning = Mixing { most_probes: 0, ..Mixing::default() };
+        let planted = [4.0, 4.0, 0.0, 0.0];
+        let found = noises(&[0..2, 2..4], &tuning, &mut |ranges| {
+            Ok(ranges.iter().map(|range| planted[range.clone()].iter().sum()).collect())
+        });
+        assert_eq!(found.unwrap(), planted);
+    }
+
+    #[test]
     fn nothing_has_no_noise_and_errors_end_it() {
         assert_eq!(found(&[], &Mixing::default()), (Vec::new(), 0));
-        let refused = noises(3, &Mixing::default(), &mut |_| Err("no".to_owned().into()));
+        let refused = noises(&whole(3), &Mixing::default(), &mut |_| Err("no".to_owned().into()));
         assert!(matches!(refused, Err(TrialError::Refused(_))));
     }
 }

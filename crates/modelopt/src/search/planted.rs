@@ -133,7 +133,7 @@ impl Evaluator for Planted {
         Ok(told)
     }
 
-    fn probe(&mut self, _: &Problem, sample: usize) -> Result<Vec<f64>, TrialError> {
+    fn probe(&mut self, sample: usize) -> Result<Vec<f64>, TrialError> {
         if let Some(failure) = self.refuses_probes {
             return Err(failure());
         }

@@ -137,10 +137,10 @@ impl Default for Mixing {
         Mixing {
             small: 4096,
             byte_weight: 8.0,
-            most_probes: 48,
+            most_probes: 64,
             negligible: 0.02,
             descent: Descent {
-                most_probed: 2,
+                most_probed: 1,
                 bisections: 4,
                 most_reaches: 2,
                 most_taken_back: 3,

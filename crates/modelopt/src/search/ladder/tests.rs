@@ -89,7 +89,8 @@ fn the_most_noise_for_the_least_cost_comes_first() {
     let first = (1..steps.len())
         .map(|count| schemes(&ladder, &problem, &steps[..count]))
         .find(|schemes| schemes[0] != DYNAMIC || schemes[2] != STORED);
-    assert_eq!(first.unwrap(), [DYNAMIC, NARROW, NARROW]);
+    let first = first.unwrap();
+    assert_eq!((first[0], first[2]), (DYNAMIC, NARROW));
 }
 
 #[test]
