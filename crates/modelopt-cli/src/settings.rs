@@ -20,7 +20,7 @@ use metric::apply_metric;
 const WORKER: &str = "worker";
 
 /// How long a worker may load a model, or run it once.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_mins(10);
 
 /// The settings file, or the defaults, in the environment of this process.
 pub(crate) fn settings(common: &Common) -> Result<Config> {

@@ -213,7 +213,7 @@ fn ctrl_c_ends_the_command_and_all_that_it_started() {
             .unwrap();
         let started = Instant::now();
         while !began.exists() {
-            assert!(started.elapsed() < Duration::from_secs(60), "the command never began");
+            assert!(started.elapsed() < Duration::from_mins(1), "the command never began");
             std::thread::sleep(Duration::from_millis(20));
         }
         crate::support::finish(Command::new("kill").args(["-INT", &child.id().to_string()]))

@@ -23,7 +23,7 @@ use support::{PROGRAM, files, finish, quiet, run_in, tempdir};
 use xtask::testdata::{fixture, model, samples};
 
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Workers that are told from those of other tests by a variable in their environment.
 fn pool(tag: &str, patience: Duration) -> WorkerPool {

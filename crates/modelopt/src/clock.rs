@@ -23,7 +23,7 @@ use crate::trial_error::TrialError;
 const BRIEF: LatencyOptions = LatencyOptions { min_pairs: 12, min_seconds: 0.25, max_seconds: 2.0 };
 
 /// How long all may take, so that a slow model does not keep a build waiting.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Runs candidates in the target, each for a moment, on the first sample.
 pub(crate) struct TargetClock<'a, 'b> {

@@ -214,12 +214,12 @@ mod tests {
 
     #[test]
     fn layers_that_share_a_weight_are_tried_together() {
-        let int8 = Scheme::Int8Weights;
+        let int8 = Scheme::INT8_WEIGHTS;
         let mut plan = Plan::new(Numerics::default());
         plan.layers = vec![
             layer("a", int8, &["1"]),
             layer("b", int8, &["2"]),
-            layer("kept", Scheme::Keep, &["1"]),
+            layer("kept", Scheme::KEEP, &["1"]),
             layer("c", int8, &["1"]),
             layer("joins", int8, &["1", "2"]),
             layer("d", int8, &["3"]),
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn the_layer_that_does_the_damage_comes_first() {
         let bed = outlier();
-        let plan = bed.plan(Scheme::Int8Weights);
+        let plan = bed.plan(Scheme::INT8_WEIGHTS);
         let found = blamed(&bed, &plan, &Tuning::default(), &Stop::default());
         assert_eq!(found.len(), 3);
         assert_eq!(found[0].layers, ["product1"]);
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn candidates_say_what_switches_say() {
         let bed = outlier();
-        let plan = bed.plan(Scheme::Int8Weights);
+        let plan = bed.plan(Scheme::INT8_WEIGHTS);
         let mut tuning = Tuning::default();
         let by_switches = blamed(&bed, &plan, &tuning, &Stop::default());
         // Too large to be put under switches.
@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn only_so_many_candidates_are_made() {
         let bed = outlier();
-        let plan = bed.plan(Scheme::Int8Weights);
+        let plan = bed.plan(Scheme::INT8_WEIGHTS);
         let mut tuning = Tuning::default();
         (tuning.probing.most_bytes, tuning.culprits.most_made) = (0, 2);
         assert_eq!(blamed(&bed, &plan, &tuning, &Stop::default()).len(), 2);
@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn nobody_is_blamed_after_a_stop() {
         let bed = outlier();
-        let plan = bed.plan(Scheme::Int8Weights);
+        let plan = bed.plan(Scheme::INT8_WEIGHTS);
         let stop = Stop::default();
         stop.stop();
         assert!(blamed(&bed, &plan, &Tuning::default(), &stop).is_empty());
@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn layers_of_sixteen_bits_are_blamed_as_well() {
         let bed = Bed::of(&[Layer::Even; 3], 20.0);
-        let plan = bed.plan(Scheme::Bf16);
+        let plan = bed.plan(Scheme::BF16);
         let found = blamed(&bed, &plan, &Tuning::default(), &Stop::default());
         assert!(found.len() >= 3, "{found:?}");
         assert!(found.windows(2).all(|pair| pair[0].sqnr_db <= pair[1].sqnr_db));
@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn suspects_that_a_search_ranked_are_the_only_ones() {
         let bed = outlier();
-        let plan = bed.plan(Scheme::Int8Weights);
+        let plan = bed.plan(Scheme::INT8_WEIGHTS);
         let entry = |name: &str| report::Sensitivity {
             layers: vec![name.to_owned()],
             alone_db: Some(9.0),
@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn weights_that_lost_the_most_are_looked_at_first() {
         let bed = outlier();
-        let plan = bed.plan(Scheme::Int8Weights);
+        let plan = bed.plan(Scheme::INT8_WEIGHTS);
         let weight = |name: &str, sqnr_db: f64| rewrite::QuantizedWeight {
             name: name.to_owned(),
             bytes_before: 4,

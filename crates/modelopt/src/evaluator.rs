@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn a_plan_that_changes_nothing_gives_the_same_outputs() {
         let bed = Bed::of(&[Layer::Even; 2], 20.0);
-        let plan = bed.plan(Scheme::Keep);
+        let plan = bed.plan(Scheme::KEEP);
         let proved = bed.prove(|mut prover| {
             let all = prover.all();
             prover.prove(&plan, &all).unwrap()
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn int8_is_smaller_and_loses_something() {
         let bed = Bed::of(&[Layer::Even; 2], 20.0);
-        let [kept, int8] = [Scheme::Keep, Scheme::Int8Weights].map(|scheme| {
+        let [kept, int8] = [Scheme::KEEP, Scheme::INT8_WEIGHTS].map(|scheme| {
             let plan = bed.plan(scheme);
             bed.prove(|mut prover| {
                 let all = prover.all();
@@ -144,7 +144,7 @@ mod tests {
     fn a_plan_for_another_model_is_refused_or_changes_nothing() {
         let bed = Bed::of(&[Layer::Even; 2], 20.0);
         let other = Bed::of(&[Layer::Even; 3], 20.0);
-        let plan = other.plan(Scheme::Int8Weights);
+        let plan = other.plan(Scheme::INT8_WEIGHTS);
         let error = modelopt_rewrite::plan_from(&bed.prepared, &plan).unwrap_err();
         assert!(matches!(TrialError::from(error), TrialError::Refused(_)));
     }

@@ -80,7 +80,7 @@ pub struct Outcome {
 /// let search = modelopt::Search::new(&config);
 /// let stop = search.stop();
 /// std::thread::spawn(move || {
-///     std::thread::sleep(std::time::Duration::from_secs(60));
+///     std::thread::sleep(std::time::Duration::from_mins(1));
 ///     stop.stop();
 /// });
 /// let outcome = search.run("model.onnx".as_ref(), "model.int8.onnx".as_ref(), &mut |event| {

@@ -38,7 +38,7 @@ impl From<RuntimeError> for TrialError {
         match error.kind() {
             FailureKind::Environment => TrialError::Environment(error.into()),
             FailureKind::Crashed => TrialError::Crashed(error.without_path()),
-            _ => TrialError::Refused(error.without_path()),
+            FailureKind::Refused => TrialError::Refused(error.without_path()),
         }
     }
 }

@@ -56,9 +56,9 @@ fn quickened(
     (schemes, clock.told)
 }
 
-const DYNAMIC: Scheme = Scheme::Int8Dynamic;
-const STORED: Scheme = Scheme::Int8Weights;
-const KEEP: Scheme = Scheme::Keep;
+const DYNAMIC: Scheme = Scheme::INT8_DYNAMIC;
+const STORED: Scheme = Scheme::INT8_WEIGHTS;
+const KEEP: Scheme = Scheme::KEEP;
 
 #[test]
 fn the_form_that_is_slow_goes_down_and_no_other() {

@@ -92,13 +92,13 @@ mod tests {
     #[test]
     fn what_is_close_enough_stays_as_it_is() {
         let bed = Bed::of(&[Layer::Even; 3], 40.0);
-        let plan = bed.plan(Scheme::Fp16);
+        let plan = bed.plan(Scheme::FP16);
         assert_eq!(mixed_plan(&bed, &plan), plan);
     }
 
     #[test]
     fn what_is_not_is_mixed_until_it_is() {
-        for scheme in [Scheme::Fp16, Scheme::Bf16] {
+        for scheme in [Scheme::FP16, Scheme::BF16] {
             let whole = Bed::of(&[Layer::Even; 4], 40.0);
             // More than all of 16 bits can meet.
             let bed = Bed::of(&[Layer::Even; 4], sqnr_db(&whole, &whole.plan(scheme)) + 3.0);
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn weights_that_are_only_stored_are_kept_where_they_must_be() {
         let whole = Bed::of(&[Layer::Even; 4], 40.0);
-        let scheme = Scheme::Bf16Weights;
+        let scheme = Scheme::BF16_WEIGHTS;
         let bed = Bed::of(&[Layer::Even; 4], sqnr_db(&whole, &whole.plan(scheme)) + 2.0);
         let plan = bed.plan(scheme);
         let mixed = mixed_plan(&bed, &plan);
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn the_same_model_is_mixed_in_the_same_way() {
         let bed = Bed::of(&[Layer::Even; 3], 52.0);
-        let plan = bed.plan(Scheme::Bf16);
+        let plan = bed.plan(Scheme::BF16);
         assert_eq!(mixed_plan(&bed, &plan), mixed_plan(&bed, &plan));
     }
 
@@ -134,11 +134,11 @@ mod tests {
     fn without_a_limit_nothing_is_mixed() {
         let mut bed = Bed::of(&[Layer::Even; 2], 90.0);
         bed.config.gate.min_sqnr_db = None;
-        let plan = bed.plan(Scheme::Bf16);
+        let plan = bed.plan(Scheme::BF16);
         assert_eq!(mixed_plan(&bed, &plan), plan);
         // An int8 plan has a search of its own.
         let bed = Bed::of(&[Layer::Even; 2], 90.0);
-        let plan = bed.plan(Scheme::Int8Weights);
+        let plan = bed.plan(Scheme::INT8_WEIGHTS);
         assert_eq!(mixed_plan(&bed, &plan), plan);
     }
 

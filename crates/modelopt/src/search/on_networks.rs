@@ -18,7 +18,7 @@ fn schemes(plan: &Plan) -> Vec<Scheme> {
     plan.layers.iter().map(|line| line.scheme).collect()
 }
 
-const STORED: Scheme = Scheme::Int8Weights;
+const STORED: Scheme = Scheme::INT8_WEIGHTS;
 
 /// A network of which one layer does not take int8, at a limit that the others meet.
 fn one_bad_layer() -> Bed {

@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn a_trial_is_judged_and_recorded() {
         let bed = Bed::of(&[Layer::Even; 2], 20.0);
-        let plan = bed.plan(Scheme::Int8Weights);
+        let plan = bed.plan(Scheme::INT8_WEIGHTS);
         bed.judge(&Stop::default(), |mut trials| {
             let told = trials.run(&plan, "a plan".to_owned()).unwrap();
             assert!(told.passes && told.excess < 1.0 && told.worst.is_some());
@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn what_misses_a_limit_says_by_how_much() {
         let bed = Bed::of(&[Layer::Even; 2], 80.0);
-        let plan = bed.plan(Scheme::Int8Weights);
+        let plan = bed.plan(Scheme::INT8_WEIGHTS);
         bed.judge(&Stop::default(), |mut trials| {
             let told = trials.run(&plan, String::new()).unwrap();
             assert!(!told.passes && told.excess > 100.0, "{told:?}");
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn a_plan_that_does_not_fit_is_a_trial_that_failed() {
         let bed = Bed::of(&[Layer::Even; 2], 20.0);
-        let mut plan = bed.plan(Scheme::Int8Weights);
+        let mut plan = bed.plan(Scheme::INT8_WEIGHTS);
         plan.layers[0].name = "somebody else's".to_owned();
         bed.judge(&Stop::default(), |mut trials| {
             let told = trials.run(&plan, String::new()).unwrap();
@@ -254,7 +254,7 @@ mod tests {
         let bed = Bed::of(&[Layer::Even], 20.0);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.onnx");
-        let plan = bed.plan(Scheme::Int8Weights);
+        let plan = bed.plan(Scheme::INT8_WEIGHTS);
         carried_out(&bed.prepared, &plan, &path).unwrap();
         assert!(std::fs::metadata(&path).unwrap().len() > 0);
         let nowhere = folder.path().join("no such folder/out.onnx");

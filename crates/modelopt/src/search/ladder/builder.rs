@@ -2,8 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-
-use modelopt_rewrite::{self as rewrite, Plan, PlannedLayer, Scheme, Switch};
+use modelopt_rewrite::{self as rewrite, Plan, PlannedLayer, Prepared, Scheme, Switch};
 
 use super::super::problem::{Item, Move, Problem, Source};
 use super::super::tuning::Tuning;

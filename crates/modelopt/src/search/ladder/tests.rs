@@ -18,9 +18,9 @@ fn plan(layers: Vec<PlannedLayer>) -> Plan {
 /// A dynamic layer with a noisy activation, a small noisy weight, a large quiet one.
 fn int8() -> Plan {
     plan(vec![
-        line("dynamic", Scheme::Int8Dynamic, 1000),
-        line("small", Scheme::Int8Weights, 100),
-        line("large", Scheme::Int8Weights, 9000),
+        line("dynamic", Scheme::INT8_DYNAMIC, 1000),
+        line("small", Scheme::INT8_WEIGHTS, 100),
+        line("large", Scheme::INT8_WEIGHTS, 9000),
     ])
 }
 
@@ -65,10 +65,10 @@ fn schemes(ladder: &Ladder, problem: &Problem, steps: &[Step]) -> Vec<Scheme> {
     plan.layers.iter().map(|line| line.scheme).collect()
 }
 
-const DYNAMIC: Scheme = Scheme::Int8Dynamic;
-const STORED: Scheme = Scheme::Int8Weights;
-const NARROW: Scheme = Scheme::Fp16Weights;
-const KEEP: Scheme = Scheme::Keep;
+const DYNAMIC: Scheme = Scheme::INT8_DYNAMIC;
+const STORED: Scheme = Scheme::INT8_WEIGHTS;
+const NARROW: Scheme = Scheme::FP16_WEIGHTS;
+const KEEP: Scheme = Scheme::KEEP;
 
 #[test]
 fn the_most_noise_for_the_least_cost_comes_first() {
@@ -146,7 +146,7 @@ fn layers_that_share_a_weight_go_together() {
 
 #[test]
 fn what_computes_in_sixteen_bits_goes_down_by_the_values_between() {
-    let fp16 = Scheme::Fp16;
+    let fp16 = Scheme::FP16;
     let plan = plan(vec![line("a", fp16, 8192), line("b", fp16, 0), line("c", fp16, 100)]);
     let switches = [
         Switch::Rounding { layers: vec![0, 1] },
