@@ -24,6 +24,7 @@ mod descriptor;
 mod error;
 mod guard;
 mod interface;
+#[cfg(feature = "onnxruntime")]
 mod optionals;
 mod outputs;
 mod registry;

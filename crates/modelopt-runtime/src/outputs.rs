@@ -38,6 +38,7 @@ impl std::fmt::Display for LeftOut {
 }
 
 /// A value that a runtime returned.
+#[cfg_attr(not(feature = "onnxruntime"), allow(dead_code))] // Others return no maps and optionals.
 #[derive(Clone, Debug)]
 pub(crate) enum Returned {
     Tensor(Tensor),

@@ -7,7 +7,7 @@
 //! another worker.
 //!
 //! A worker is any program that calls [`serve`]. Its standard input is a socket on which requests
-//! come and answers go ([`protocol`]); it ends when that is closed, so it never outlives its parent.
+//! come and answers go (`worker/protocol.rs`); it ends when that is closed, so it never outlives its parent.
 //! Workers need Unix sockets: elsewhere models are run in the process itself.
 
 mod pool;
