@@ -21,7 +21,7 @@ pub type Outputs = IndexMap<String, Tensor>;
 
 /// Something that runs ONNX models.
 pub trait Runtime: Send + Sync {
-    /// Its name, as in [`RuntimeKind`].
+    /// Its name, as in [`RuntimeKind`](crate::RuntimeKind).
     fn name(&self) -> &'static str;
 
     /// Its version.
