@@ -29,14 +29,14 @@ macro_rules! id {
 }
 
 id!(
-    /// A graph of a [`Model`]: the main graph, a body of a control-flow node, or a function's body.
+    /// A graph of a [`Model`](crate::Model): the main graph, a body of a control-flow node, or a function's body.
     GraphId
 );
 id!(
-    /// A node of a [`Model`].
+    /// A node of a [`Model`](crate::Model).
     NodeId
 );
 id!(
-    /// A value of a [`Model`].
+    /// A value of a [`Model`](crate::Model).
     ValueId
 );
