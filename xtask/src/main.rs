@@ -102,8 +102,9 @@ fn run(task: Task) -> Result<()> {
 
 /// All sweeps of a night, the rest too where one fails.
 fn sweeps() -> Result<()> {
-    let sweeps = NIGHTLY_SEEDS.map(|seed| sweep::run(seed, SWEEP_COUNT));
-    sweeps.fold(Ok(()), |all, one| all.and(one))
+    // Collected first, so that all are made.
+    let swept: Vec<Result<()>> = NIGHTLY_SEEDS.map(|seed| sweep::run(seed, SWEEP_COUNT)).collect();
+    swept.into_iter().collect()
 }
 
 type Step<'a> = (&'static str, &'a dyn Fn() -> Result<()>);
