@@ -6,8 +6,9 @@
 //! the types of the main graph's inputs and of constants are facts.
 //!
 //! A size that is derived is true of every run of a valid model: symbols are kept only where
-//! the operator leaves the size as it is, and everything else becomes [`Dim::Unknown`](crate::Dim::Unknown). Nothing
-//! here panics or takes more than linear time, whatever sizes, ranks and attributes a model has.
+//! the operator leaves the size as it is, and everything else becomes
+//! [`Dim::Unknown`](crate::Dim::Unknown). Nothing here panics or takes more than linear time,
+//! whatever sizes, ranks and attributes a model has.
 //!
 //! `infer/` has one file per family of operators; each lists its rules in a function `rule`.
 
