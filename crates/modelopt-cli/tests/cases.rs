@@ -15,7 +15,7 @@ use xtask::parallel::parallel;
 use xtask::testdata::{self, case, npz_files, python};
 
 /// How long a run that is to take seconds may take, whatever else the machine does.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_mins(4);
 
 /// A case, and a folder to work in.
 struct Case {

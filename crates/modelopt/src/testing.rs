@@ -7,7 +7,7 @@ use modelopt_graph::{
     Tensor, Type, ValueId, ValueInfo, infer,
 };
 use modelopt_onnx::{SaveOptions, Staged};
-use modelopt_rewrite::{Plan, Scheme};
+use modelopt_rewrite::{Plan, Prepared, Scheme};
 use modelopt_validate::Limits;
 use tempfile::TempDir;
 

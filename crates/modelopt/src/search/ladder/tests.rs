@@ -1,7 +1,7 @@
 //! Problems made of small plans.
 
-use modelopt_graph::ModelInfo;
-use modelopt_rewrite::Numerics;
+use modelopt_graph::{Model, ModelInfo};
+use modelopt_rewrite::{Numerics, Prepared};
 
 use super::*;
 use crate::search::problem::Step;
@@ -42,12 +42,12 @@ fn built(
     };
     let local = [(0, 0.1, Some(8.0)), (1, 4.0, None), (2, 0.5, None)].map(noise).into();
     let work = [("dynamic".to_owned(), 1.0)].into();
-    let model = Model::new(ModelInfo::default());
+    let model = Prepared::new(Model::new(ModelInfo::default()));
     let tuning = Tuning::default();
     let weights = Weights::of(objective, &tuning);
     let mut builder = Builder::new(&model, plan, Known { local, work }, weights, &tuning);
     let names: HashSet<String> = plan.layers.iter().map(|line| line.name.clone()).collect();
-    builder.possible = Scheme::ALL.into_iter().map(|scheme| (scheme, names.clone())).collect();
+    builder.possible = Scheme::all().map(|scheme| (scheme, names.clone())).collect();
     fill(&mut builder);
     (builder.ladder, builder.problem)
 }
