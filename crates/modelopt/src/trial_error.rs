@@ -89,7 +89,7 @@ mod tests {
             RuntimeError::Panicked { runtime, stage, path: path.clone(), message: message.clone() };
         let refused = RuntimeError::Load { runtime, path, message };
         assert!(matches!(TrialError::from(died), TrialError::Crashed(_)));
-        assert!(matches!(TrialError::from(panicked), TrialError::Crashed(_)));
+        assert!(matches!(TrialError::from(panicked), TrialError::Refused(_)));
         let refused = TrialError::from(refused);
         assert!(!refused.to_string().contains("/somewhere"), "{refused}");
         assert!(refused.of_plan().unwrap().contains("it is too large"));
