@@ -32,11 +32,18 @@ struct Job {
 fn main() -> Result<()> {
     modelopt::runtime::silence_runtime_panics();
     let batch: Batch = serde_json::from_reader(std::io::stdin().lock()).context("no batch")?;
-    let config = Config::from_toml(&batch.settings)?;
+    let config = settings(&batch.settings)?;
     let jobs: Vec<(usize, &Job)> = batch.jobs.iter().enumerate().collect();
     let told: Result<Vec<()>> =
         parallel(&jobs, |&(place, job)| tell(place, answer(&config, job))).into_iter().collect();
     told.map(drop)
+}
+
+/// The settings of a batch, over the defaults that the program has for its scheme. The limit of SQNR
+/// is one of them: a limit that somebody sets is kept more strictly.
+fn settings(text: &str) -> Result<Config> {
+    let defaults = Config::from_toml(text)?.scheme.map_or_else(Config::default, Config::converting);
+    Ok(defaults.with_toml(text)?)
 }
 
 /// What came of a job: the report document, or why there is none.
@@ -55,4 +62,17 @@ fn tell(place: usize, document: Value) -> Result<()> {
     let line = json!({ "job": place, "document": document }).to_string() + "\n";
     // One write for each line: answers of two threads do not mix.
     std::io::stdout().lock().write_all(line.as_bytes()).context("nobody listens")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::settings;
+
+    #[test]
+    fn a_conversion_has_the_limit_of_conversions_and_nobody_set_it() {
+        let half = settings("scheme = \"fp16\"\n[gate]\nmin-shrink = 0.0\n").unwrap();
+        assert_eq!((half.gate.min_sqnr_db, half.gate.min_shrink), (Some(40.0), Some(0.0)));
+        assert!(!half.sqnr_limit_given);
+        assert_eq!(settings("sample-count = 1\n").unwrap().gate.min_sqnr_db, Some(20.0));
+    }
 }

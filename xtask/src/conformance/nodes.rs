@@ -47,7 +47,7 @@ impl Suite {
         let enforcement = if judged { "judge" } else { "none" };
         format!(
             "scheme = {scheme:?}\nio = {io:?}\nenforcement = {enforcement:?}\n\
-             measure-latency = false\n[gate]\nmin-sqnr-db = 40.0\nmin-shrink = 0.0\n"
+             measure-latency = false\n[gate]\nmin-shrink = 0.0\n"
         )
     }
 }
