@@ -43,6 +43,9 @@ pub(crate) struct Descent {
     pub(crate) most_kept: f64,
     /// Each batch is larger by this part of what is down already.
     pub(crate) growth: f64,
+    /// Whether noises are put to scale by what the whole was seen to make: where not each source was
+    /// looked at alone, their sum is not what it seems.
+    pub(crate) calibrates: bool,
     /// Where a metric decides, what it allows is not known: what share of the noise is left at first,
     pub(crate) first_share: f64,
     /// and what share of that each time the metric is still too low.
@@ -63,6 +66,7 @@ impl Default for Descent {
             least_kept: 0.1,
             most_kept: 0.6,
             growth: 0.25,
+            calibrates: false,
             first_share: 0.5,
             next_share: 0.4,
         }
@@ -145,6 +149,7 @@ impl Default for Mixing {
                 most_reaches: 2,
                 most_taken_back: 3,
                 worth_a_trial: 0.02,
+                calibrates: true,
                 ..Descent::default()
             },
             most_trials: 25,
