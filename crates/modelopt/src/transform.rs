@@ -120,8 +120,8 @@ const WORTHWHILE: f64 = 0.02;
 pub(crate) const NARROW_ALREADY: &str = "the weights are 16-bit already";
 
 fn left_alone(mut plan: Plan) -> Plan {
-    for line in plan.layers.iter_mut().filter(|line| line.scheme != Scheme::KEEP) {
-        line.scheme = Scheme::KEEP;
+    for line in plan.layers.iter_mut().filter(|line| !line.scheme.is_keep()) {
+        line.scheme = Scheme::default();
         NARROW_ALREADY.clone_into(&mut line.reason);
     }
     plan

@@ -3,11 +3,13 @@
 //! - no circle of imports with more than [`MAX_CIRCLE`] files (`imports.rs` says what an import is),
 //! - no crate that uses one below it in the table of `docs/architecture.md`,
 //! - no function of more than [`MAX_LINES`] lines or [`MAX_PARAMETERS`] parameters,
-//! - no file of more than [`MAX_FILE_LINES`] lines.
+//! - no file of more than [`MAX_FILE_LINES`] lines,
+//! - no form named but in its own file, the registry and tests (`forms.rs`).
 //!
 //! Tests inside the crates do not count, `self` is no parameter, and a function's lines go from
 //! `fn` to its closing brace. [`ALLOWED`] has what is still above a limit.
 
+mod forms;
 mod functions;
 mod imports;
 mod source;
@@ -113,6 +115,18 @@ fn no_crate_uses_one_below_it() {
         complaints.extend(downward.into_iter().map(|complaint| format!("{manifest}: {complaint}")));
     }
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
+
+#[test]
+fn forms_are_named_in_their_files_the_registry_and_tests_only() {
+    let names = forms::names(&repository());
+    assert!(names.len() >= 4, "the registry is not where it was: {names:?}");
+    let named: Vec<String> = crates()
+        .iter()
+        .flat_map(|source| forms::named(source, &names))
+        .map(|(at, what)| format!("{at}: {what}"))
+        .collect();
+    assert!(named.is_empty(), "{}", named.join("\n"));
 }
 
 fn repository() -> PathBuf {
