@@ -5,24 +5,14 @@ use rayon::prelude::*;
 
 use crate::eligibility::{Look, candidates};
 use crate::engine::{self, BrokenRewrite};
-use crate::forms::{Emission, SharedWeight, shared_weights};
+use crate::forms::{Emission, SharedWeight};
 use crate::memo::Memo;
-use crate::plan::{Numerics, Plan};
+use crate::plan::Plan;
 use crate::quantize::StoredWeight;
+use crate::shared::shared_weights;
 use crate::{precision, prepare, refine};
 
-/// What became of one weight.
-#[derive(Clone, Debug, PartialEq)]
-pub struct QuantizedWeight {
-    /// Name of the value that held it.
-    pub name: String,
-    /// Size before, in bytes.
-    pub bytes_before: u64,
-    /// Size after, scales included, in bytes.
-    pub bytes_after: u64,
-    /// Signal-to-quantization-noise ratio of the weight alone, in dB.
-    pub sqnr_db: f64,
-}
+pub use crate::quantize::QuantizedWeight;
 
 /// Rewrites the model as the plan says. The model must be prepared the way it was when the plan
 /// was made. Returns what became of each weight, in model order.
@@ -57,7 +47,7 @@ fn apply_to_weights(
     let scheme_of = plan.schemes();
     let shared = shared_weights(model, &candidates, &scheme_of);
     let stored: Vec<Option<StoredWeight>> =
-        shared.par_values().map(|weight| store(weight, plan.numerics, memo)).collect();
+        shared.par_values().map(|weight| weight.stored(plan.numerics, memo)).collect();
     let mut results = Vec::new();
     engine::checked(model, "quantize", |model| {
         let at_load = plan.layers.iter().filter(|line| line.at_load);
@@ -82,15 +72,6 @@ fn apply_to_weights(
     Ok(results)
 }
 
-/// What a weight turns into.
-pub(crate) fn store(
-    weight: &SharedWeight<'_>,
-    numerics: Numerics,
-    memo: &Memo,
-) -> Option<StoredWeight> {
-    memo.stored(&weight.tensor, weight.scheme()?.form().recipe(weight, numerics)?)
-}
-
 /// Rewrites everything that reads one weight.
 fn rewrite(
     model: &mut Model,
@@ -101,12 +82,12 @@ fn rewrite(
 ) {
     let Some(emitted) = weight.emit(model, value, stored) else { return };
     for layer in &weight.uses {
-        layer.scheme.form().rewrite(model, layer, &emitted, emission);
+        layer.form.rewrite(model, layer, &emitted, emission);
     }
     // Whoever still reads it is not particular about how it is made.
-    let plain = weight.uses.iter().map(|layer| layer.scheme);
-    let restoring = plain.min_by_key(|scheme| scheme.form().has_own_layout());
-    if let Some(scheme) = restoring.filter(|_| !model.value(value).uses().is_empty()) {
-        scheme.form().restore(model, value, &emitted, weight.elem);
+    let plain = weight.uses.iter().map(|layer| layer.form);
+    let restoring = plain.min_by_key(|form| form.has_own_layout());
+    if let Some(form) = restoring.filter(|_| !model.value(value).uses().is_empty()) {
+        form.restore(model, value, &emitted, weight.elem);
     }
 }

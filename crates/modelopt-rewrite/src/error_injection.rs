@@ -15,16 +15,16 @@
 use std::sync::Arc;
 
 use modelopt_graph::{
-    DataType, Dim, Model, NodeId, Operand, Origin, Patch, Place, Tensor, Type, ValueId, ValueInfo,
+    DataType, Dim, Model, NodeId, Origin, Patch, Tensor, Type, ValueId, ValueInfo,
 };
-use rayon::prelude::*;
 
-use crate::apply::store;
-use crate::eligibility::{Look, candidates};
 use crate::engine::{self, BrokenRewrite};
-use crate::forms::{shared_weights, take_over};
+use crate::forms::take_over;
 use crate::memo::Memo;
 use crate::plan::Plan;
+use crate::weight_errors::{WeightError, errors};
+
+pub(crate) use crate::error_switch::switch;
 
 /// A model with switches.
 #[derive(Debug)]
@@ -71,42 +71,6 @@ impl Switchboard {
         }
         Tensor::of(vec![count], &numbers).unwrap_or_else(|_| Tensor::scalar(0f32))
     }
-}
-
-/// The difference that storing as int8 makes to each weight that a plan stores so, by value, with
-/// the places in the plan of the layers that read it.
-pub(crate) fn errors(model: &Model, plan: &Plan, memo: &Memo) -> Vec<WeightError> {
-    let candidates = candidates(model, &Look::at(plan));
-    let places = plan.places();
-    let shared = shared_weights(model, &candidates, plan.schemes());
-    shared
-        .par_iter()
-        .filter_map(|(&value, weight)| {
-            let int8 = weight.uses.iter().all(|layer| layer.scheme.is_int8());
-            let fits = int8 && weight.elem == DataType::FLOAT;
-            let rounded = fits.then(|| store(weight, plan.numerics, memo)).flatten()?.numbers()?;
-            let numbers = weight.tensor.to_f32()?;
-            let error = rounded.iter().zip(numbers.iter()).map(|(q, x)| q - x).collect();
-            let readers = weight.uses.iter();
-            let layers = readers.filter_map(|layer| places.get(layer.name()).copied()).collect();
-            let tensor = if weight.tensor.dtype() == DataType::FLOAT {
-                weight.tensor.clone()
-            } else {
-                Arc::new(Tensor::of(weight.tensor.shape().to_vec(), &numbers).ok()?)
-            };
-            Some(WeightError { value, tensor, error, layers })
-        })
-        .collect()
-}
-
-/// What becomes of one weight.
-pub(crate) struct WeightError {
-    pub(crate) value: ValueId,
-    pub(crate) tensor: Arc<Tensor>,
-    /// Dequantized minus original.
-    pub(crate) error: Vec<f32>,
-    /// Places in the plan of the layers that read it.
-    pub(crate) layers: Vec<usize>,
 }
 
 /// Puts every int8 layer of a plan under switches.
@@ -174,48 +138,6 @@ pub(crate) fn with_switches(
         count.max(1)
     })?;
     Ok(input)
-}
-
-/// One element of the settings, as a scalar. Nodes that read it come later in the same patch: it
-/// stands before all that are at the front of the graph already.
-pub(crate) fn switch(
-    model: &Model,
-    patch: &mut Patch,
-    (settings, index): (ValueId, usize),
-) -> Operand {
-    let main = model.main();
-    let place = patch.constant(main, "switch_index", Arc::new(Tensor::scalar(index as i64)));
-    patch.node(Place::Front(main), "Gather", "switch", &[settings.into(), place], &[])
-}
-
-/// Adds what quantizing its activation at run time takes from a layer; says whether there is any.
-pub(crate) fn round_activation(model: &mut Model, id: NodeId, at: (ValueId, usize)) -> bool {
-    let Some(x) = model.node(id).input(0) else { return false };
-    let name = model.value(x).name().to_owned();
-    let before = Place::Before(id);
-    let mut patch = Patch::new();
-    let switch = switch(model, &mut patch, at);
-    let [values, scale, zero] = patch.node_with(
-        before,
-        "DynamicQuantizeLinear",
-        format!("{name}_rounded"),
-        &[x.into()],
-        &[],
-    );
-    // Not DequantizeLinear: tract takes only constant scales there.
-    let to_float = [("to", i64::from(DataType::FLOAT.number()).into())];
-    let [values, zero] =
-        [values, zero].map(|of| patch.node(before, "Cast", name.as_str(), &[of], &to_float));
-    let centred = patch.node(before, "Sub", name.as_str(), &[values, zero], &[]);
-    let back = patch.node(before, "Mul", name.as_str(), &[centred, scale], &[]);
-    let error = patch.node(before, "Sub", name.as_str(), &[back, x.into()], &[]);
-    let error = patch.node(before, "Mul", name.as_str(), &[error, switch], &[]);
-    patch.node(before, "Add", name.as_str(), &[x.into(), error], &[]);
-    let disturbed = model.apply(patch).last().copied();
-    if let Some(disturbed) = disturbed {
-        model.set_input(id, 0, Some(disturbed));
-    }
-    disturbed.is_some()
 }
 
 /// Lets a weight be what it is and an error of it, where that is switched on.

@@ -4,11 +4,14 @@
 //! top and its tests below; [`engine`] applies what they propose and checks the model after each.
 
 mod apply;
+mod choices;
 mod eligibility;
 pub mod engine;
 mod error_injection;
+mod error_switch;
 pub mod evaluate;
 mod forms;
+mod layer_matrix;
 mod layer_models;
 mod layers;
 mod memo;
@@ -26,9 +29,12 @@ mod quantize;
 mod refine;
 mod select;
 mod sensitivity;
+mod shared;
+mod site;
 mod statistics;
 #[cfg(test)]
 mod testing;
+mod weight_errors;
 
 pub use apply::{QuantizedWeight, apply};
 pub use error_injection::{Switch, Switchboard, switchboard};

@@ -1,97 +1,10 @@
 //! The plan: one line per weight layer, with the scheme and the reason.
 
-use modelopt_graph::DataType;
 use serde::{Deserialize, Serialize};
 
 use crate::forms::Scheme;
-use crate::quantize::Granularity;
 
-/// A 16-bit float type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Precision {
-    /// float16: 11 significant bits, up to 65504.
-    Fp16,
-    /// bfloat16: 8 significant bits, the range of float32.
-    Bf16,
-}
-
-impl Precision {
-    /// Both.
-    pub const ALL: [Precision; 2] = [Precision::Fp16, Precision::Bf16];
-
-    /// Element type.
-    pub fn dtype(self) -> DataType {
-        match self {
-            Precision::Fp16 => DataType::FLOAT16,
-            Precision::Bf16 => DataType::BFLOAT16,
-        }
-    }
-
-    /// Name, as on the command line and in names of new values.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Precision::Fp16 => "fp16",
-            Precision::Bf16 => "bf16",
-        }
-    }
-
-    /// The largest finite number.
-    pub fn largest(self) -> f32 {
-        match self {
-            Precision::Fp16 => half::f16::MAX.to_f32(),
-            Precision::Bf16 => half::bf16::MAX.to_f32(),
-        }
-    }
-}
-
-/// What becomes of float32 inputs and outputs of a model that computes in 16 bits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Interface {
-    /// They stay float32, with casts behind and before them.
-    #[default]
-    Float32,
-    /// They become float16.
-    Fp16,
-    /// They become bfloat16.
-    Bf16,
-}
-
-impl Interface {
-    #[allow(clippy::trivially_copy_pass_by_ref)] // What serde calls.
-    fn is_default(&self) -> bool {
-        *self == Interface::default()
-    }
-
-    /// The type that they become, if they change.
-    pub fn precision(self) -> Option<Precision> {
-        match self {
-            Interface::Float32 => None,
-            Interface::Fp16 => Some(Precision::Fp16),
-            Interface::Bf16 => Some(Precision::Bf16),
-        }
-    }
-}
-
-/// How weights are turned into integers, for all layers of a plan.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Numerics {
-    /// One scale per output channel, or one per weight.
-    #[serde(default)]
-    pub granularity: Granularity,
-    /// Use [-63, 63] rather than [-127, 127]: for x86 processors without VNNI, whose 8-bit
-    /// multiply-add saturates at 16 bits in `int8-dynamic` layers.
-    #[serde(default)]
-    pub reduce_range: bool,
-}
-
-impl Numerics {
-    /// The largest magnitude of a quantized weight.
-    pub(crate) fn limit(self) -> f32 {
-        if self.reduce_range { 63.0 } else { 127.0 }
-    }
-}
+pub use crate::choices::{Interface, Numerics, Precision};
 
 /// What is done to one layer, and why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -241,6 +154,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quantize::Granularity;
 
     #[test]
     fn a_plan_survives_a_round_trip() {

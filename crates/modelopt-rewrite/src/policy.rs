@@ -1,73 +1,31 @@
 //! What is done to each layer by default, or because a plan says so.
 
 mod capabilities;
+mod options;
 
 use std::collections::{HashMap, HashSet};
 
 use indexmap::IndexMap;
 use modelopt_graph::{Model, ValueId};
 
-use crate::eligibility::{Candidate, Look, Site, candidates};
+use crate::eligibility::{Candidate, Look, candidates};
 use crate::forms::{Objection, Scheme};
 use crate::layers::{self, Layer, Role, WeightUse};
 use crate::plan::{Numerics, Plan, PlanError, PlannedLayer};
-use crate::precision::{self, PrecisionOptions};
+use crate::precision;
 use crate::refine;
-use crate::select::{self, Pattern};
+use crate::select;
+use crate::site::Site;
 
 pub use capabilities::Capabilities;
-
-/// What to plan.
-#[derive(Clone, Debug)]
-pub struct PlanOptions {
-    /// The scheme to use wherever it is possible; where it is not, the next one down. By default
-    /// what pays on the target.
-    pub scheme: Option<Scheme>,
-    /// What the runtime is good at that the model is going to run in.
-    pub target: Capabilities,
-    /// How long layers took, by name: what was measured counts more than what the table says.
-    pub measured: HashMap<String, MeasuredLayer>,
-    /// How weights are turned into integers.
-    pub numerics: Numerics,
-    /// How to decide what computes in 16 bits, for schemes that do.
-    pub precision: PrecisionOptions,
-    /// Weights smaller than this are left alone, in bytes.
-    pub min_weight_bytes: usize,
-    /// If not empty, only these layers are changed.
-    pub include: Vec<Pattern>,
-    /// These layers are not changed.
-    pub exclude: Vec<Pattern>,
-}
-
-/// How long one layer took, on the target.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct MeasuredLayer {
-    /// Time of each scheme that is possible, divided by that of the layer as it is.
-    pub ratios: Vec<(Scheme, f64)>,
-    /// Where it was measured, such as `onnxruntime 1.32.0`.
-    pub place: String,
-}
-
-impl Default for PlanOptions {
-    fn default() -> Self {
-        PlanOptions {
-            scheme: None,
-            target: Capabilities::default(),
-            measured: HashMap::new(),
-            numerics: Numerics::default(),
-            precision: PrecisionOptions::default(),
-            min_weight_bytes: 4096,
-            include: Vec::new(),
-            exclude: Vec::new(),
-        }
-    }
-}
+pub use options::{MeasuredLayer, PlanOptions};
 
 /// The plan by the default rules: the wanted scheme wherever it is possible, else the next one
 /// down; weights that several layers share are treated alike.
 pub fn plan(model: &Model, options: &PlanOptions) -> Result<Plan, PlanError> {
-    if let Some(whole) = options.scheme.and_then(|scheme| scheme.form().plan(model, options)) {
-        return whole;
+    if let Some(to) = options.scheme.and_then(Scheme::computes_in) {
+        // Chosen node by node, not weight by weight.
+        return precision::plan(model, to, options);
     }
     let look =
         Look::new(rungs(options), options.min_weight_bytes, options.precision.min_rounding_sqnr_db);
@@ -376,6 +334,7 @@ mod tests {
     use modelopt_graph::{Constant, Origin, SparseTensor, Tensor};
 
     use super::*;
+    use crate::select::Pattern;
     use crate::testing::{Build, float, noise, options};
 
     /// Two products with one weight and one with another.

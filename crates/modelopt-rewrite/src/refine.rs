@@ -12,12 +12,12 @@ use modelopt_graph::{GraphId, Model, NodeId, ValueId};
 use rayon::prelude::*;
 
 use crate::engine::BrokenRewrite;
-use crate::error_injection::errors;
+use crate::layer_matrix::{Matrix, Moments};
 use crate::layers::{self, Layer, WeightUse};
 use crate::memo::Memo;
 use crate::plan::{Plan, PlanError};
-use crate::sensitivity::{Matrix, Moments};
 use crate::statistics::{Seen, Statistics};
+use crate::weight_errors::errors;
 
 /// What to choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -427,7 +427,7 @@ fn choose_corrections(model: &Model, plan: &mut Plan, seen: &Seen, memo: &Memo) 
 fn correction(
     model: &Model,
     layer: &Layer,
-    error: &crate::error_injection::WeightError,
+    error: &crate::weight_errors::WeightError,
     seen: &Statistics,
     smoothing: &[f32],
 ) -> Option<Vec<f32>> {

@@ -9,13 +9,11 @@
 //! These forms are chosen for nodes, not for weights: see [`crate::precision`], which plans them for
 //! a whole model and carries them out region by region.
 
-use modelopt_graph::{Model, Node};
+use modelopt_graph::Node;
 
-use super::{Activations, Form, Ladder, Sides, Storage};
-use crate::eligibility::Site;
-use crate::plan::{Plan, PlanError, Precision};
-use crate::policy::PlanOptions;
-use crate::precision;
+use super::form::{Activations, Form, Ladder, Sides, Storage};
+use crate::choices::Precision;
+use crate::site::Site;
 
 /// Computed in a 16-bit type.
 #[derive(Debug)]
@@ -50,9 +48,5 @@ impl Form for ComputedIn {
 
     fn reason(&self, _node: &Node) -> &'static str {
         "its operator computes in 16 bits"
-    }
-
-    fn plan(&self, model: &Model, options: &PlanOptions) -> Option<Result<Plan, PlanError>> {
-        Some(precision::plan(model, self.0, options))
     }
 }

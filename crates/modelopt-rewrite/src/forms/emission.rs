@@ -4,32 +4,24 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use indexmap::IndexMap;
 use modelopt_graph::{
     DataType, GraphId, Model, NodeId, Operand, Owner, Patch, Place, Tensor, ValueId,
 };
 
-use super::Scheme;
-use super::int8_dynamic::Activations;
-use crate::eligibility::Candidate;
+use super::activations::QuantizedActivations;
+use super::form::Form;
+use crate::choices::Numerics;
 use crate::layers::{Role, WeightUse};
+use crate::memo::Memo;
 use crate::quantize::{Channels, StoredWeight};
 
 /// One layer that reads a weight.
 pub(crate) struct Use<'a> {
-    pub(crate) candidate: &'a Candidate,
+    pub(crate) node: NodeId,
+    /// Name of the layer.
+    pub(crate) name: &'a str,
     pub(crate) weight: &'a WeightUse,
-    pub(crate) scheme: Scheme,
-}
-
-impl Use<'_> {
-    pub(crate) fn node(&self) -> NodeId {
-        self.candidate.layer.node
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        &self.candidate.layer.name
-    }
+    pub(crate) form: &'static dyn Form,
 }
 
 /// A weight that is to be stored in another type, and all layers that will read it so.
@@ -39,7 +31,7 @@ pub(crate) struct SharedWeight<'a> {
     pub(crate) elem: DataType,
     /// Where the constant lives.
     pub(crate) home: GraphId,
-    /// The layers that read it, with their schemes.
+    /// The layers that read it, with their forms.
     pub(crate) uses: Vec<Use<'a>>,
 }
 
@@ -54,15 +46,20 @@ impl SharedWeight<'_> {
         self.roles().find_map(|role| role.channels(self.tensor.shape()))
     }
 
-    /// The scheme that it is stored by: the one that has a layout of its own, or the first.
-    pub(crate) fn scheme(&self) -> Option<Scheme> {
-        let schemes = || self.uses.iter().map(|layer| layer.scheme);
-        schemes().find(|scheme| scheme.form().has_own_layout()).or_else(|| schemes().next())
+    /// The form that it is stored by: the one that has a layout of its own, or the first.
+    fn form(&self) -> Option<&'static dyn Form> {
+        let forms = || self.uses.iter().map(|layer| layer.form);
+        forms().find(|form| form.has_own_layout()).or_else(|| forms().next())
+    }
+
+    /// What it turns into.
+    pub(crate) fn stored(&self, numerics: Numerics, memo: &Memo) -> Option<StoredWeight> {
+        memo.stored(&self.tensor, self.form()?.recipe(self, numerics)?)
     }
 
     /// Whether a layer reads it transposed.
     fn is_transposed(&self) -> bool {
-        self.uses.iter().any(|layer| layer.scheme.form().transposes(layer.weight.role))
+        self.uses.iter().any(|layer| layer.form.transposes(layer.weight.role))
     }
 
     /// Puts what is stored beside the constant.
@@ -74,7 +71,7 @@ impl SharedWeight<'_> {
     ) -> Option<Emitted> {
         let values = if self.is_transposed() { transpose(&stored.values) } else { stored.values };
         let name = model.value(value).name().to_owned();
-        let kind = self.scheme()?.sides().weights.name;
+        let kind = self.form()?.sides().weights.name;
         let mut patch = Patch::new();
         patch.constant(self.home, format!("{name}_{kind}"), Arc::new(values));
         for (suffix, tensor) in [("scale", &stored.scales), ("input_scale", &stored.input_scales)] {
@@ -105,42 +102,19 @@ pub(crate) struct Emitted {
 /// What layers share while they are rewritten.
 #[derive(Default)]
 pub(crate) struct Emission<'a> {
-    pub(crate) activations: Activations,
+    pub(crate) activations: QuantizedActivations,
     /// Names of the layers whose weights turn into float while the model loads.
     at_load: HashSet<&'a str>,
 }
 
 impl<'a> Emission<'a> {
     pub(crate) fn new(at_load: impl Iterator<Item = &'a str>) -> Self {
-        Emission { activations: Activations::default(), at_load: at_load.collect() }
+        Emission { activations: QuantizedActivations::default(), at_load: at_load.collect() }
     }
 
     pub(crate) fn is_at_load(&self, layer: &str) -> bool {
         self.at_load.contains(layer)
     }
-}
-
-/// The weights that schemes change, in model order, with all layers that read them so.
-pub(crate) fn shared_weights<'a>(
-    model: &Model,
-    candidates: &'a [Candidate],
-    scheme_of: impl Fn(&str) -> Scheme,
-) -> IndexMap<ValueId, SharedWeight<'a>> {
-    let mut shared: IndexMap<ValueId, SharedWeight<'a>> = IndexMap::new();
-    for candidate in candidates {
-        let scheme = scheme_of(&candidate.layer.name);
-        for weight in candidate.weights(scheme) {
-            let Some(home) = model.home(weight.value) else { continue };
-            let own = shared.entry(weight.value).or_insert_with(|| SharedWeight {
-                tensor: weight.tensor.clone(),
-                elem: weight.elem,
-                home,
-                uses: Vec::new(),
-            });
-            own.uses.push(Use { candidate, weight, scheme });
-        }
-    }
-    shared
 }
 
 /// Takes the constant away from a weight. Returns where the nodes that compute it go.

@@ -3,9 +3,9 @@
 use modelopt_graph::{DataType, Model, Operand, Patch, ValueId};
 
 use super::emission::{self, Emitted, dequantize};
-use crate::eligibility::{Site, storable};
 use crate::layers::{Role, WeightUse};
 use crate::quantize::SMALLEST;
+use crate::site::{Site, storable};
 
 /// What the nodes and initializers add to the file, roughly.
 const PATTERN_BYTES: usize = 300;

@@ -29,24 +29,23 @@
 //! operator with its cast and first scale; the weights are signed, which is what the fast kernels
 //! of both want.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use modelopt_graph::{
-    Attribute, AttributeValue, DataType, GraphId, Model, Node, NodeId, Operand, Patch, Place,
-    Tensor, ValueId,
+    Attribute, AttributeValue, DataType, Model, Node, NodeId, Operand, Patch, Place, Tensor,
+    ValueId,
 };
 
-use super::{
-    Emission, Emitted, Form, Ladder, Objection, SharedWeight, Sides, Storage, Use, base_name, int8,
-    operand,
-};
-use crate::eligibility::Site;
-use crate::error_injection;
+use super::activations::QuantizedActivations;
+use super::emission::{Emission, Emitted, SharedWeight, Use, base_name, operand};
+use super::form::{Activations, Form, Ladder, Objection, Sides, Storage};
+use super::int8;
+use crate::choices::Numerics;
+use crate::error_switch;
 use crate::layers::{self, Role, WeightUse};
-use crate::plan::Numerics;
 use crate::policy::Capabilities;
 use crate::quantize::{Channels, Granularity, Recipe};
+use crate::site::Site;
 
 /// The longest dot product whose sum of u8 x s8 products always fits 32 bits.
 const LONGEST_DOT: usize = i32::MAX as usize / (255 * 127);
@@ -64,7 +63,7 @@ impl Form for Int8Dynamic {
     }
 
     fn sides(&self) -> Sides {
-        Sides { weights: Storage::INT8, activations: super::Activations::Dynamic, computes: None }
+        Sides { weights: Storage::INT8, activations: Activations::Dynamic, computes: None }
     }
 
     fn ladders(&self) -> &'static [Ladder] {
@@ -123,7 +122,7 @@ impl Form for Int8Dynamic {
         stored: &Emitted,
         emission: &Emission<'_>,
     ) {
-        rewrite(model, layer.node(), layer.weight, stored, &emission.activations);
+        rewrite(model, layer.node, layer.weight, stored, &emission.activations);
     }
 
     fn restore(&self, model: &mut Model, weight: ValueId, stored: &Emitted, elem: DataType) {
@@ -131,24 +130,8 @@ impl Form for Int8Dynamic {
     }
 
     fn disturb(&self, model: &mut Model, layer: NodeId, switch: (ValueId, usize)) -> bool {
-        error_injection::round_activation(model, layer, switch)
+        round_activation(model, layer, switch)
     }
-}
-
-/// The quantized form of activations, by value and the graph that reads it there.
-#[derive(Default)]
-pub(crate) struct Activations {
-    made: HashMap<(ValueId, GraphId, bool), QuantizedActivation>,
-    /// The zero point of all weights, by outermost graph.
-    weight_zeros: HashMap<GraphId, ValueId>,
-}
-
-#[derive(Clone, Copy)]
-struct QuantizedActivation {
-    values: ValueId,
-    scale: ValueId,
-    zero: ValueId,
-    weight_zero: ValueId,
 }
 
 fn rewrite(
@@ -156,7 +139,7 @@ fn rewrite(
     id: NodeId,
     weight: &WeightUse,
     stored: &Emitted,
-    activations: &Activations,
+    activations: &QuantizedActivations,
 ) {
     let node = model.node(id);
     let (Some(x), Some(output)) = (activations.of(model, id), node.output(0)) else { return };
@@ -307,6 +290,36 @@ fn multiplied(site: &Site<'_>) -> Result<usize, String> {
     Ok(place)
 }
 
+/// Adds what quantizing its activation at run time takes from a layer; says whether there is any.
+fn round_activation(model: &mut Model, id: NodeId, at: (ValueId, usize)) -> bool {
+    let Some(x) = model.node(id).input(0) else { return false };
+    let name = model.value(x).name().to_owned();
+    let before = Place::Before(id);
+    let mut patch = Patch::new();
+    let switch = error_switch::switch(model, &mut patch, at);
+    let [values, scale, zero] = patch.node_with(
+        before,
+        "DynamicQuantizeLinear",
+        format!("{name}_rounded"),
+        &[x.into()],
+        &[],
+    );
+    // Not DequantizeLinear: tract takes only constant scales there.
+    let to_float = [("to", i64::from(DataType::FLOAT.number()).into())];
+    let [values, zero] =
+        [values, zero].map(|of| patch.node(before, "Cast", name.as_str(), &[of], &to_float));
+    let centred = patch.node(before, "Sub", name.as_str(), &[values, zero], &[]);
+    let back = patch.node(before, "Mul", name.as_str(), &[centred, scale], &[]);
+    let error = patch.node(before, "Sub", name.as_str(), &[back, x.into()], &[]);
+    let error = patch.node(before, "Mul", name.as_str(), &[error, switch], &[]);
+    patch.node(before, "Add", name.as_str(), &[x.into(), error], &[]);
+    let disturbed = model.apply(patch).last().copied();
+    if let Some(disturbed) = disturbed {
+        model.set_input(id, 0, Some(disturbed));
+    }
+    disturbed.is_some()
+}
+
 /// What a Gemm has beyond a MatMul.
 struct Gemm {
     alpha: f32,
@@ -344,59 +357,6 @@ impl Gemm {
         let name = format!("{name}_beta_bias");
         Some(patch.node(Place::Before(id), "Mul", name, &[bias.into(), beta], &[]))
     }
-}
-
-impl Activations {
-    /// Quantizes the activation of a layer right before it, unless an earlier layer of the same
-    /// graph did. To be called for all dynamic layers in model order, before any is rewritten.
-    pub(super) fn quantize(&mut self, model: &mut Model, reader: NodeId) {
-        let Some((value, transposed)) = activation(model, reader) else { return };
-        let graph = model.node(reader).graph();
-        if self.made.contains_key(&(value, graph, transposed)) {
-            return;
-        }
-        let Some(weight_zero) = self.weight_zero(model, graph) else { return };
-        let before = Place::Before(reader);
-        let name = model.value(value).name().to_owned();
-        let mut patch = Patch::new();
-        let source = if transposed {
-            let perm = [("perm", vec![1, 0].into())];
-            patch.node(before, "Transpose", format!("{name}_transposed"), &[value.into()], &perm)
-        } else {
-            value.into()
-        };
-        let name = format!("{name}_quantized");
-        let [_, _, _] = patch.node_with(before, "DynamicQuantizeLinear", name, &[source], &[]);
-        if let [.., values, scale, zero] = model.apply(patch)[..] {
-            let quantized = QuantizedActivation { values, scale, zero, weight_zero };
-            self.made.insert((value, graph, transposed), quantized);
-        }
-    }
-
-    /// The zero point 0, once for a graph and all that are nested in it: rten fuses only integer
-    /// operators that have both zero points.
-    fn weight_zero(&mut self, model: &mut Model, graph: GraphId) -> Option<ValueId> {
-        let outermost = std::iter::successors(Some(graph), |&graph| model.parent(graph)).last()?;
-        if let Some(&zero) = self.weight_zeros.get(&outermost) {
-            return Some(zero);
-        }
-        let mut patch = Patch::new();
-        patch.constant(outermost, "weight_zero_point", Arc::new(Tensor::scalar(0i8)));
-        let zero = *model.apply(patch).first()?;
-        self.weight_zeros.insert(outermost, zero);
-        Some(zero)
-    }
-
-    fn of(&self, model: &Model, reader: NodeId) -> Option<QuantizedActivation> {
-        let (value, transposed) = activation(model, reader)?;
-        self.made.get(&(value, model.node(reader).graph(), transposed)).copied()
-    }
-}
-
-/// The activation of a layer, and whether it is read transposed.
-fn activation(model: &Model, reader: NodeId) -> Option<(ValueId, bool)> {
-    let node = model.node(reader);
-    Some((node.input(0)?, node.op.is("Gemm") && node.int("transA", 0) != 0))
 }
 
 #[cfg(test)]

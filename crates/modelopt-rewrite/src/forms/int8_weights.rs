@@ -18,15 +18,14 @@ mod table;
 
 use modelopt_graph::{DataType, Model, ValueId};
 
-use super::{
-    Activations, Emission, Emitted, Form, Ladder, Objection, SharedWeight, Sides, Storage, Use,
-    int8,
-};
-use crate::eligibility::Site;
+use super::emission::{Emission, Emitted, SharedWeight, Use};
+use super::form::{Activations, Form, Ladder, Objection, Sides, Storage};
+use super::int8;
+use crate::choices::Numerics;
 use crate::layers::Role;
-use crate::plan::Numerics;
 use crate::policy::Capabilities;
 use crate::quantize::{Channels, Granularity, Recipe};
+use crate::site::Site;
 
 /// Stored as int8, computed in float.
 #[derive(Debug)]
@@ -86,9 +85,9 @@ impl Form for Int8Weights {
         emission: &Emission<'_>,
     ) {
         if let Role::GatherTable { axis } = layer.weight.role
-            && !emission.is_at_load(layer.name())
+            && !emission.is_at_load(layer.name)
         {
-            table::rewrite(model, layer.node(), axis, stored, layer.weight.elem);
+            table::rewrite(model, layer.node, axis, stored, layer.weight.elem);
         }
     }
 

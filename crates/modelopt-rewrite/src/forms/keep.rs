@@ -1,8 +1,8 @@
 //! `keep`: the layer as it is; the end of every ladder.
 
-use super::{Activations, Form, Ladder, Sides, Storage};
-use crate::eligibility::Site;
-use crate::plan::Precision;
+use super::form::{Activations, Form, Ladder, Sides, Storage};
+use crate::choices::Precision;
+use crate::site::Site;
 
 /// As it is.
 #[derive(Debug)]

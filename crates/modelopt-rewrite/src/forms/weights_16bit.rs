@@ -12,12 +12,13 @@
 
 use modelopt_graph::{DataType, Model, Patch, ValueId};
 
-use super::{Activations, Emitted, Form, Ladder, SharedWeight, Sides, Storage, emission};
-use crate::eligibility::{Site, storable};
+use super::emission::{self, Emitted, SharedWeight};
+use super::form::{Activations, Form, Ladder, Sides, Storage};
+use crate::choices::{Numerics, Precision};
 use crate::layers::WeightUse;
-use crate::plan::{Numerics, Precision};
 use crate::precision;
 use crate::quantize::Recipe;
+use crate::site::{Site, storable};
 
 /// What the node and initializer add to the file, roughly.
 const CAST_BYTES: usize = 100;
