@@ -72,6 +72,7 @@ fn onnxruntime_gives_as_many_right_answers() {
 }
 
 #[test]
+#[ignore = "takes long: cargo xtask test"]
 fn embedded_runtimes_give_as_many_right_answers() {
     let folder = tempdir();
     for (label, original, candidate) in artifacts(folder.path()) {

@@ -109,6 +109,7 @@ fn the_largest_model() {
 }
 
 #[test]
+#[ignore = "takes long: cargo xtask test"]
 fn fixtures_and_their_reports() {
     for name in ["cnn", "mlp"] {
         let path = fixture(format!("digits/{name}.onnx"));
