@@ -35,7 +35,7 @@ fn main() -> Result<()> {
     let config = settings(&batch.settings)?;
     let jobs: Vec<(usize, &Job)> = batch.jobs.iter().enumerate().collect();
     let told: Result<Vec<()>> =
-        parallel(&jobs, |&(place, job)| tell(place, answer(&config, job))).into_iter().collect();
+        parallel(&jobs, |&(place, job)| tell(place, &answer(&config, job))).into_iter().collect();
     told.map(drop)
 }
 
@@ -58,7 +58,7 @@ fn run(config: &Config, model: &Path, output: &Path) -> Result<Value> {
     Ok(serde_json::from_str(&outcome.document("conformance").to_json())?)
 }
 
-fn tell(place: usize, document: Value) -> Result<()> {
+fn tell(place: usize, document: &Value) -> Result<()> {
     let line = json!({ "job": place, "document": document }).to_string() + "\n";
     // One write for each line: answers of two threads do not mix.
     std::io::stdout().lock().write_all(line.as_bytes()).context("nobody listens")
