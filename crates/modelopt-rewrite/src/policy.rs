@@ -1,24 +1,26 @@
 //! What is done to each layer by default, or because a plan says so.
 
 mod capabilities;
+mod decision;
 mod options;
+mod sharing;
 
 use std::collections::{HashMap, HashSet};
 
-use indexmap::IndexMap;
 use modelopt_graph::{Model, ValueId};
 
 use crate::eligibility::{Candidate, Look, candidates};
-use crate::forms::{Objection, Scheme};
-use crate::layers::{self, Layer, Role, WeightUse};
+use crate::forms::Scheme;
+use crate::layers::{self, Layer};
 use crate::plan::{Numerics, Plan, PlanError, PlannedLayer};
 use crate::precision;
 use crate::refine;
 use crate::select;
-use crate::site::Site;
 
 pub use capabilities::Capabilities;
+use decision::{Decision, default_decision, rungs};
 pub use options::{MeasuredLayer, PlanOptions};
+use sharing::harmonise;
 
 /// The plan by the default rules: the wanted scheme wherever it is possible, else the next one
 /// down; weights that several layers share are treated alike.
@@ -86,15 +88,19 @@ pub fn plan_from(model: &Model, wanted: &Plan) -> Result<Plan, PlanError> {
         });
     }
     harmonise(model, &candidates, &mut decisions);
+    let by_weight = assemble(model, &candidates, decisions, wanted.numerics);
+    let plan = joined(wanted, nodes.into_iter().map(|(_, line)| line), by_weight);
+    refine::check(model, &plan)?;
+    Ok(plan)
+}
+
+/// The plan of nodes that are named, with what was decided for those that have weights: without a
+/// threshold every small constant is a candidate, and only what is named gets a line.
+fn joined(wanted: &Plan, nodes: impl Iterator<Item = PlannedLayer>, by_weight: Plan) -> Plan {
     let mut by_weight: HashMap<String, PlannedLayer> =
-        assemble(model, &candidates, decisions, wanted.numerics)
-            .layers
-            .into_iter()
-            .map(|line| (line.name.clone(), line))
-            .collect();
+        by_weight.layers.into_iter().map(|line| (line.name.clone(), line)).collect();
     let mut plan = Plan { io: wanted.io, ..Plan::new(wanted.numerics) };
-    // With no threshold every small constant is a candidate; only what is named gets a line.
-    for (_, line) in nodes {
+    for line in nodes {
         let (smoothing, bias_correction) = (line.smoothing.clone(), line.bias_correction.clone());
         let at_load = line.at_load;
         let line = match by_weight.remove(&line.name) {
@@ -103,8 +109,7 @@ pub fn plan_from(model: &Model, wanted: &Plan) -> Result<Plan, PlanError> {
         };
         plan.layers.push(PlannedLayer { smoothing, bias_correction, at_load, ..line });
     }
-    refine::check(model, &plan)?;
-    Ok(plan)
+    plan
 }
 
 /// Names of the layers that can have a scheme, each by itself.
@@ -115,192 +120,6 @@ pub fn possible(model: &Model, scheme: Scheme) -> HashSet<String> {
         .filter(|candidate| candidate.possible(scheme).is_ok())
         .map(|candidate| candidate.layer.name)
         .collect()
-}
-
-struct Decision {
-    scheme: Scheme,
-    reason: String,
-}
-
-/// The schemes to try, the first that is possible and pays.
-fn rungs(options: &PlanOptions) -> Vec<Scheme> {
-    options.scheme.map_or_else(Scheme::default_ladder, Scheme::rungs)
-}
-
-fn default_decision(site: &Site<'_>, candidate: &Candidate, options: &PlanOptions) -> Decision {
-    if options.scheme.is_some_and(Scheme::is_keep) {
-        return Decision { scheme: Scheme::default(), reason: "as asked".to_owned() };
-    }
-    let rungs = rungs(options);
-    let objection = |scheme: Scheme| {
-        scheme.form().objection(site, &options.target, options.scheme == Some(scheme))
-    };
-    let is_wrong = |&scheme: &Scheme| matches!(objection(scheme), Some(Objection::Wrong(_)));
-    if let (None, Some(measured)) = (options.scheme, options.measured.get(&candidate.layer.name))
-        && !rungs.iter().any(is_wrong)
-        && let Some(decision) = measured.decision(candidate, &rungs)
-    {
-        return decision;
-    }
-    let mut reasons: Vec<String> = Vec::new();
-    // Why nothing is possible is told only where nothing else is to be said.
-    let mut impossible = String::new();
-    for scheme in rungs {
-        match (candidate.possible(scheme), objection(scheme)) {
-            (Ok(()), None) if reasons.is_empty() => {
-                let reason = scheme.form().reason(site.model.node(site.layer.node));
-                return Decision { scheme, reason: reason.to_owned() };
-            }
-            (Ok(()), None) => return Decision { scheme, reason: reasons.join("; ") },
-            (Ok(()), Some(Objection::DoesNotPay)) => {
-                let (op, place) =
-                    (&site.model.node(site.layer.node).op.name, options.target.place());
-                reasons.push(format!("{scheme} does not pay for {op}{place}"));
-            }
-            (Ok(()), Some(Objection::Slow(why) | Objection::Wrong(why))) => reasons.push(why),
-            (Err(why), None) if !reasons.contains(&why) => reasons.push(why),
-            (Err(_), None) => {}
-            (Err(why), Some(_)) => impossible = why,
-        }
-    }
-    // The last step's reason is why nothing at all is done.
-    let reason = reasons.pop().unwrap_or(impossible);
-    Decision { scheme: Scheme::default(), reason }
-}
-
-/// A scheme must be faster than another by this much to be chosen for its speed; below it, the
-/// smaller file counts.
-const NOTICEABLE: f64 = 0.97;
-
-impl MeasuredLayer {
-    /// The fastest scheme of those that are possible: where activations are quantized it must be
-    /// noticeably faster than without, where weights are only stored not noticeably slower.
-    fn decision(&self, candidate: &Candidate, rungs: &[Scheme]) -> Option<Decision> {
-        let ratio = |scheme: Scheme| {
-            let found = self.ratios.iter().find(|(measured, _)| *measured == scheme);
-            found.filter(|_| candidate.possible(scheme).is_ok()).map(|&(_, ratio)| ratio)
-        };
-        let (mut best, mut time) = (Scheme::default(), 1.0f64);
-        for &scheme in rungs.iter().rev() {
-            let Some(ratio) = ratio(scheme) else { continue };
-            let chosen = if scheme.quantizes_activations() {
-                ratio < NOTICEABLE * time.min(1.0)
-            } else {
-                ratio * NOTICEABLE <= 1.0
-            };
-            if chosen {
-                (best, time) = (scheme, ratio);
-            }
-        }
-        let figures = self.ratios.iter().map(|(scheme, ratio)| format!("{scheme} {ratio:.2}x"));
-        let figures = figures.collect::<Vec<_>>().join(", ");
-        (!self.ratios.is_empty()).then(|| Decision {
-            scheme: best,
-            reason: format!("measured on {}: {figures} of float32's time", self.place),
-        })
-    }
-}
-
-/// Makes layers that share a weight agree: a weight that one of them needs in float32 stays
-/// float32 for all (anything else would store it twice), and a weight that a dynamic layer reads
-/// in another layout than another layer does is stored once, for float computation.
-fn harmonise(model: &Model, candidates: &[Candidate], decisions: &mut [Decision]) {
-    let mut users: IndexMap<ValueId, Vec<(usize, &WeightUse)>> = IndexMap::new();
-    for (index, candidate) in candidates.iter().enumerate() {
-        for weight in &candidate.layer.weights {
-            users.entry(weight.value).or_default().push((index, weight));
-        }
-    }
-    users.retain(|_, users| users.len() > 1);
-    // To a fixed point: a layer with two weights may pass a change on. Each change moves a layer
-    // down, so this ends.
-    let mut changed = true;
-    while changed {
-        changed = false;
-        for (&weight, users) in &users {
-            changed |= agree(model, candidates, decisions, weight, users);
-        }
-    }
-}
-
-/// Makes the users of one weight agree. Returns whether any decision changed.
-fn agree(
-    model: &Model,
-    candidates: &[Candidate],
-    decisions: &mut [Decision],
-    weight: ValueId,
-    users: &[(usize, &WeightUse)],
-) -> bool {
-    let stores = |index: usize, scheme: Scheme| {
-        candidates[index].weights(scheme).any(|stored| stored.value == weight)
-    };
-    let storing: Vec<usize> = users
-        .iter()
-        .map(|&(index, _)| index)
-        .filter(|&index| stores(index, decisions[index].scheme))
-        .collect();
-    // Who computes in 16 bits rounds the weight, however it is stored.
-    let in_float = users.iter().find(|(index, _)| {
-        storing.binary_search(index).is_err() && decisions[*index].scheme.computes_in().is_none()
-    });
-    if let (Some(&(holder, _)), false) = (in_float, storing.is_empty()) {
-        let reason = format!(
-            "shares '{}' with '{}', which needs it in float",
-            model.value(weight).name(),
-            candidates[holder].layer.name
-        );
-        for index in storing {
-            decisions[index] = Decision { scheme: Scheme::default(), reason: reason.clone() };
-        }
-        return true;
-    }
-    // What is stored in more bits for some is stored so for all: it is the more precise.
-    let storage = |index: usize| decisions[index].scheme.sides().weights;
-    let precise =
-        storing.iter().copied().max_by_key(|&index| (storage(index).bits, decisions[index].scheme));
-    if let Some(precise) =
-        precise.filter(|&one| storing.iter().any(|&index| storage(index) != storage(one)))
-    {
-        let scheme = decisions[precise].scheme;
-        let mut changed = false;
-        for &index in &storing {
-            if decisions[index].scheme != scheme {
-                let with = &candidates[precise].layer.name;
-                decisions[index] =
-                    Decision { scheme, reason: format!("shares its weight with '{with}'") };
-                changed = true;
-            }
-        }
-        return changed;
-    }
-    let Some(&(first, reference)) = users.first() else { return false };
-    let other = users.iter().find(|(_, user)| !same_layout(reference, user));
-    let Some(&(other, _)) = other else { return false };
-    let mut changed = false;
-    for &(index, _) in users {
-        let scheme = decisions[index].scheme;
-        if let Some(below) = scheme.down().filter(|_| scheme.form().has_own_layout())
-            && stores(index, scheme)
-        {
-            let with = &candidates[if index == first { other } else { first }].layer.name;
-            let reason = format!("shares its weight with '{with}', which reads it in another way");
-            decisions[index] = Decision { scheme: below, reason };
-            changed = true;
-        }
-    }
-    changed
-}
-
-/// Whether two uses of a weight can share one int8 tensor and its scales.
-fn same_layout(a: &WeightUse, b: &WeightUse) -> bool {
-    let shape = a.tensor.shape();
-    let transposed = |role| matches!(role, Role::GemmB { transposed: true });
-    transposed(a.role) == transposed(b.role)
-        && match (a.role.channels(shape), b.role.channels(shape)) {
-            (Some(a), Some(b)) => a == b,
-            // A role without channels of its own takes the other's.
-            _ => true,
-        }
 }
 
 fn assemble(

@@ -78,8 +78,8 @@ pub(crate) fn sensitivity_with(
             let divisors = Some(line.smoothing.as_slice()).filter(|s| !s.is_empty());
             let own = errors.iter().filter_map(|error| {
                 let weight = layer.weights.iter().find(|weight| weight.value == error.value)?;
-                let seen = seen.get(&layer.name);
-                Some(noise(&model, layer.node, weight, &error.error, seen, divisors, line.scheme))
+                let known = Known { seen: seen.get(&layer.name), divisors, scheme: line.scheme };
+                Some(noise(&model, layer.node, weight, &error.error, &known))
             });
             // A layer with two weights is as bad as the worse of them.
             let worst = own.max_by(|a, b| a.int8_weights.total_cmp(&b.int8_weights))?;
@@ -88,15 +88,22 @@ pub(crate) fn sensitivity_with(
         .collect()
 }
 
+/// What is known of the activation of a layer, and what becomes of it.
+struct Known<'a> {
+    seen: Option<&'a Statistics>,
+    /// What it is divided by before it is quantized, by channel.
+    divisors: Option<&'a [f32]>,
+    scheme: Scheme,
+}
+
 fn noise(
     model: &Model,
     node: NodeId,
     weight: &WeightUse,
     error: &[f32],
-    seen: Option<&Statistics>,
-    divisors: Option<&[f32]>,
-    scheme: Scheme,
+    known: &Known<'_>,
 ) -> LayerNoise {
+    let &Known { seen, divisors, scheme } = known;
     let numbers = weight.tensor.to_f32().unwrap_or_default();
     let fp16_relative = precision::of_tensor(&weight.tensor, Precision::Fp16)
         .filter(|rounding| rounding.objection(Precision::Fp16, 0.0).is_none())

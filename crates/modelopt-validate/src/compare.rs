@@ -281,7 +281,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.starts_with("the candidate model failed on sample 's4': "), "{error}");
-        assert!(error.contains("'4'"), "{error}");
+        assert!(error.contains("called 4"), "{error}");
         let error = compared(&mut Times(1.0, 0.0), &mut Times(1.0, 0.0), &samples, &mut |_, _| {})
             .unwrap_err();
         assert!(matches!(error, CompareError::Run { side: Side::Original, .. }));

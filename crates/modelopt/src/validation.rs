@@ -8,8 +8,8 @@ use modelopt_report as report;
 use modelopt_runtime::worker::Cost;
 use modelopt_runtime::{RuntimeError, RuntimeKind, Sample, Session, graph_inputs};
 use modelopt_validate::{
-    CompareError, Footprint, Measurements, MetricChange, Origins, Side, SizeChange, Verdict,
-    compare_latency, judge,
+    CompareError, Footprint, LatencyComparison, Measurements, MetricChange, Origins, Parity, Side,
+    SizeChange, Verdict, compare_latency, judge,
 };
 
 use crate::Progress;
@@ -127,8 +127,33 @@ pub(crate) fn run_both(
             return Ok(run);
         }
     };
-    let mut seen = |done, total| progress(Progress::Part { done, total });
     let session = shown.as_mut().unwrap_or(&mut ready.session).as_mut();
+    match compared(bench, candidate, session, samples, progress)? {
+        Ok(parity) => run.parity = Some(parity),
+        Err(failure) => {
+            run.failure = Some(failure);
+            return Ok(run);
+        }
+    }
+    // What is not run as it will be has no time of its own.
+    let measures = config.measure_latency && ready.how.is_none();
+    if let (true, Some(sample)) = (measures, samples.first()) {
+        progress(Progress::Step("measuring latency"));
+        run.latency = Some(timed(bench, candidate, ready.session, sample, config)?);
+    }
+    Ok(run)
+}
+
+/// How close a candidate comes on all samples, or how it fails; `session` shows what has to be seen to
+/// tell.
+fn compared(
+    bench: &mut Bench<'_>,
+    candidate: Candidate<'_>,
+    session: &mut dyn Session,
+    samples: &[Sample],
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Result<Parity, String>, Error> {
+    let mut seen = |done, total| progress(Progress::Part { done, total });
     let (mut references, profile, _) = bench.judging(samples);
     let compared = match candidate.casting {
         Some(casting) => {
@@ -138,33 +163,36 @@ pub(crate) fn run_both(
         None => modelopt_validate::compare(&mut references, session, &profile, &mut seen),
     };
     match compared {
-        Ok(parity) => run.parity = Some(parity),
+        Ok(parity) => Ok(Ok(parity)),
         Err(CompareError::Run { side: Side::Candidate, sample, source }) => {
-            run.failure = Some(failure(&sample, &source));
-            return Ok(run);
+            Ok(Err(failure(&sample, &source)))
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => Err(error.into()),
     }
-    // What is not run as it will be has no time of its own.
-    let measures = config.measure_latency && ready.how.is_none();
-    if let (true, Some(sample)) = (measures, samples.first()) {
-        progress(Progress::Step("measuring latency"));
-        let mut session = bench.beside(ready.session, candidate.path)?;
-        let (original, inputs) = (bench.original.as_mut(), &sample.inputs);
-        let (threads, options) = (config.threads, &config.latency);
-        let mut latency = match candidate.casting {
-            Some(casting) => {
-                let mut called = casting.called(session.as_mut(), inputs);
-                compare_latency(original, &mut called, inputs, threads, options)?
-            }
-            None => compare_latency(original, session.as_mut(), inputs, threads, options)?,
-        };
-        if config.gate.max_slowdown.is_some_and(|limit| latency.ratio_low > limit) {
-            latency.call_ms = overhead::call_ms(bench, sample.inputs.len());
+}
+
+/// The latency of a candidate beside the original's, on one sample.
+fn timed(
+    bench: &mut Bench<'_>,
+    candidate: Candidate<'_>,
+    session: Box<dyn Session>,
+    sample: &Sample,
+    config: &Config,
+) -> Result<LatencyComparison, Error> {
+    let mut session = bench.beside(session, candidate.path)?;
+    let (original, inputs) = (bench.original.as_mut(), &sample.inputs);
+    let (threads, options) = (config.threads, &config.latency);
+    let mut latency = match candidate.casting {
+        Some(casting) => {
+            let mut called = casting.called(session.as_mut(), inputs);
+            compare_latency(original, &mut called, inputs, threads, options)?
         }
-        run.latency = Some(latency);
+        None => compare_latency(original, session.as_mut(), inputs, threads, options)?,
+    };
+    if config.gate.max_slowdown.is_some_and(|limit| latency.ratio_low > limit) {
+        latency.call_ms = overhead::call_ms(bench, sample.inputs.len());
     }
-    Ok(run)
+    Ok(latency)
 }
 
 /// Both models in the runtimes that were named behind the target, one after the other. A runtime

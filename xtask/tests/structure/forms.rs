@@ -63,8 +63,12 @@ impl Visitor<'_> {
     fn tokens(&mut self, tokens: TokenStream) {
         let tokens: Vec<TokenTree> = tokens.into_iter().collect();
         for part in tokens.windows(4) {
-            if let [TokenTree::Ident(owner), TokenTree::Punct(_), TokenTree::Punct(colon), TokenTree::Ident(name)] =
-                part
+            if let [
+                TokenTree::Ident(owner),
+                TokenTree::Punct(_),
+                TokenTree::Punct(colon),
+                TokenTree::Ident(name),
+            ] = part
                 && colon.as_char() == ':'
             {
                 self.constant(owner, name);

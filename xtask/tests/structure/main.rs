@@ -58,32 +58,8 @@ const fn allowed(measure: Measure, place: &'static str, ceiling: usize) -> Allow
     Allowed { measure, place, ceiling }
 }
 
-const ALLOWED: &[Allowed] = &[
-    allowed(Measure::Circle, "modelopt", 8),
-    allowed(Measure::FileLines, "crates/modelopt/src/optimize.rs", 876),
-    allowed(Measure::Lines, "crates/modelopt/src/optimize.rs Search::run", 109),
-    allowed(Measure::Lines, "crates/modelopt/src/optimize.rs Outcome::judge", 77),
-    allowed(Measure::Parameters, "crates/modelopt/src/search.rs Searcher::new", 7),
-    allowed(Measure::Lines, "crates/modelopt/src/search.rs Searcher::descend", 79),
-    allowed(Measure::Lines, "crates/modelopt/src/search.rs Searcher::attempt", 70),
-    allowed(Measure::Lines, "crates/modelopt/src/sensitivity.rs ranked", 63),
-    allowed(Measure::Lines, "crates/modelopt/src/validation.rs run_both", 75),
-    allowed(Measure::Circle, "modelopt-rewrite", 17),
-    allowed(Measure::Lines, "crates/modelopt-rewrite/src/policy.rs plan_from", 61),
-    allowed(Measure::Lines, "crates/modelopt-rewrite/src/policy.rs default_decision", 63),
-    allowed(Measure::Lines, "crates/modelopt-rewrite/src/precision/regions.rs decide", 75),
-    allowed(Measure::Lines, "crates/modelopt-rewrite/src/precision/storing.rs store", 61),
-    allowed(
-        Measure::Lines,
-        "crates/modelopt-rewrite/src/prepare/batchnorm.rs BatchNorm::propose",
-        74,
-    ),
-    allowed(Measure::Parameters, "crates/modelopt-rewrite/src/prepare/batchnorm.rs replacement", 8),
-    allowed(Measure::Lines, "crates/modelopt-rewrite/src/prepare/functions.rs inline", 64),
-    allowed(Measure::Parameters, "crates/modelopt-rewrite/src/quantize/weights.rs dequantize", 7),
-    allowed(Measure::Parameters, "crates/modelopt-rewrite/src/sensitivity.rs noise", 7),
-    allowed(Measure::Circle, "modelopt-runtime", 9),
-];
+const ALLOWED: &[Allowed] =
+    &[allowed(Measure::Circle, "modelopt", 8), allowed(Measure::Circle, "modelopt-runtime", 20)];
 
 /// What is above its limit.
 #[derive(Debug)]

@@ -160,17 +160,24 @@ fn innermost(model: &Model, weight: ValueId, home: GraphId) -> GraphId {
     innermost
 }
 
-/// `output = Mul(Cast<to = float>(values), scales)`, one `Mul` for each of the scales, cast to
-/// `dtype` where that is not float.
+/// Stored values, their scales, and the type that they are read in.
+pub(crate) struct Dequantized<'a> {
+    /// What its nodes are called after.
+    pub(crate) name: &'a str,
+    pub(crate) values: Operand,
+    pub(crate) scales: &'a [Operand],
+    pub(crate) elem: DataType,
+}
+
+/// `output = Mul(Cast<to = float>(values), scales)`, one `Mul` for each of the scales, cast to the
+/// type that is read where that is not float.
 pub(crate) fn dequantize(
     patch: &mut Patch,
     place: Place,
-    name: &str,
-    values: Operand,
-    scales: &[Operand],
-    dtype: DataType,
+    stored: &Dequantized<'_>,
     output: ValueId,
 ) {
+    let Dequantized { name, values, scales, elem } = *stored;
     let to = |dtype: DataType| [("to", i64::from(dtype.number()).into())];
     let mut steps: Vec<(&str, String, Vec<Operand>, _)> =
         vec![("Cast", format!("{name}_float"), Vec::new(), to(DataType::FLOAT).to_vec())];
@@ -178,8 +185,8 @@ pub(crate) fn dequantize(
         let suffix = if index == 0 { "mul" } else { "mul_input" };
         steps.push(("Mul", format!("{name}_{suffix}"), vec![scale], Vec::new()));
     }
-    if dtype != DataType::FLOAT {
-        steps.push(("Cast", format!("{name}_cast"), Vec::new(), to(dtype).to_vec()));
+    if elem != DataType::FLOAT {
+        steps.push(("Cast", format!("{name}_cast"), Vec::new(), to(elem).to_vec()));
     }
     let mut current = values;
     let last = steps.len() - 1;

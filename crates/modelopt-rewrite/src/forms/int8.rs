@@ -2,7 +2,7 @@
 
 use modelopt_graph::{DataType, Model, Operand, Patch, ValueId};
 
-use super::emission::{self, Emitted, dequantize};
+use super::emission::{self, Dequantized, Emitted, dequantize};
 use crate::layers::{Role, WeightUse};
 use crate::quantize::SMALLEST;
 use crate::site::{Site, storable};
@@ -61,6 +61,8 @@ pub(super) fn restore(model: &mut Model, weight: ValueId, stored: &Emitted, elem
     let place = emission::take_over(model, &mut patch, weight, stored.home);
     let factors: Vec<Operand> =
         [Some(scales), stored.input_scales].into_iter().flatten().map(Operand::from).collect();
-    dequantize(&mut patch, place, &name, stored.values.into(), &factors, elem, weight);
+    let values = stored.values.into();
+    let stored = Dequantized { name: &name, values, scales: &factors, elem };
+    dequantize(&mut patch, place, &stored, weight);
     model.apply(patch);
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use modelopt_graph::{DataType, Model, NodeId, Patch, Place};
 
-use super::super::emission::{Emitted, base_name, dequantize, operand};
+use super::super::emission::{Dequantized, Emitted, base_name, dequantize, operand};
 use crate::quantize::Channels;
 
 /// Where the scales of a table may run: along the gathered axis, or, for a table of rows, along
@@ -54,7 +54,9 @@ pub(super) fn rewrite(
             Err(_) => return,
         }
     };
-    dequantize(&mut patch, before, &name, rows, &[scales], dtype, output);
+    let (name, scales) = (name.as_str(), &[scales]);
+    let stored = Dequantized { name, values: rows, scales, elem: dtype };
+    dequantize(&mut patch, before, &stored, output);
     patch.remove(id);
     model.apply(patch);
 }
