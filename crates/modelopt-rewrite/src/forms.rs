@@ -54,7 +54,7 @@ impl Scheme {
     pub const KEEP: Scheme = Scheme::named("keep");
 }
 
-/// The name of a form: its place among [`FORMS`].
+/// The name of a form: its place in the registry.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Scheme(u8);
 
