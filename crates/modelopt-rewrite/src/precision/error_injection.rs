@@ -29,10 +29,6 @@ use crate::error_injection::{Switch, Switchboard, disturb, switch, with_switches
 use crate::layers;
 use crate::plan::{Plan, Precision};
 
-/// Relative to the numbers, less noise than this is none: rounding to 16 bits makes a hundred times as
-/// much, and this is left where nearly all numbers were of 16 bits before.
-const NEXT_TO_NOTHING: f64 = 1e-10;
-
 /// `Where` is of this opset.
 const OLDEST: i64 = 9;
 
@@ -92,16 +88,14 @@ pub fn rounding_switchboard(
     Ok(Some(Switchboard { model, input, switches }))
 }
 
-/// The difference that rounding makes to a constant, if it makes one that is worth a switch: weights that
-/// are not constant any more take the fast kernels from whatever reads them.
+/// The difference that rounding makes to a constant, if it makes one.
 fn error(constant: &Constant) -> Option<Vec<f32>> {
     let numbers = constant.tensor.to_f32()?;
     let rounded = constant.tensor.rounded(constant.to.dtype())?;
     let rounded = rounded.to_f32()?;
     let error: Vec<f32> = rounded.iter().zip(numbers.iter()).map(|(r, x)| r - x).collect();
-    let power = |numbers: &[f32]| numbers.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
-    let (noise, signal) = (power(&error), power(&numbers));
-    (noise.is_finite() && noise > signal * NEXT_TO_NOTHING).then_some(error)
+    let is_of_use = error.iter().any(|&x| x != 0.0) && error.iter().all(|x| x.is_finite());
+    is_of_use.then_some(error)
 }
 
 /// What a plan rounds, while it is looked for.

@@ -277,7 +277,12 @@ impl<E: Evaluator> Search<'_, E> {
         let is_first = self.probed.is_empty();
         self.probed.push(sample);
         match self.evaluator.probe(sample).map_err(TrialError::of_plan) {
-            Ok(noises) => self.problem.measured(&noises, is_first),
+            Ok(noises) => {
+                self.problem.measured(&noises, is_first);
+                if is_first && self.rules.tuning.calibrates {
+                    self.problem.scale(told.excess);
+                }
+            }
             Err(Err(error)) => return Err(Halt::Failed(error)),
             Err(Ok(why)) => {
                 if is_first {

@@ -21,12 +21,10 @@ pub(crate) fn noises(
     let mut left = tuning.most_probes;
     let mut next: Vec<Range<usize>> = starts.to_vec();
     next.retain(|range| !range.is_empty());
-    // What could be taken apart, the noisiest first: a few places make most of the noise, and runs are
-    // for those.
-    let mut loud: Vec<(f64, Range<usize>)> = Vec::new();
     while !next.is_empty() {
         let found = run(&next)?;
         left = left.saturating_sub(next.len());
+        let mut loud: Vec<(f64, Range<usize>)> = Vec::new();
         for (range, noise) in next.drain(..).zip(found) {
             let share = noise / range.len() as f64;
             noises[range.clone()].fill(share);
@@ -34,9 +32,11 @@ pub(crate) fn noises(
                 loud.push((noise, range));
             }
         }
+        // Where not all can be looked at, the noisiest are.
         loud.sort_by(|(a, _), (b, _)| b.total_cmp(a));
-        let count = tuning.at_once.min(left / 2).min(loud.len());
-        next.extend(loud.drain(..count).flat_map(|(_, range)| halves(range)));
+        loud.truncate(left / 2);
+        next.extend(loud.into_iter().flat_map(|(_, range)| halves(range)));
+        next.sort_by_key(|range| range.start);
     }
     Ok(noises)
 }

@@ -43,6 +43,9 @@ pub(crate) struct Descent {
     pub(crate) most_kept: f64,
     /// Each batch is larger by this part of what is down already.
     pub(crate) growth: f64,
+    /// Whether noises are put to scale by what the whole was seen to make: where not each source was
+    /// looked at alone, their sum is not what it seems.
+    pub(crate) calibrates: bool,
     /// Where a metric decides, what it allows is not known: what share of the noise is left at first,
     pub(crate) first_share: f64,
     /// and what share of that each time the metric is still too low.
@@ -63,6 +66,7 @@ impl Default for Descent {
             least_kept: 0.1,
             most_kept: 0.6,
             growth: 0.25,
+            calibrates: false,
             first_share: 0.5,
             next_share: 0.4,
         }
@@ -117,13 +121,10 @@ pub(crate) struct Mixing {
     /// What a byte counts against computing a node in float32: a model of 16 bits is made for its
     /// size, and most processors compute float32 no slower.
     pub(crate) byte_weight: f64,
-    /// How often the model is run under switches to find where its noise is made, for each sample: some
-    /// ten noisy places among a thousand values are found in as many. With half of that, quiet values
-    /// that are not told from noisy ones beside them go down with those.
+    /// How often the model is run under switches to find where its noise is made, for each sample: five
+    /// noisy places among a thousand values are found in as many, and each run takes as long as three
+    /// of the original.
     pub(crate) most_probes: usize,
-    /// How many places are looked at closer at a time: enough for all cores, and not so many that those
-    /// which turn out quiet take the runs of others.
-    pub(crate) at_once: usize,
     /// What is less than this share of the allowed noise needs no closer look.
     pub(crate) negligible: f64,
     /// How the search goes down and back. Computing a few more nodes in float32 costs little, so that
@@ -140,8 +141,7 @@ impl Default for Mixing {
         Mixing {
             small: 4096,
             byte_weight: 8.0,
-            most_probes: 200,
-            at_once: 8,
+            most_probes: 64,
             negligible: 0.02,
             descent: Descent {
                 most_probed: 1,
@@ -149,6 +149,7 @@ impl Default for Mixing {
                 most_reaches: 2,
                 most_taken_back: 3,
                 worth_a_trial: 0.02,
+                calibrates: true,
                 ..Descent::default()
             },
             most_trials: 25,

@@ -201,9 +201,7 @@ impl<'a> Builder<'a> {
             let to: Vec<(usize, usize)> = items.iter().map(|&item| (item, 1)).collect();
             let silent = |item: usize| (item, vec![1.0, 0.0]);
             self.add_source(Origin::Switch(place), 1.0, items.into_iter().map(silent).collect());
-            // Large weights have moves of their own.
-            let is_large = of_weight && layers.iter().any(|layer| weights.contains_key(layer));
-            if !is_large && !to.is_empty() {
+            if !of_weight && !to.is_empty() {
                 self.problem.moves.push(Move { to });
             }
         }
