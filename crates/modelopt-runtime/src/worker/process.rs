@@ -198,7 +198,7 @@ mod tests {
         assert!(said.ends_with("after 'stack overflow'"), "{said}");
         let said = told("yes chatter | head -c 300000 >&2; exit 7", patient);
         assert!(said.contains("exit status: 7, after 'chatter'"), "{said}");
-        assert!(told("echo garbage >&0", patient).contains("nonsense"));
+        assert!(told("echo garbage >&0; exec sleep 60", patient).contains("nonsense"));
     }
 
     #[test]
