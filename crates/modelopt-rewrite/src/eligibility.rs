@@ -21,9 +21,12 @@ pub(crate) struct Candidate {
 impl Candidate {
     /// The weights that a scheme would store.
     pub(crate) fn weights(&self, scheme: Scheme) -> impl Iterator<Item = &WeightUse> {
-        let places = self.found(scheme).and_then(|found| found.as_deref().ok());
-        let places = places.unwrap_or_default().iter();
-        places.filter_map(|&place| self.layer.weights.get(place))
+        self.places(scheme).iter().filter_map(|&place| self.layer.weights.get(place))
+    }
+
+    /// The same by place in `layer.weights`.
+    pub(crate) fn places(&self, scheme: Scheme) -> &[usize] {
+        self.found(scheme).and_then(|found| found.as_deref().ok()).unwrap_or_default()
     }
 
     /// Whether a scheme is possible, or why not.
@@ -73,16 +76,6 @@ impl Look {
     pub(crate) fn at(plan: &Plan) -> Self {
         Look::new(plan.layers.iter().map(|layer| layer.scheme), 0, f64::NEG_INFINITY)
     }
-
-    pub(crate) fn site<'a>(&self, model: &'a Model, layer: &'a Layer) -> Site<'a> {
-        Site {
-            model,
-            layer,
-            min_weight_bytes: self.min_weight_bytes,
-            min_rounding_sqnr_db: self.min_rounding_sqnr_db,
-            int8: OnceCell::new(),
-        }
-    }
 }
 
 /// All layers, with what can be done to each.
@@ -90,7 +83,13 @@ pub(crate) fn candidates(model: &Model, look: &Look) -> Vec<Candidate> {
     layers::find(model, look.min_weight_bytes)
         .into_par_iter()
         .map(|layer| {
-            let site = look.site(model, &layer);
+            let site = Site {
+                model,
+                layer: &layer,
+                min_weight_bytes: look.min_weight_bytes,
+                min_rounding_sqnr_db: look.min_rounding_sqnr_db,
+                int8: OnceCell::new(),
+            };
             let found = |&scheme: &Scheme| (scheme, scheme.form().eligible(&site));
             let eligible = look.schemes.iter().map(found).collect();
             Candidate { layer, eligible }

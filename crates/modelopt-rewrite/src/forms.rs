@@ -22,7 +22,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::choices::Precision;
 pub(crate) use emission::{Emission, SharedWeight, Use, take_over};
 pub use form::{Activations, Ladder, Sides, Storage};
-pub(crate) use form::{Form, Objection};
+pub(crate) use form::{Considered, Form, Objection};
 
 /// All forms, by name. Those of a ladder stand in its order: the fastest and smallest first, each
 /// step down more exact, and larger or slower.

@@ -38,7 +38,7 @@ pub fn plan(model: &Model, options: &PlanOptions) -> Result<Plan, PlanError> {
         .iter()
         .zip(selected)
         .map(|(candidate, selected)| match selected {
-            Ok(()) => default_decision(&look.site(model, &candidate.layer), candidate, options),
+            Ok(()) => default_decision(model, candidate, options),
             Err(reason) => Decision { scheme: Scheme::default(), reason },
         })
         .collect();

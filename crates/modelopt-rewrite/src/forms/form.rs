@@ -6,7 +6,7 @@ use modelopt_graph::{DataType, Model, Node, NodeId, ValueId};
 
 use super::emission::{Emission, Emitted, SharedWeight, Use};
 use crate::choices::{Numerics, Precision};
-use crate::layers::Role;
+use crate::layers::{Layer, Role};
 use crate::policy::Capabilities;
 use crate::quantize::Recipe;
 use crate::site::Site;
@@ -26,14 +26,8 @@ pub(crate) trait Form: fmt::Debug + Sync {
     /// possible there. To be asked only of forms that are chosen weight by weight.
     fn eligible(&self, site: &Site<'_>) -> Result<Vec<usize>, String>;
 
-    /// Why it should not be chosen for a layer where it is possible, if it should not: it would be
-    /// slow or wrong there. `asked` tells whether somebody wants it.
-    fn objection(
-        &self,
-        _site: &Site<'_>,
-        _target: &Capabilities,
-        _asked: bool,
-    ) -> Option<Objection> {
+    /// Why it should not be chosen for a layer, if it should not: it would be slow or wrong there.
+    fn objection(&self, _layer: &Considered<'_>, _target: &Capabilities) -> Option<Objection> {
         None
     }
 
@@ -84,6 +78,16 @@ pub(crate) trait Form: fmt::Debug + Sync {
     fn has_at_load(&self, _op: &str) -> bool {
         false
     }
+}
+
+/// A layer for which a form is considered.
+pub(crate) struct Considered<'a> {
+    pub(crate) model: &'a Model,
+    pub(crate) layer: &'a Layer,
+    /// The weights that the form would store; none where it is not possible.
+    pub(crate) eligible: &'a [usize],
+    /// Whether somebody asked for the form.
+    pub(crate) asked: bool,
 }
 
 /// Why a form should not be chosen where it is possible.

@@ -38,7 +38,7 @@ use modelopt_graph::{
 
 use super::activations::QuantizedActivations;
 use super::emission::{Emission, Emitted, SharedWeight, Use, base_name, operand};
-use super::form::{Activations, Form, Ladder, Objection, Sides, Storage};
+use super::form::{Activations, Considered, Form, Ladder, Objection, Sides, Storage};
 use super::int8;
 use crate::choices::Numerics;
 use crate::error_switch;
@@ -75,13 +75,12 @@ impl Form for Int8Dynamic {
         multiplied(site).map(|place| vec![place])
     }
 
-    fn objection(&self, site: &Site<'_>, target: &Capabilities, asked: bool) -> Option<Objection> {
-        let node = site.model.node(site.layer.node);
-        let place = multiplied(site).ok();
-        let weight = place.and_then(|place| site.layer.weights.get(place));
+    fn objection(&self, at: &Considered<'_>, target: &Capabilities) -> Option<Objection> {
+        let node = at.model.node(at.layer.node);
+        let weight = at.eligible.first().and_then(|&place| at.layer.weights.get(place));
         let shape = weight.map_or(&[][..], |weight| weight.tensor.shape());
         // Whoever asks for dynamic products does not ask for convolutions that are slower.
-        let as_asked = asked && !node.op.is("Conv");
+        let as_asked = at.asked && !node.op.is("Conv");
         if !as_asked && !target.integer_pays(node, shape) {
             return Some(Objection::DoesNotPay);
         }

@@ -19,7 +19,7 @@ mod table;
 use modelopt_graph::{DataType, Model, ValueId};
 
 use super::emission::{Emission, Emitted, SharedWeight, Use};
-use super::form::{Activations, Form, Ladder, Objection, Sides, Storage};
+use super::form::{Activations, Considered, Form, Ladder, Objection, Sides, Storage};
 use super::int8;
 use crate::choices::Numerics;
 use crate::layers::Role;
@@ -48,11 +48,11 @@ impl Form for Int8Weights {
         int8::eligible(site)
     }
 
-    fn objection(&self, site: &Site<'_>, target: &Capabilities, asked: bool) -> Option<Objection> {
-        let mut weights = site.layer.weights.iter();
+    fn objection(&self, at: &Considered<'_>, target: &Capabilities) -> Option<Objection> {
+        let mut weights = at.layer.weights.iter();
         weights
-            .find_map(|weight| target.refuses_stored(site.model, site.layer.node, weight.value))
-            .filter(|_| !asked)
+            .find_map(|weight| target.refuses_stored(at.model, at.layer.node, weight.value))
+            .filter(|_| !at.asked)
             .map(|why| Objection::Slow(why.to_owned()))
     }
 

@@ -1,9 +1,10 @@
 //! What is done to one layer by default: the first form of its ladder that is possible and pays.
 
+use modelopt_graph::Model;
+
 use super::options::{MeasuredLayer, PlanOptions};
 use crate::eligibility::Candidate;
-use crate::forms::{Objection, Scheme};
-use crate::site::Site;
+use crate::forms::{Considered, Objection, Scheme};
 
 /// What is done to a layer, and why.
 pub(super) struct Decision {
@@ -17,16 +18,18 @@ pub(super) fn rungs(options: &PlanOptions) -> Vec<Scheme> {
 }
 
 pub(super) fn default_decision(
-    site: &Site<'_>,
+    model: &Model,
     candidate: &Candidate,
     options: &PlanOptions,
 ) -> Decision {
     if options.scheme.is_some_and(Scheme::is_keep) {
         return Decision { scheme: Scheme::default(), reason: "as asked".to_owned() };
     }
-    let rungs = rungs(options);
+    let (rungs, layer) = (rungs(options), &candidate.layer);
     let objection = |scheme: Scheme| {
-        scheme.form().objection(site, &options.target, options.scheme == Some(scheme))
+        let (eligible, asked) = (candidate.places(scheme), options.scheme == Some(scheme));
+        let considered = Considered { model, layer, eligible, asked };
+        scheme.form().objection(&considered, &options.target)
     };
     let is_wrong = |&scheme: &Scheme| matches!(objection(scheme), Some(Objection::Wrong(_)));
     if let (None, Some(measured)) = (options.scheme, options.measured.get(&candidate.layer.name))
@@ -41,13 +44,12 @@ pub(super) fn default_decision(
     for scheme in rungs {
         match (candidate.possible(scheme), objection(scheme)) {
             (Ok(()), None) if reasons.is_empty() => {
-                let reason = scheme.form().reason(site.model.node(site.layer.node));
+                let reason = scheme.form().reason(model.node(layer.node));
                 return Decision { scheme, reason: reason.to_owned() };
             }
             (Ok(()), None) => return Decision { scheme, reason: reasons.join("; ") },
             (Ok(()), Some(Objection::DoesNotPay)) => {
-                let (op, place) =
-                    (&site.model.node(site.layer.node).op.name, options.target.place());
+                let (op, place) = (&model.node(layer.node).op.name, options.target.place());
                 reasons.push(format!("{scheme} does not pay for {op}{place}"));
             }
             (Ok(()), Some(Objection::Slow(why) | Objection::Wrong(why))) => reasons.push(why),
