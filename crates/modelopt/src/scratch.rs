@@ -75,6 +75,13 @@ impl Scratch {
         Staged::write(model, &path, SaveOptions::default()).map_err(|error| self.refusal(error))
     }
 
+    /// Writes the bytes of a model, whose file goes with the folder.
+    pub(crate) fn put(&self, bytes: &[u8], name: &str) -> Result<PathBuf, Unwritten> {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, bytes).map_err(Unwritten::folder)?;
+        Ok(path)
+    }
+
     /// Writes a model, whose file goes with the folder.
     pub(crate) fn keep(&self, model: &Model, name: &str) -> Result<PathBuf, Unwritten> {
         self.write(model, name)?.commit().map_err(|error| self.refusal(error))?;

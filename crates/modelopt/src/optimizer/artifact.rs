@@ -69,8 +69,8 @@ impl Artifact {
     ///
     /// For models beyond 2 GB, which need a file for their weights: see [`Artifact::write_to`].
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
-        if self.has_external_data()? {
-            let model = self.model()?;
+        let model = self.model()?;
+        if self.has_external_data(&model)? {
             return onnx::to_bytes(&model).map_err(|kind| kind.at(self.path()).into());
         }
         Ok(fs_err::read(self.path())?)
@@ -94,12 +94,13 @@ impl Artifact {
         if !self.output.is_own() && self.path() == path.as_ref() {
             return Ok(());
         }
-        let save = SaveOptions { external_data: self.has_external_data()? };
-        Ok(Staged::write(&self.model()?, path.as_ref(), save)?.commit()?)
+        let model = self.model()?;
+        let save = SaveOptions { external_data: self.has_external_data(&model)? };
+        Ok(Staged::write(&model, path.as_ref(), save)?.commit()?)
     }
 
-    fn has_external_data(&self) -> Result<bool, Error> {
-        let whole = onnx::stored_size(self.path(), &self.model()?)?;
+    fn has_external_data(&self, model: &Model) -> Result<bool, Error> {
+        let whole = onnx::stored_size(self.path(), model)?;
         Ok(whole > fs_err::metadata(self.path())?.len())
     }
 }

@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use modelopt_graph::Model;
-use modelopt_onnx::{SaveOptions, Staged};
 
 use crate::error::Error;
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, Unwritten};
 
 /// What a model from memory is called in reports.
 const UNNAMED: &str = "model.onnx";
@@ -35,19 +34,11 @@ impl Source {
 
     /// The model as a file: runtimes load files.
     pub(super) fn materialize(self) -> Result<Input, Error> {
-        if let Source::Path(path) = self {
-            return Ok(Input { path, _scratch: None });
-        }
-        let scratch = Scratch::new()?;
-        let path = scratch.path().join(UNNAMED);
         match self {
-            Source::Path(_) => {}
-            Source::Bytes(bytes) => fs_err::write(&path, bytes)?,
-            Source::Model(model) => {
-                Staged::write(&model, &path, SaveOptions::default())?.commit()?;
-            }
+            Source::Path(path) => Ok(Input { path, _scratch: None }),
+            Source::Bytes(bytes) => Input::own(|scratch| scratch.put(&bytes, UNNAMED)),
+            Source::Model(model) => Input::own(|scratch| scratch.keep(&model, UNNAMED)),
         }
-        Ok(Input { path, _scratch: Some(scratch) })
     }
 }
 
@@ -76,6 +67,11 @@ pub(super) struct Input {
 }
 
 impl Input {
+    fn own(write: impl FnOnce(&Scratch) -> Result<PathBuf, Unwritten>) -> Result<Self, Error> {
+        let scratch = Scratch::new()?;
+        Ok(Input { path: write(&scratch)?, _scratch: Some(scratch) })
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
