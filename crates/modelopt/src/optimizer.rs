@@ -241,7 +241,7 @@ impl OptimizerBuilder {
         match strategy {
             Strategy::Search(objective) => self.config.search.objective = objective,
             Strategy::Scheme(scheme) => {
-                if scheme.is_sixteen() {
+                if scheme.is_sixteen() && !self.config.sqnr_limit_given {
                     self.config.gate.min_sqnr_db = Config::converting(scheme).gate.min_sqnr_db;
                 }
                 self.config.scheme = Some(scheme);
@@ -338,6 +338,18 @@ mod tests {
         let builder = Optimizer::builder().model(Path::new("m.onnx"));
         let config = builder.strategy(Strategy::Scheme(Scheme::FP16)).build().unwrap().config;
         assert_eq!((config.scheme, config.gate.min_sqnr_db), (Some(Scheme::FP16), Some(40.0)));
+    }
+
+    #[test]
+    fn the_order_in_which_limits_and_strategy_are_told_makes_no_difference() {
+        let limits = Limits { min_sqnr_db: Some(60.0), ..Limits::default() };
+        let strategy = || Strategy::Scheme(Scheme::FP16);
+        let builder = || Optimizer::builder().model(Path::new("m.onnx"));
+        let first = builder().limits(limits.clone()).strategy(strategy());
+        let last = builder().strategy(strategy()).limits(limits);
+        for builder in [first, last] {
+            assert_eq!(builder.build().unwrap().config.gate.min_sqnr_db, Some(60.0));
+        }
     }
 
     #[test]
