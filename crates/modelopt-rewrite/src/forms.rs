@@ -130,7 +130,7 @@ impl Scheme {
 
     /// Whether weights become integers of 8 bits.
     pub fn is_int8(self) -> bool {
-        self.weight_bits() == Storage::INT8.bits
+        self.sides().weights.is_int8()
     }
 
     /// Whether activations are quantized at run time.

@@ -6,7 +6,6 @@ use modelopt_graph::{DataType, Model, Tensor, ValueId};
 use rayon::prelude::*;
 
 use crate::eligibility::{Look, candidates};
-use crate::forms::Storage;
 use crate::memo::Memo;
 use crate::plan::Plan;
 use crate::shared::shared_weights;
@@ -20,10 +19,7 @@ pub(crate) fn errors(model: &Model, plan: &Plan, memo: &Memo) -> Vec<WeightError
     shared
         .par_iter()
         .filter_map(|(&value, weight)| {
-            let int8 = weight
-                .uses
-                .iter()
-                .all(|layer| layer.form.sides().weights.bits == Storage::INT8.bits);
+            let int8 = weight.uses.iter().all(|layer| layer.form.sides().weights.is_int8());
             let fits = int8 && weight.elem == DataType::FLOAT;
             let rounded = fits.then(|| weight.stored(plan.numerics, memo)).flatten()?.numbers()?;
             let numbers = weight.tensor.to_f32()?;

@@ -9,8 +9,6 @@
 //! These forms are chosen for nodes, not for weights: see [`crate::precision`], which plans them for
 //! a whole model and carries them out region by region.
 
-use modelopt_graph::Node;
-
 use super::form::{Activations, Form, Ladder, Sides, Storage};
 use crate::choices::Precision;
 use crate::site::Site;
@@ -44,9 +42,5 @@ impl Form for ComputedIn {
 
     fn eligible(&self, _site: &Site<'_>) -> Result<Vec<usize>, String> {
         Ok(Vec::new())
-    }
-
-    fn reason(&self, _node: &Node) -> &'static str {
-        "its operator computes in 16 bits"
     }
 }

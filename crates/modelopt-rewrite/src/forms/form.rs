@@ -130,6 +130,11 @@ impl Storage {
     /// Integers of 8 bits.
     pub const INT8: Storage = Storage { name: "int8", bits: 8, precision: None };
 
+    /// Whether numbers become integers of 8 bits.
+    pub fn is_int8(self) -> bool {
+        self.bits == Storage::INT8.bits
+    }
+
     /// A 16-bit float type.
     pub const fn of(precision: Precision) -> Self {
         Storage { name: precision.name(), bits: 16, precision: Some(precision) }
