@@ -78,8 +78,9 @@ impl Visitor<'_> {
             match token {
                 TokenTree::Group(group) => self.tokens(group.stream()),
                 TokenTree::Literal(literal) => {
-                    if let Ok(literal) = syn::parse_str::<LitStr>(&literal.to_string()) {
-                        self.literal(&LitStr::new(&literal.value(), Span::call_site()));
+                    let span = literal.span();
+                    if let Ok(text) = syn::parse_str::<LitStr>(&literal.to_string()) {
+                        self.literal(&LitStr::new(&text.value(), span));
                     }
                 }
                 TokenTree::Ident(_) | TokenTree::Punct(_) => {}

@@ -105,6 +105,20 @@ fn forms_are_named_in_their_files_the_registry_and_tests_only() {
     assert!(named.is_empty(), "{}", named.join("\n"));
 }
 
+#[test]
+fn a_form_that_is_named_is_found_in_macros_too() {
+    let source = planted(&[(
+        "lib.rs",
+        "fn f(s: Scheme) -> bool {\n    s == Scheme::KEEP\n        || matches!(s, Scheme::FP16)\n        || s.name() == \"int8-weights\"\n        || format!(\"int8-weights\") == s.name()\n        || s == Scheme::default()\n}\n#[cfg(test)]\nmod tests {\n    fn f() -> Scheme { Scheme::KEEP }\n}\n",
+    )]);
+    let found = forms::named(&source, &["int8-weights".to_owned()]);
+    let found: Vec<(usize, &str)> =
+        found.iter().map(|(at, what)| (at.line, what.as_str())).collect();
+    let expected =
+        [(2, "Scheme::KEEP"), (3, "Scheme::FP16"), (4, "int8-weights"), (5, "int8-weights")];
+    assert_eq!(found, expected);
+}
+
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
