@@ -14,6 +14,7 @@ use modelopt::{Config, RuntimeChoice};
 use crate::args::{self, Arguments, Command, Common};
 use crate::ending::{Done, STOPPED, Usage};
 use crate::files::{Input, Output};
+use crate::plan_document::PlanDocument;
 use crate::progress::Bar;
 use crate::settings::{
     apply_enforcing, apply_integers, apply_judging, apply_place, apply_planning, apply_precision,
@@ -189,7 +190,7 @@ fn plan(args: &args::Plan, common: &Common) -> Result<Done> {
     if common.json {
         let document = serde_json::json!({
             "schema": "modelopt.plan/1",
-            "plan": &inspection.plan,
+            "plan": PlanDocument::of(&inspection.plan),
         });
         print(&format!("{document:#}\n"))?;
     } else if !common.quiet {
@@ -212,7 +213,7 @@ fn sensitivity(input: &Input, args: &args::Plan, config: &Config, common: &Commo
     if common.json {
         let document = serde_json::json!({
             "schema": "modelopt.sensitivity/1",
-            "plan": &ranked.plan,
+            "plan": PlanDocument::of(&ranked.plan),
             "layers": &ranked.layers,
             "runtime": &ranked.runtime,
             "samples": &ranked.samples,

@@ -5,6 +5,7 @@ mod commands;
 mod ending;
 mod files;
 mod places;
+mod plan_document;
 mod progress;
 mod settings;
 mod show;

@@ -13,7 +13,7 @@ use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table, presets};
 use modelopt::report::RuntimeUsed;
-use modelopt::rewrite::{Plan, PlannedLayer};
+use modelopt::rewrite::ExplainedPlan;
 
 use crate::files;
 use notes::Notes;
@@ -144,21 +144,23 @@ fn plural(count: usize) -> &'static str {
 }
 
 /// What `modelopt plan` and `--explain` print.
-pub(crate) fn plan(plan: &Plan) -> String {
-    let longest =
-        |of: &dyn Fn(&PlannedLayer) -> usize| plan.layers.iter().map(of).max().unwrap_or(0);
-    let names = longest(&|layer| layer.name.chars().count());
-    let operators = longest(&|layer| layer.op.chars().count()).max("operator".len());
+pub(crate) fn plan(plan: &ExplainedPlan) -> String {
+    let longest = |texts: &mut dyn Iterator<Item = &str>| {
+        texts.map(|text| text.chars().count()).max().unwrap_or(0)
+    };
+    let names = longest(&mut plan.lines().map(|(layer, _)| layer.id.as_str()));
+    let operators =
+        longest(&mut plan.lines().map(|(_, why)| why.op.as_str())).max("operator".len());
     // Sizes, schemes and what stands between columns.
     let mut notes = Notes::beside(names + operators + 32);
     let mut rows = table(&["layer", "operator", "weights", "scheme", "because"]);
-    for layer in &plan.layers {
+    for (layer, why) in plan.lines() {
         rows.add_row([
-            cell(&layer.name),
-            cell(&layer.op),
-            bytes(layer.bytes),
+            cell(&layer.id),
+            cell(&why.op),
+            bytes(why.bytes),
             layer.scheme.to_string(),
-            notes.short("see", &layer.reason),
+            notes.short("see", &why.reason),
         ]);
     }
     let mut text = indented(rows, &[2]);

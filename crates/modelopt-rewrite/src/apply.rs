@@ -44,16 +44,16 @@ fn apply_to_weights(
     memo: &Memo,
 ) -> Result<Vec<QuantizedWeight>, BrokenRewrite> {
     let candidates = candidates(model, &Look::at(plan));
-    let scheme_of = plan.schemes();
-    let shared = shared_weights(model, &candidates, &scheme_of);
+    let decided = plan.decided();
+    let shared = shared_weights(model, &candidates, &decided);
     let stored: Vec<Option<StoredWeight>> =
-        shared.par_values().map(|weight| weight.stored(plan.numerics, memo)).collect();
+        shared.par_values().map(|weight| weight.stored(memo)).collect();
     let mut results = Vec::new();
     engine::checked(model, "quantize", |model| {
         let at_load = plan.layers.iter().filter(|line| line.at_load);
-        let mut emission = Emission::new(at_load.map(|line| line.name.as_str()));
+        let mut emission = Emission::new(at_load.map(|line| line.id.as_str()));
         for candidate in &candidates {
-            let scheme = scheme_of(&candidate.layer.name);
+            let (scheme, _) = decided(&candidate.layer.id);
             scheme.form().begin(model, candidate.layer.node, &mut emission);
         }
         for ((&value, weight), stored) in shared.iter().zip(stored) {

@@ -112,7 +112,7 @@ pub(crate) fn switchboard_with(
 fn dynamic_layers(model: &Model, plan: &Plan) -> Vec<(usize, NodeId)> {
     let places = plan.places();
     let all = crate::layers::all(model).into_iter();
-    all.filter_map(|layer| Some((*places.get(layer.name.as_str())?, layer.node)))
+    all.filter_map(|layer| Some((*places.get(layer.id.as_str())?, layer.node)))
         .filter(|&(place, _)| plan.layers[place].scheme.quantizes_activations())
         .collect()
 }

@@ -56,7 +56,7 @@ pub fn isolate(model: &Model, shapes: &[(String, Vec<usize>)]) -> (Vec<Isolated>
         if !ladder.iter().any(|scheme| takes_time(&scheme)) {
             continue;
         }
-        let name = candidate.layer.name;
+        let name = candidate.layer.id;
         match alone(&shaped, candidate.layer.node, &name) {
             Some(layer) => isolated.push(layer),
             None => unknown.push(name),
@@ -144,7 +144,7 @@ impl Isolated {
     ) -> Option<Model> {
         let layer = layers::find(&self.model, 0).into_iter().next()?;
         let mut plan = Plan::new(numerics);
-        plan.layers.push(PlannedLayer::new(layer.name, scheme));
+        plan.layers.push(PlannedLayer::new(layer.id, scheme));
         let plan = policy::plan_from(&self.model, &plan).ok()?;
         let mut model = self.model.clone();
         apply_with(&mut model, &plan, memo).ok()?;

@@ -12,10 +12,10 @@ use crate::quantize::Channels;
 pub struct Layer {
     /// Node.
     pub node: NodeId,
-    /// A name that no other node of the model has: path of the graph, then the node's name or,
-    /// where that is empty, the name of its first output; `#2`, `#3` … behind names that occur
-    /// again. It does not depend on which other nodes are layers.
-    pub name: String,
+    /// What no other node of the model has: path of the graph, then the node's name or, where that
+    /// is empty, the name of its first output; `#2`, `#3` … behind what occurs again. It does not
+    /// depend on which other nodes are layers.
+    pub id: String,
     /// Weights it reads, by input.
     pub weights: Vec<WeightUse>,
 }
@@ -179,7 +179,7 @@ pub(crate) fn find(model: &Model, min_bytes: usize) -> Vec<Layer> {
     let mut layers = Vec::new();
     let mut names: HashMap<String, usize> = HashMap::new();
     for id in model.walk() {
-        let name = node_name(model, id, &mut names);
+        let layer = layer_id(model, id, &mut names);
         if model.node(id).output(0).is_some_and(|value| stored_narrow(model, value).is_some()) {
             // The layers are those that read what it makes.
             continue;
@@ -193,23 +193,23 @@ pub(crate) fn find(model: &Model, min_bytes: usize) -> Vec<Layer> {
                 && node.inputs().iter().skip(1).flatten().any(|&v| comes_quantized(model, v)));
         let sparse = !sparse_weights(model, id).is_empty();
         if large || quantized || sparse || (is_layer && !weights.is_empty()) {
-            layers.push(Layer { node: id, name, weights });
+            layers.push(Layer { node: id, id: layer, weights });
         }
     }
     layers
 }
 
-/// All nodes of the main graph and the graphs nested in it by the names they have as layers,
+/// All nodes of the main graph and the graphs nested in it by the ids they have as layers,
 /// without their weights.
 pub(crate) fn all(model: &Model) -> Vec<Layer> {
     let mut names: HashMap<String, usize> = HashMap::new();
     let nodes = model.walk().into_iter();
     nodes
-        .map(|node| Layer { node, name: node_name(model, node, &mut names), weights: Vec::new() })
+        .map(|node| Layer { node, id: layer_id(model, node, &mut names), weights: Vec::new() })
         .collect()
 }
 
-fn node_name(model: &Model, id: NodeId, taken: &mut HashMap<String, usize>) -> String {
+fn layer_id(model: &Model, id: NodeId, taken: &mut HashMap<String, usize>) -> String {
     let node = model.node(id);
     let path = model.graph_path(node.graph());
     let own = if node.name.is_empty() {
@@ -401,7 +401,7 @@ mod tests {
         }
         let name = |min| {
             let layers = find(&b.model, min);
-            layers.into_iter().find(|layer| layer.node == nodes[1]).map(|layer| layer.name)
+            layers.into_iter().find(|layer| layer.node == nodes[1]).map(|layer| layer.id)
         };
         assert_eq!(name(0).as_deref(), Some("same#2"));
         assert_eq!(name(4096), name(0));
@@ -417,7 +417,7 @@ mod tests {
         for (node, name) in b.model.walk().into_iter().zip(["a#2", "a", "a"]) {
             b.model.node_mut(node).name = name.to_owned();
         }
-        let names: Vec<String> = find(&b.model, 0).into_iter().map(|layer| layer.name).collect();
+        let names: Vec<String> = find(&b.model, 0).into_iter().map(|layer| layer.id).collect();
         assert_eq!(names, ["a#2", "a", "a#3"]);
     }
 }

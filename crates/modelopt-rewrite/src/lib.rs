@@ -45,8 +45,11 @@ pub use memo::Quantizations;
 pub use noise::{Noise, RandomOperator, Randomness, SameNoise, random_operators};
 pub use pass::{Changed, EveryNode, Pass, PassContext, PassError};
 pub use pipeline::{Culprit, Entry, Pipeline, UnknownPass};
-pub use plan::{Interface, Numerics, Plan, PlanError, PlannedLayer, Precision};
-pub use policy::{Capabilities, MeasuredLayer, PlanOptions, plan, plan_from, possible};
+pub use plan::{
+    ExplainedPlan, Explanation, Interface, Numerics, Plan, PlanError, PlannedLayer, Precision,
+    TensorRange,
+};
+pub use policy::{Capabilities, MeasuredLayer, PlanOptions, agreed, plan, plan_from, possible};
 pub use precision::{
     Emulated, Known, PrecisionOptions, Rounding, emulate, measurable, rounding,
     rounding_switchboard,

@@ -12,7 +12,9 @@ use modelopt_graph::{Model, ValueId};
 use crate::eligibility::{Candidate, Look, candidates};
 use crate::forms::Scheme;
 use crate::layers::{self, Layer};
-use crate::plan::{Numerics, Plan, PlanError, PlannedLayer};
+use crate::plan::{
+    ExplainedPlan, Explanation, Numerics, Plan, PlanError, PlannedLayer, TensorRange,
+};
 use crate::precision;
 use crate::refine;
 use crate::select;
@@ -24,7 +26,7 @@ use sharing::harmonise;
 
 /// The plan by the default rules: the wanted scheme wherever it is possible, else the next one
 /// down; weights that several layers share are treated alike.
-pub fn plan(model: &Model, options: &PlanOptions) -> Result<Plan, PlanError> {
+pub fn plan(model: &Model, options: &PlanOptions) -> Result<ExplainedPlan, PlanError> {
     if let Some(to) = options.scheme.and_then(Scheme::computes_in) {
         // Chosen node by node, not weight by weight.
         return precision::plan(model, to, options);
@@ -47,11 +49,11 @@ pub fn plan(model: &Model, options: &PlanOptions) -> Result<Plan, PlanError> {
 }
 
 /// The plan that a file asks for. Layers that it does not name are kept.
-pub fn plan_from(model: &Model, wanted: &Plan) -> Result<Plan, PlanError> {
+pub fn plan_from(model: &Model, wanted: &Plan) -> Result<ExplainedPlan, PlanError> {
     let mut asked: HashMap<&str, &PlannedLayer> = HashMap::new();
     for layer in &wanted.layers {
-        if asked.insert(&layer.name, layer).is_some() {
-            return Err(PlanError::Twice(layer.name.clone()));
+        if asked.insert(&layer.id, layer).is_some() {
+            return Err(PlanError::Twice(layer.id.clone()));
         }
     }
     let candidates = candidates(model, &Look::at(wanted));
@@ -59,66 +61,130 @@ pub fn plan_from(model: &Model, wanted: &Plan) -> Result<Plan, PlanError> {
     // Whole nodes that compute in 16 bits; their weights are no concern of other schemes.
     let nodes = precision::lines_from(model, wanted)?;
     for candidate in &candidates {
-        decisions.push(match asked.remove(candidate.layer.name.as_str()) {
-            Some(layer) if layer.scheme.computes_in().is_some() => {
-                Decision { scheme: layer.scheme, reason: layer.reason.clone() }
-            }
+        decisions.push(match asked.remove(candidate.layer.id.as_str()) {
             Some(layer) => {
-                candidate.possible(layer.scheme).map_err(|why| PlanError::Impossible {
-                    layer: layer.name.clone(),
-                    scheme: layer.scheme,
-                    why,
-                })?;
-                Decision { scheme: layer.scheme, reason: layer.reason.clone() }
+                if layer.scheme.computes_in().is_none() {
+                    candidate
+                        .possible(layer.scheme)
+                        .map_err(|why| impossible(&layer.id, layer.scheme, why))?;
+                }
+                Decision { scheme: layer.scheme, reason: precision::GIVEN.to_owned() }
             }
             None => Decision { scheme: Scheme::default(), reason: "not in the plan".to_owned() },
         });
     }
-    let known: HashSet<&str> = nodes.iter().map(|(_, line)| line.name.as_str()).collect();
-    if let Some(layer) = wanted.layers.iter().find(|layer| !known.contains(layer.name.as_str())) {
-        return Err(PlanError::UnknownLayer(layer.name.clone()));
+    let known: HashSet<&str> = nodes.iter().map(|(layer, _)| layer.id.as_str()).collect();
+    if let Some(layer) = wanted.layers.iter().find(|layer| !known.contains(layer.id.as_str())) {
+        return Err(PlanError::UnknownLayer(layer.id.clone()));
     }
     let weightless =
         |layer: &&PlannedLayer| layer.scheme.is_int8() || layer.scheme.stores_in().is_some();
     if let Some(layer) = asked.into_values().find(weightless) {
-        return Err(PlanError::Impossible {
-            layer: layer.name.clone(),
-            scheme: layer.scheme,
-            why: "it reads no weight".to_owned(),
-        });
+        return Err(impossible(&layer.id, layer.scheme, "it reads no weight".to_owned()));
     }
+    check_ranges(model, wanted)?;
     harmonise(model, &candidates, &mut decisions);
+    check_numerics(model, wanted, &candidates, &decisions)?;
     let by_weight = assemble(model, &candidates, decisions, wanted.numerics);
-    let plan = joined(wanted, nodes.into_iter().map(|(_, line)| line), by_weight);
+    let plan = joined(wanted, nodes, by_weight);
     refine::check(model, &plan)?;
+    Ok(plan)
+}
+
+/// A plan of which layers that share a weight agree, explained as it was where nothing changed.
+///
+/// # Errors
+/// As [`plan_from`].
+pub fn agreed(model: &Model, wanted: &ExplainedPlan) -> Result<ExplainedPlan, PlanError> {
+    let mut plan = plan_from(model, wanted)?;
+    let places = wanted.places();
+    for (layer, why) in plan.lines_mut() {
+        let Some(&place) = places.get(layer.id.as_str()) else { continue };
+        if wanted.layers[place].scheme == layer.scheme {
+            why.reason.clone_from(&wanted.why(place).reason);
+        }
+    }
     Ok(plan)
 }
 
 /// The plan of nodes that are named, with what was decided for those that have weights: without a
 /// threshold every small constant is a candidate, and only what is named gets a line.
-fn joined(wanted: &Plan, nodes: impl Iterator<Item = PlannedLayer>, by_weight: Plan) -> Plan {
-    let mut by_weight: HashMap<String, PlannedLayer> =
-        by_weight.layers.into_iter().map(|line| (line.name.clone(), line)).collect();
-    let mut plan = Plan { io: wanted.io, ..Plan::new(wanted.numerics) };
-    for line in nodes {
-        let (smoothing, bias_correction) = (line.smoothing.clone(), line.bias_correction.clone());
-        let at_load = line.at_load;
-        let line = match by_weight.remove(&line.name) {
-            Some(planned) if line.scheme.computes_in().is_none() => planned,
-            _ => line,
+fn joined(
+    wanted: &Plan,
+    nodes: Vec<(PlannedLayer, Explanation)>,
+    by_weight: ExplainedPlan,
+) -> ExplainedPlan {
+    let mut by_weight: HashMap<String, (Scheme, Explanation)> =
+        by_weight.into_lines().map(|(layer, why)| (layer.id, (layer.scheme, why))).collect();
+    let mut plan = ExplainedPlan::from(Plan { layers: Vec::new(), ..wanted.clone() });
+    for (layer, why) in nodes {
+        let (scheme, why) = match by_weight.remove(&layer.id) {
+            Some(planned) if layer.scheme.computes_in().is_none() => planned,
+            _ => (layer.scheme, why),
         };
-        plan.layers.push(PlannedLayer { smoothing, bias_correction, at_load, ..line });
+        plan.push(PlannedLayer { scheme, ..layer }, why);
     }
     plan
 }
 
-/// Names of the layers that can have a scheme, each by itself.
+fn impossible(layer: &str, scheme: Scheme, why: String) -> PlanError {
+    PlanError::Impossible { layer: layer.to_owned(), scheme, why }
+}
+
+/// Whether tensors that a plan has ranges for are there, and numbers can lie in the ranges.
+fn check_ranges(model: &Model, wanted: &Plan) -> Result<(), PlanError> {
+    let wrong =
+        |range: &TensorRange, why| Err(PlanError::Range { tensor: range.name.clone(), why });
+    if wanted.tensors.is_empty() {
+        return Ok(());
+    }
+    let known: HashSet<&str> = model.values().map(|value| model.value(value).name()).collect();
+    let mut seen = HashSet::new();
+    for range in &wanted.tensors {
+        if !known.contains(range.name.as_str()) {
+            return wrong(range, "which the model does not have");
+        }
+        if !range.is_sound() {
+            return wrong(range, "which is empty or not finite");
+        }
+        if !seen.insert(range.name.as_str()) {
+            return wrong(range, "which has one already");
+        }
+    }
+    Ok(())
+}
+
+/// A weight is stored once, so layers that share it have the same numerics.
+fn check_numerics(
+    model: &Model,
+    wanted: &Plan,
+    candidates: &[Candidate],
+    decisions: &[Decision],
+) -> Result<(), PlanError> {
+    let decided = wanted.decided();
+    let mut first: HashMap<ValueId, (&str, Numerics)> = HashMap::new();
+    for (candidate, decision) in candidates.iter().zip(decisions) {
+        let id = candidate.layer.id.as_str();
+        let (_, numerics) = decided(id);
+        for weight in candidate.weights(decision.scheme).map(|weight| weight.value) {
+            let &mut (other, known) = first.entry(weight).or_insert((id, numerics));
+            if known != numerics {
+                let name = model.value(weight).name();
+                let why = format!("it shares '{name}' with '{other}', which has other numerics");
+                return Err(impossible(id, decision.scheme, why));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Ids of the layers that can have a scheme, each by itself.
 pub fn possible(model: &Model, scheme: Scheme) -> HashSet<String> {
     let look = Look::new([scheme], 0, f64::NEG_INFINITY);
     candidates(model, &look)
         .into_iter()
         .filter(|candidate| candidate.possible(scheme).is_ok())
-        .map(|candidate| candidate.layer.name)
+        .map(|candidate| candidate.layer.id)
         .collect()
 }
 
@@ -127,21 +193,18 @@ fn assemble(
     candidates: &[Candidate],
     decisions: Vec<Decision>,
     numerics: Numerics,
-) -> Plan {
-    let mut plan = Plan::new(numerics);
+) -> ExplainedPlan {
+    let mut plan = ExplainedPlan::new(numerics);
     for (candidate, decision) in candidates.iter().zip(decisions) {
         let layer = &candidate.layer;
         let dense = layer.weights.iter();
         let dense = dense.map(|weight| (weight.value, weight.tensor.byte_len() as u64));
         let weights: Vec<(ValueId, u64)> =
             dense.chain(layers::sparse_weights(model, layer.node)).collect();
-        plan.layers.push(PlannedLayer {
-            op: model.node(layer.node).op.to_string(),
-            reason: decision.reason,
-            weights: weights.iter().map(|&(v, _)| model.value(v).name().to_owned()).collect(),
-            bytes: weights.iter().map(|(_, bytes)| bytes).sum(),
-            ..PlannedLayer::new(layer.name.clone(), decision.scheme)
-        });
+        plan.push(
+            PlannedLayer::new(layer.id.clone(), decision.scheme),
+            Explanation::of(model, layer.node, &weights, decision.reason),
+        );
     }
     plan
 }
@@ -180,8 +243,8 @@ mod tests {
         let options = PlanOptions { exclude, ..options(Scheme::INT8_DYNAMIC) };
         let plan = plan(&b.model, &options).unwrap();
         assert_eq!(schemes(&plan), [Scheme::KEEP, Scheme::KEEP, Scheme::INT8_DYNAMIC]);
-        assert_eq!(plan.layers[0].reason, "excluded by 'matmul_out_node'");
-        assert!(plan.layers[1].reason.contains("needs it in float"), "{:?}", plan.layers[1]);
+        assert_eq!(plan.why(0).reason, "excluded by 'matmul_out_node'");
+        assert!(plan.why(1).reason.contains("needs it in float"), "{:?}", plan.layers[1]);
     }
 
     #[test]
@@ -194,22 +257,22 @@ mod tests {
 
     #[test]
     fn batches_of_int8_matrices_are_not_multiplied_where_that_goes_wrong() {
-        let scheme = |shape: &[usize], target| {
+        let planned = |shape: &[usize], target| {
             let mut b = Build::new(13);
             let x = b.input("x", float(&[1, 4, 2, 64]));
             let w = b.weight("W", shape, &noise(shape.iter().product(), 1));
             let y = b.node("MatMul", &[x, w], &[]);
             b.output(y, float(&[1, 4, 2, 64]));
             let options = PlanOptions { target, ..PlanOptions::default() };
-            plan(&b.model, &options).unwrap().layers.remove(0)
+            plan(&b.model, &options).unwrap()
         };
         let (one, four) = ([1, 1, 64, 64], [4, 64, 64]);
-        assert_eq!(scheme(&one, Capabilities::RTEN).scheme, Scheme::INT8_DYNAMIC);
-        assert_eq!(scheme(&four, Capabilities::ONNXRUNTIME).scheme, Scheme::INT8_DYNAMIC);
+        assert_eq!(schemes(&planned(&one, Capabilities::RTEN)), [Scheme::INT8_DYNAMIC]);
+        assert_eq!(schemes(&planned(&four, Capabilities::ONNXRUNTIME)), [Scheme::INT8_DYNAMIC]);
         for target in [Capabilities::RTEN, Capabilities::ANYWHERE] {
-            let layer = scheme(&four, target);
-            assert_eq!(layer.scheme, Scheme::INT8_WEIGHTS);
-            assert!(layer.reason.contains("batches of int8 matrices wrongly"), "{}", layer.reason);
+            let plan = planned(&four, target);
+            assert_eq!(schemes(&plan), [Scheme::INT8_WEIGHTS]);
+            assert!(plan.why(0).reason.contains("batches of int8 matrices wrongly"), "{plan:?}");
         }
     }
 
@@ -221,12 +284,12 @@ mod tests {
             let w = b.weight("W", &[64, 64], &noise(4096, 1));
             let y = b.node("MatMul", &[x, w], &[]);
             b.output(y, float(&[2, 64]));
-            plan(&b.model, &options(Scheme::INT8_DYNAMIC)).unwrap().layers.remove(0)
+            plan(&b.model, &options(Scheme::INT8_DYNAMIC)).unwrap()
         };
-        assert_eq!(weights(7).scheme, Scheme::INT8_WEIGHTS);
+        assert_eq!(schemes(&weights(7)), [Scheme::INT8_WEIGHTS]);
         let old = weights(6);
-        assert_eq!(old.scheme, Scheme::KEEP);
-        assert!(old.reason.contains("opset 6 has no Mul that broadcasts"), "{}", old.reason);
+        assert_eq!(schemes(&old), [Scheme::KEEP]);
+        assert!(old.why(0).reason.contains("opset 6 has no Mul that broadcasts"), "{old:?}");
     }
 
     #[test]
@@ -244,9 +307,9 @@ mod tests {
         let y = b.node("MatMul", &[x, w], &[]);
         b.output(y, float(&[2, 4]));
         let plan = plan(&b.model, &options(Scheme::INT8_DYNAMIC)).unwrap();
-        assert_eq!((plan.layers[0].weights[0].as_str(), plan.layers[0].bytes), ("W", 24));
+        assert_eq!((plan.why(0).weights[0].as_str(), plan.why(0).bytes), ("W", 24));
         assert_eq!(plan.layers[0].scheme, Scheme::KEEP);
-        assert!(plan.layers[0].reason.contains("sparse"), "{}", plan.layers[0].reason);
+        assert!(plan.why(0).reason.contains("sparse"), "{}", plan.why(0).reason);
     }
 
     #[test]
@@ -254,7 +317,64 @@ mod tests {
         let b = shared();
         let first = plan(&b.model, &options(Scheme::INT8_DYNAMIC)).unwrap();
         let again = plan_from(&b.model, &Plan::from_toml(&first.to_toml()).unwrap()).unwrap();
-        assert_eq!(first, again);
+        assert_eq!(*first, *again);
+        let before: Vec<&str> = first.lines().map(|(_, why)| why.op.as_str()).collect();
+        let after: Vec<&str> = again.lines().map(|(_, why)| why.op.as_str()).collect();
+        assert_eq!(before, after);
+        assert!(again.lines().all(|(_, why)| why.reason == "as the plan says"));
+        assert_eq!(agreed(&b.model, &first).unwrap(), first);
+    }
+
+    #[test]
+    fn what_had_to_change_for_layers_to_agree_is_told() {
+        let b = shared();
+        let mut wanted = plan(&b.model, &options(Scheme::INT8_WEIGHTS)).unwrap();
+        wanted.layers[0].scheme = Scheme::KEEP;
+        let reason = wanted.why(2).reason.clone();
+        let plan = agreed(&b.model, &wanted).unwrap();
+        assert_eq!(schemes(&plan), [Scheme::KEEP, Scheme::KEEP, Scheme::INT8_WEIGHTS]);
+        assert!(plan.why(1).reason.contains("needs it in float"), "{plan:?}");
+        assert_eq!(plan.why(2).reason, reason);
+    }
+
+    #[test]
+    fn ranges_are_of_tensors_that_are_there() {
+        let b = shared();
+        let with = |name: &str, min: f32, max: f32| {
+            let mut wanted = Plan::new(Numerics::default());
+            wanted.tensors = vec![TensorRange { name: name.to_owned(), min, max }];
+            plan_from(&b.model, &wanted).map_err(|error| error.to_string())
+        };
+        assert_eq!(with("x", -1.0, 1.0).unwrap().tensors.len(), 1);
+        assert!(with("nowhere", -1.0, 1.0).unwrap_err().contains("'nowhere', which the model"));
+        for (min, max) in [(1.0, -1.0), (f32::NAN, 1.0), (0.0, f32::INFINITY)] {
+            assert!(with("x", min, max).unwrap_err().contains("'x', which is empty or not finite"));
+        }
+        let mut twice = Plan::clone(&with("x", 0.0, 1.0).unwrap());
+        twice.tensors.extend(twice.tensors.clone());
+        assert!(plan_from(&b.model, &twice).unwrap_err().to_string().contains("has one already"));
+    }
+
+    #[test]
+    fn a_layer_may_have_numerics_of_its_own_unless_it_shares_its_weight() {
+        let b = shared();
+        let mut wanted = plan(&b.model, &options(Scheme::INT8_WEIGHTS)).unwrap().into_plan();
+        let narrow = Numerics { reduce_range: true, ..Numerics::default() };
+        wanted.layers[2].numerics = Some(narrow);
+        let planned = plan_from(&b.model, &wanted).unwrap();
+        let mut model = b.model.clone();
+        crate::apply(&mut model, &planned).unwrap();
+        let largest = |name: &str| {
+            let id = model.values().find(|&id| model.value(id).name() == name).unwrap();
+            let bytes = model.constant(id).unwrap().bytes().unwrap().to_vec();
+            bytes.iter().map(|&byte| byte.cast_signed().unsigned_abs()).max().unwrap()
+        };
+        assert_eq!((largest("W_int8"), largest("V_int8")), (127, 63));
+        wanted.layers[0].numerics = Some(narrow);
+        let error = plan_from(&b.model, &wanted).unwrap_err().to_string();
+        assert!(error.contains("it shares 'W' with 'matmul_out_node', which has other"), "{error}");
+        wanted.layers[1].numerics = Some(narrow);
+        assert!(plan_from(&b.model, &wanted).is_ok());
     }
 
     #[test]
@@ -263,7 +383,7 @@ mod tests {
         let asked = |name: &str, scheme| {
             let mut wanted = plan(&b.model, &options(Scheme::INT8_WEIGHTS)).unwrap();
             wanted.layers.truncate(1);
-            wanted.layers[0].name = name.to_owned();
+            wanted.layers[0].id = name.to_owned();
             wanted.layers[0].scheme = scheme;
             plan_from(&b.model, &wanted).map_err(|error| error.to_string())
         };
@@ -317,7 +437,7 @@ mod tests {
         let options =
             PlanOptions { target: Capabilities::RTEN, min_weight_bytes: 0, ..Default::default() };
         assert_eq!(schemes(&plan(&depthwise.model, &options).unwrap()), [w]);
-        let reason = &planned(Capabilities::ONNXRUNTIME, None).layers[0].reason;
+        let reason = planned(Capabilities::ONNXRUNTIME, None).why(0).reason.clone();
         assert_eq!(reason, "int8-dynamic does not pay for Conv on onnxruntime");
     }
 
@@ -331,7 +451,7 @@ mod tests {
                 ..PlanOptions { min_weight_bytes: 0, ..Default::default() }
             };
             let plan = plan(&convolution_and_product().model, &options).unwrap();
-            (plan.layers[0].scheme, plan.layers[0].reason.clone())
+            (plan.layers[0].scheme, plan.why(0).reason.clone())
         };
         let (scheme, reason) = decided(1.0, 0.5);
         assert_eq!(scheme, Scheme::INT8_DYNAMIC);
@@ -352,7 +472,7 @@ mod tests {
             let options = PlanOptions { min_weight_bytes: min, ..PlanOptions::default() };
             let plan = plan(&b.model, &options).unwrap();
             assert_eq!(schemes(&plan), [Scheme::KEEP]);
-            plan.layers[0].reason.clone()
+            plan.why(0).reason.clone()
         };
         assert!(reason(&[1, 2048], &noise(2048, 1), 1024).contains("a vector"));
         let mut broken = noise(4096, 1);

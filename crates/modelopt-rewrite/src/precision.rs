@@ -23,7 +23,6 @@ mod unsafe_ops;
 mod values;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use modelopt_graph::{DataType, Model, NodeId, Tensor, ValueId};
 use rayon::prelude::*;
@@ -32,7 +31,9 @@ use crate::apply::QuantizedWeight;
 use crate::engine::{self, BrokenRewrite};
 use crate::forms::Scheme;
 use crate::layers;
-use crate::plan::{Interface, Plan, PlanError, PlannedLayer, Precision};
+use crate::plan::{
+    ExplainedPlan, Explanation, Interface, Plan, PlanError, PlannedLayer, Precision,
+};
 use crate::policy::PlanOptions;
 use crate::select;
 use form::Slot;
@@ -46,13 +47,17 @@ pub(crate) use rounding::of_tensor;
 pub use rounding::{Rounding, rounding};
 
 /// The plan for computing in `to` wherever that is possible and safe.
-pub(crate) fn plan(model: &Model, to: Precision, options: &PlanOptions) -> Result<Plan, PlanError> {
+pub(crate) fn plan(
+    model: &Model,
+    to: Precision,
+    options: &PlanOptions,
+) -> Result<ExplainedPlan, PlanError> {
     let named: Vec<layers::Layer> = layers::all(model);
     let refused = refusals(model, &named, to, options)?;
-    let mut plan = Plan::new(options.numerics);
+    let mut plan = ExplainedPlan::new(options.numerics);
     plan.io = options.precision.io;
-    let names: HashMap<NodeId, &str> =
-        named.iter().map(|layer| (layer.node, layer.name.as_str())).collect();
+    let ids: HashMap<NodeId, &str> =
+        named.iter().map(|layer| (layer.node, layer.id.as_str())).collect();
     for (id, fate) in regions::decide(model, to, &options.precision, &refused) {
         let scheme = Scheme::computing_in(to);
         let (scheme, reason) = match &fate {
@@ -64,7 +69,8 @@ pub(crate) fn plan(model: &Model, to: Precision, options: &PlanOptions) -> Resul
             Fate::Idle => (Scheme::default(), "it moves what stays float32".to_owned()),
             Fate::Must(reason) | Fate::Should(reason) => (Scheme::default(), reason.clone()),
         };
-        plan.layers.push(line(model, id, names.get(&id).copied().unwrap_or(""), scheme, reason));
+        let layer = ids.get(&id).copied().unwrap_or_default();
+        plan.push(PlannedLayer::new(layer, scheme), explanation(model, id, reason));
     }
     storing::store(model, &mut plan, &refused, &named, to, options);
     if form::available(model, to).is_err() || !convert::has_float_interface(model) {
@@ -78,25 +84,20 @@ fn reason(model: &Model, id: NodeId) -> String {
     if moves { "moves numbers of 16 bits" } else { "its operator computes in 16 bits" }.to_owned()
 }
 
-/// The plan line of a node, with the constants that it reads.
-fn line(model: &Model, id: NodeId, name: &str, scheme: Scheme, reason: String) -> PlannedLayer {
-    let constants: Vec<(ValueId, Arc<Tensor>)> = model
+/// What a node is, with the constants that it reads.
+fn explanation(model: &Model, id: NodeId, reason: String) -> Explanation {
+    let constants: Vec<(ValueId, u64)> = model
         .node(id)
         .inputs()
         .iter()
         .flatten()
         .filter_map(|&value| {
             let float = model.constant(value).filter(|t| t.dtype() == DataType::FLOAT);
-            Some((value, float.or_else(|| layers::stored_narrow(model, value))?))
+            let tensor = float.or_else(|| layers::stored_narrow(model, value))?;
+            Some((value, tensor.byte_len() as u64))
         })
         .collect();
-    PlannedLayer {
-        op: model.node(id).op.to_string(),
-        reason,
-        weights: constants.iter().map(|(v, _)| model.value(*v).name().to_owned()).collect(),
-        bytes: constants.iter().map(|(_, tensor)| tensor.byte_len() as u64).sum(),
-        ..PlannedLayer::new(name, scheme)
-    }
+    Explanation::of(model, id, &constants, reason)
 }
 
 /// The nodes that stay float32 because somebody said so.
@@ -125,14 +126,14 @@ pub(crate) fn asked(
         .layers
         .iter()
         .filter(|layer| layer.scheme.computes_in() == Some(to))
-        .map(|layer| (layer.name.as_str(), layer.scheme))
+        .map(|layer| (layer.id.as_str(), layer.scheme))
         .collect();
     let mut nodes = HashSet::new();
     if wanted.is_empty() {
         return Ok(nodes);
     }
     for layer in layers::all(model) {
-        let Some(&scheme) = wanted.get(layer.name.as_str()) else { continue };
+        let Some(&scheme) = wanted.get(layer.id.as_str()) else { continue };
         let impossible =
             form::available(model, to).err().or_else(|| match form::form(model, layer.node, to) {
                 form::Kind::Fixed(reason) => Some(reason),
@@ -140,33 +141,30 @@ pub(crate) fn asked(
                 form::Kind::Control | form::Kind::Free(_) => None,
             });
         if let Some(why) = impossible {
-            return Err(PlanError::Impossible { layer: layer.name, scheme, why });
+            return Err(PlanError::Impossible { layer: layer.id, scheme, why });
         }
         nodes.insert(layer.node);
     }
     Ok(nodes)
 }
 
-/// The plan lines that a file asks for, checked and completed.
+/// Why a layer is as a plan that was given has it.
+pub(crate) const GIVEN: &str = "as the plan says";
+
+/// The layers that a plan asks for, checked and explained.
 pub(crate) fn lines_from(
     model: &Model,
     wanted: &Plan,
-) -> Result<Vec<(NodeId, PlannedLayer)>, PlanError> {
+) -> Result<Vec<(PlannedLayer, Explanation)>, PlanError> {
     let mut lines = Vec::new();
     for to in Precision::ALL {
         asked(model, wanted, to)?;
     }
     let asked: HashMap<&str, &PlannedLayer> =
-        wanted.layers.iter().map(|layer| (layer.name.as_str(), layer)).collect();
+        wanted.layers.iter().map(|layer| (layer.id.as_str(), layer)).collect();
     for layer in layers::all(model) {
-        let Some(wanted) = asked.get(layer.name.as_str()) else { continue };
-        let line = PlannedLayer {
-            smoothing: wanted.smoothing.clone(),
-            bias_correction: wanted.bias_correction.clone(),
-            at_load: wanted.at_load,
-            ..line(model, layer.node, &layer.name, wanted.scheme, wanted.reason.clone())
-        };
-        lines.push((layer.node, line));
+        let Some(&wanted) = asked.get(layer.id.as_str()) else { continue };
+        lines.push((wanted.clone(), explanation(model, layer.node, GIVEN.to_owned())));
     }
     Ok(lines)
 }

@@ -68,9 +68,9 @@ impl Prepared {
         sensitivity::sensitivity_with(&self.model, plan, seen, &self.memo)
     }
 
-    /// The plan with what makes it more precise at no cost: see [`crate::improve`].
-    pub fn improve(&self, plan: &Plan, seen: &Seen, wanted: Improvements) -> Plan {
-        refine::improve_with(&self.model, plan, seen, wanted, &self.memo)
+    /// Gives a plan what makes it more precise at no cost: see [`crate::improve`].
+    pub fn improve(&self, plan: &mut Plan, seen: &Seen, wanted: Improvements) {
+        refine::improve_with(&self.model, plan, seen, wanted, &self.memo);
     }
 
     /// One of its layers as a model of its own in another scheme: see [`Isolated::with`].
@@ -102,6 +102,7 @@ mod tests {
     use modelopt_graph::{Model, infer};
 
     use super::*;
+    use crate::ExplainedPlan;
     use crate::testing::{Build, float, noise, options, rows_seen};
 
     /// Two products and a convolution.
@@ -119,7 +120,7 @@ mod tests {
         b.model
     }
 
-    fn plan(model: &Model, scheme: Scheme) -> Plan {
+    fn plan(model: &Model, scheme: Scheme) -> ExplainedPlan {
         crate::plan(model, &options(scheme)).unwrap()
     }
 
@@ -160,7 +161,7 @@ mod tests {
         prepared.switchboard(&plan).unwrap();
         let (alone, _) = crate::isolate(&prepared, &[]);
         for layer in &alone {
-            let line = plan.layers.iter().find(|line| line.name == layer.name).unwrap();
+            let line = plan.layers.iter().find(|line| line.id == layer.name).unwrap();
             let of_memo = prepared.isolated(layer, line.scheme, plan.numerics).unwrap();
             let plain = layer.with(line.scheme, plan.numerics).unwrap();
             assert_eq!(weights(&of_memo), weights(&plain));
@@ -169,7 +170,9 @@ mod tests {
         let seen = Seen::default();
         assert_eq!(prepared.sensitivity(&plan, &seen), crate::sensitivity(&model(), &plan, &seen));
         let wanted = Improvements { smoothing: true, bias_correction: true };
-        assert_eq!(prepared.improve(&plan, &seen, wanted), plan);
+        let mut improved = plan.clone();
+        prepared.improve(&mut improved, &seen, wanted);
+        assert_eq!(improved, plan);
         assert_eq!(made(&prepared), before);
         assert!(prepared.quantizations().answered > 0);
     }
@@ -180,7 +183,7 @@ mod tests {
         let mut plan = plan(&prepared, Scheme::INT8_DYNAMIC);
         prepared.apply(&plan).unwrap();
         let before = made(&prepared);
-        let product = plan.layers.iter().position(|layer| layer.op == "MatMul").unwrap();
+        let product = plan.lines().position(|(_, why)| why.op == "MatMul").unwrap();
         plan.layers[product].smoothing = (1..=16u8).map(f32::from).collect();
         let plan = crate::plan_from(&prepared, &plan).unwrap();
         prepared.apply(&plan).unwrap();
@@ -216,8 +219,10 @@ mod tests {
             .collect();
         let seen = Seen::new(watched.into_iter().map(|watched| (watched, rows_seen(&rows, 16))));
         let wanted = Improvements { smoothing: true, bias_correction: true };
-        let improved = prepared.improve(&plan, &seen, wanted);
+        let [mut improved, mut plainly] = [plan.clone(), plan.clone()];
+        prepared.improve(&mut improved, &seen, wanted);
         assert_ne!(improved, plan);
-        assert_eq!(improved, crate::improve(&model(), &plan, &seen, wanted));
+        crate::improve(&model(), &mut plainly, &seen, wanted);
+        assert_eq!(improved, plainly);
     }
 }

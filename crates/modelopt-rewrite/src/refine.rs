@@ -56,36 +56,34 @@ pub(crate) fn apply(model: &mut Model, plan: &Plan) -> Result<(), BrokenRewrite>
 
 /// The numbers of one refinement, by name of the layers that have it.
 fn refinements(plan: &Plan, of: impl Fn(&crate::PlannedLayer) -> &[f32]) -> HashMap<&str, &[f32]> {
-    let numbers = plan.layers.iter().map(|line| (line.name.as_str(), of(line)));
+    let numbers = plan.layers.iter().map(|line| (line.id.as_str(), of(line)));
     numbers.filter(|(_, numbers)| !numbers.is_empty()).collect()
 }
 
-/// The plan with smoothing and bias corrections for its int8 layers, where they help; those that it
-/// had are replaced. `seen` is what was seen of the activation of each layer, by name.
-pub fn improve(model: &Model, plan: &Plan, seen: &Seen, wanted: Improvements) -> Plan {
-    improve_with(model, plan, seen, wanted, &Memo::none())
+/// Gives a plan smoothing and bias corrections for its int8 layers, where they help; those that it
+/// had are replaced. `seen` is what was seen of the activation of each layer, by id.
+pub fn improve(model: &Model, plan: &mut Plan, seen: &Seen, wanted: Improvements) {
+    improve_with(model, plan, seen, wanted, &Memo::none());
 }
 
 /// The same with weights that may be quantized already.
 pub(crate) fn improve_with(
     model: &Model,
-    plan: &Plan,
+    plan: &mut Plan,
     seen: &Seen,
     wanted: Improvements,
     memo: &Memo,
-) -> Plan {
-    let mut improved = plan.clone();
-    for layer in &mut improved.layers {
+) {
+    for layer in &mut plan.layers {
         layer.smoothing = Vec::new();
         layer.bias_correction = Vec::new();
     }
     if wanted.smoothing {
-        choose_smoothing(model, &mut improved, seen);
+        choose_smoothing(model, plan, seen);
     }
     if wanted.bias_correction {
-        choose_corrections(model, &mut improved, seen, memo);
+        choose_corrections(model, plan, seen, memo);
     }
-    improved
 }
 
 /// Refuses improvements that cannot be carried out.
@@ -98,17 +96,17 @@ pub(crate) fn check(model: &Model, plan: &Plan) -> Result<(), PlanError> {
     }
     let layers = layers::find(model, 0);
     let by_name: HashMap<&str, &Layer> =
-        layers.iter().map(|layer| (layer.name.as_str(), layer)).collect();
+        layers.iter().map(|layer| (layer.id.as_str(), layer)).collect();
     let by_node: HashMap<NodeId, &str> =
-        layers.iter().map(|layer| (layer.node, layer.name.as_str())).collect();
+        layers.iter().map(|layer| (layer.node, layer.id.as_str())).collect();
     let lines: HashMap<&str, &[f32]> =
-        plan.layers.iter().map(|line| (line.name.as_str(), line.smoothing.as_slice())).collect();
+        plan.layers.iter().map(|line| (line.id.as_str(), line.smoothing.as_slice())).collect();
     for line in plan.layers.iter().filter(refined) {
         let refuse = |why: &str| {
-            let (layer, why) = (line.name.clone(), why.to_owned());
+            let (layer, why) = (line.id.clone(), why.to_owned());
             Err(PlanError::Impossible { layer, scheme: line.scheme, why })
         };
-        let Some(layer) = by_name.get(line.name.as_str()) else {
+        let Some(layer) = by_name.get(line.id.as_str()) else {
             return refuse("smoothing and bias corrections need a weight");
         };
         let numbers = line.smoothing.iter().chain(&line.bias_correction);
@@ -178,13 +176,13 @@ fn groups(model: &Model, plan: &Plan, seen: &Seen) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut members: HashMap<NodeId, usize> = HashMap::new();
     for layer in layers::find(model, 0) {
-        let Some(&place) = places.get(layer.name.as_str()) else { continue };
+        let Some(&place) = places.get(layer.id.as_str()) else { continue };
         let dynamic = plan.layers[place].scheme.quantizes_activations();
         let Some(weight) = smoothing::smoothable(model, &layer).filter(|_| dynamic).cloned() else {
             continue;
         };
         let known = seen
-            .get(&layer.name)
+            .get(&layer.id)
             .filter(|seen| seen.is_finite() && Some(seen.channels()) == smoothing::depth(&weight));
         let (Some(known), Some(x)) = (known, model.node(layer.node).input(0)) else { continue };
         let activation = (x, model.node(layer.node).graph());
@@ -403,16 +401,14 @@ fn choose_corrections(model: &Model, plan: &mut Plan, seen: &Seen, memo: &Memo) 
     let errors = errors(&smoothed, plan, memo);
     let layers = layers::find(&smoothed, 0);
     let places = plan.places();
-    let by_place: HashMap<usize, &Layer> = layers
-        .iter()
-        .filter_map(|layer| Some((*places.get(layer.name.as_str())?, layer)))
-        .collect();
+    let by_place: HashMap<usize, &Layer> =
+        layers.iter().filter_map(|layer| Some((*places.get(layer.id.as_str())?, layer))).collect();
     let mut corrections: Vec<(usize, Vec<f32>)> = Vec::new();
     for error in &errors {
         for &place in &error.layers {
             let correction = by_place.get(&place).and_then(|layer| {
                 let line = &plan.layers[place];
-                let seen = seen.get(&line.name)?;
+                let seen = seen.get(&line.id)?;
                 correction(&smoothed, layer, error, seen, &line.smoothing)
             });
             corrections.extend(correction.map(|correction| (place, correction)));
@@ -480,8 +476,9 @@ mod tests {
     }
 
     fn improved(b: &Build, seen: &Seen, scheme: Scheme) -> Plan {
-        let plan = crate::plan(&b.model, &options(scheme)).unwrap();
-        improve(&b.model, &plan, seen, BOTH)
+        let mut plan = crate::plan(&b.model, &options(scheme)).unwrap().into_plan();
+        improve(&b.model, &mut plan, seen, BOTH);
+        plan
     }
 
     #[test]

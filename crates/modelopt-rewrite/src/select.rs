@@ -37,7 +37,7 @@ impl Pattern {
     /// Whether the pattern means this layer.
     pub fn matches(&self, model: &Model, layer: &Layer) -> bool {
         let node = model.node(layer.node);
-        self.matches_text(&layer.name)
+        self.matches_text(&layer.id)
             || self.matches_text(&node.name)
             || self.matches_text(&node.op.name)
     }

@@ -72,13 +72,13 @@ pub(crate) fn sensitivity_with(
     layers::find(&model, 0)
         .into_par_iter()
         .filter_map(|layer| {
-            let place = *places.get(layer.name.as_str())?;
+            let place = *places.get(layer.id.as_str())?;
             let errors = by_layer.get(&place)?;
             let line = &plan.layers[place];
             let divisors = Some(line.smoothing.as_slice()).filter(|s| !s.is_empty());
             let own = errors.iter().filter_map(|error| {
                 let weight = layer.weights.iter().find(|weight| weight.value == error.value)?;
-                let known = Known { seen: seen.get(&layer.name), divisors, scheme: line.scheme };
+                let known = Known { seen: seen.get(&layer.id), divisors, scheme: line.scheme };
                 Some(noise(&model, layer.node, weight, &error.error, &known))
             });
             // A layer with two weights is as bad as the worse of them.
@@ -154,7 +154,7 @@ pub fn work(shaped: &Model) -> HashMap<String, f64> {
         .map(|layer| {
             let once = || layer.weights.iter().map(|weight| weight.tensor.len()).sum::<usize>();
             let work = known(&layer).unwrap_or_else(|| once() as f64);
-            (layer.name, work)
+            (layer.id, work)
         })
         .collect()
 }

@@ -3,6 +3,7 @@
 use indexmap::IndexMap;
 use modelopt_graph::{Model, ValueId};
 
+use crate::choices::Numerics;
 use crate::eligibility::Candidate;
 use crate::forms::{Scheme, SharedWeight, Use};
 use crate::layers::Layer;
@@ -11,21 +12,22 @@ use crate::layers::Layer;
 pub(crate) fn shared_weights<'a>(
     model: &Model,
     candidates: &'a [Candidate],
-    scheme_of: impl Fn(&str) -> Scheme,
+    decided: impl Fn(&str) -> (Scheme, Numerics),
 ) -> IndexMap<ValueId, SharedWeight<'a>> {
     let mut shared: IndexMap<ValueId, SharedWeight<'a>> = IndexMap::new();
     for candidate in candidates {
-        let scheme = scheme_of(&candidate.layer.name);
+        let (scheme, numerics) = decided(&candidate.layer.id);
         for weight in candidate.weights(scheme) {
             let Some(home) = model.home(weight.value) else { continue };
             let own = shared.entry(weight.value).or_insert_with(|| SharedWeight {
                 tensor: weight.tensor.clone(),
                 elem: weight.elem,
                 home,
+                numerics,
                 uses: Vec::new(),
             });
-            let Layer { node, name, .. } = &candidate.layer;
-            own.uses.push(Use { node: *node, name, weight, form: scheme.form() });
+            let Layer { node, id, .. } = &candidate.layer;
+            own.uses.push(Use { node: *node, id, weight, form: scheme.form() });
         }
     }
     shared

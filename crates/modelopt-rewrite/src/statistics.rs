@@ -73,8 +73,7 @@ pub fn watched(model: &Model, plan: &Plan) -> Vec<Watched> {
     let places = plan.places();
     let mut watched: IndexMap<(ValueId, ChannelAxis), Vec<String>> = IndexMap::new();
     for layer in layers::all(model) {
-        let int8 =
-            places.get(layer.name.as_str()).is_some_and(|&p| plan.layers[p].scheme.is_int8());
+        let int8 = places.get(layer.id.as_str()).is_some_and(|&p| plan.layers[p].scheme.is_int8());
         let axis = channel_axis(model, layer.node).filter(|_| int8);
         let (Some(axis), Some(x)) = (axis, model.node(layer.node).input(0)) else { continue };
         let home = match model.value(x).producer() {
@@ -83,7 +82,7 @@ pub fn watched(model: &Model, plan: &Plan) -> Vec<Watched> {
             _ => continue,
         };
         if home == model.main() && model.constant(x).is_none() {
-            watched.entry((x, axis)).or_default().push(layer.name);
+            watched.entry((x, axis)).or_default().push(layer.id);
         }
     }
     watched.into_iter().map(|((value, axis), layers)| Watched { value, layers, axis }).collect()

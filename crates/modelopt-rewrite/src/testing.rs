@@ -141,7 +141,7 @@ impl Build {
     }
 
     /// Plans with the default rules and carries the plan out; returns the plan.
-    pub(crate) fn quantized(&mut self, options: &crate::PlanOptions) -> crate::Plan {
+    pub(crate) fn quantized(&mut self, options: &crate::PlanOptions) -> crate::ExplainedPlan {
         modelopt_graph::infer::infer(&mut self.model);
         let plan = crate::plan(&self.model, options).unwrap();
         crate::apply(&mut self.model, &plan).unwrap();

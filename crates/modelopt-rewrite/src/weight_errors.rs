@@ -15,17 +15,17 @@ use crate::shared::shared_weights;
 pub(crate) fn errors(model: &Model, plan: &Plan, memo: &Memo) -> Vec<WeightError> {
     let candidates = candidates(model, &Look::at(plan));
     let places = plan.places();
-    let shared = shared_weights(model, &candidates, plan.schemes());
+    let shared = shared_weights(model, &candidates, plan.decided());
     shared
         .par_iter()
         .filter_map(|(&value, weight)| {
             let int8 = weight.uses.iter().all(|layer| layer.form.sides().weights.is_int8());
             let fits = int8 && weight.elem == DataType::FLOAT;
-            let rounded = fits.then(|| weight.stored(plan.numerics, memo)).flatten()?.numbers()?;
+            let rounded = fits.then(|| weight.stored(memo)).flatten()?.numbers()?;
             let numbers = weight.tensor.to_f32()?;
             let error = rounded.iter().zip(numbers.iter()).map(|(q, x)| q - x).collect();
             let readers = weight.uses.iter();
-            let layers = readers.filter_map(|layer| places.get(layer.name).copied()).collect();
+            let layers = readers.filter_map(|layer| places.get(layer.id).copied()).collect();
             let tensor = if weight.tensor.dtype() == DataType::FLOAT {
                 weight.tensor.clone()
             } else {

@@ -18,7 +18,7 @@ pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
     let smaller = optimized.artifact()?.to_bytes()?;
     println!("{before} bytes became {}", smaller.len());
     for layer in &optimized.outcome.plan.layers {
-        println!("{}: {}", layer.name, layer.scheme);
+        println!("{}: {}", layer.id, layer.scheme);
     }
     Ok(())
 }

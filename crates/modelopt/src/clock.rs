@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use modelopt_report as report;
-use modelopt_rewrite::{self as rewrite, Plan, Prepared};
+use modelopt_rewrite::{self as rewrite, ExplainedPlan, Prepared};
 use modelopt_runtime::Sample;
 use modelopt_validate::{
     LatencyComparison, LatencyOptions, Limits, Measurements, SizeChange, judge,
@@ -39,7 +39,7 @@ pub(crate) struct TargetClock<'a, 'b> {
 }
 
 impl Clock for TargetClock<'_, '_> {
-    fn time(&mut self, plan: &Plan, what: &str) -> Result<Timed, TrialError> {
+    fn time(&mut self, plan: &ExplainedPlan, what: &str) -> Result<Timed, TrialError> {
         (self.progress)(Progress::Step("measuring a plan"));
         let mut trial = report::Trial {
             what: what.to_owned(),
@@ -69,7 +69,7 @@ impl Clock for TargetClock<'_, '_> {
 
 impl TargetClock<'_, '_> {
     /// Latency of the model under a plan, and its size.
-    fn measure(&mut self, plan: &Plan) -> Result<(LatencyComparison, u64), TrialError> {
+    fn measure(&mut self, plan: &ExplainedPlan) -> Result<(LatencyComparison, u64), TrialError> {
         let plan = rewrite::plan_from(self.prepared, plan)?;
         let (model, _) = self.prepared.apply(&plan)?;
         let scratch = Scratch::new()?;

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use modelopt_report as report;
-use modelopt_rewrite::{self as rewrite, Plan, PlannedLayer, Scheme, Switchboard};
+use modelopt_rewrite::{self as rewrite, ExplainedPlan, Explanation, Scheme, Switchboard};
 use modelopt_validate::Culprit;
 
 use crate::Progress;
@@ -29,14 +29,14 @@ pub(crate) enum Suspects<'a> {
 
 impl Suspects<'_> {
     /// Changed layers of a plan, the first to look at first.
-    fn groups(&self, plan: &Plan, most_ranked: usize) -> Vec<Vec<usize>> {
+    fn groups(&self, plan: &ExplainedPlan, most_ranked: usize) -> Vec<Vec<usize>> {
         let mut groups = groups(plan, |_| true);
         match self {
             Suspects::Weights(weights) => {
                 let loss: HashMap<&str, f64> =
                     weights.iter().map(|weight| (weight.name.as_str(), weight.sqnr_db)).collect();
                 let worst = |group: &Vec<usize>| {
-                    let names = group.iter().flat_map(|&index| &plan.layers[index].weights);
+                    let names = group.iter().flat_map(|&index| &plan.why(index).weights);
                     let losses = names.filter_map(|name| loss.get(name.as_str())).copied();
                     losses.fold(f64::INFINITY, f64::min)
                 };
@@ -45,7 +45,7 @@ impl Suspects<'_> {
             Suspects::Ranked(ranked) => {
                 let rank = |group: &Vec<usize>| {
                     let names = |entry: &report::Sensitivity| {
-                        group.iter().any(|&at| entry.layers.contains(&plan.layers[at].name))
+                        group.iter().any(|&at| entry.layers.contains(&plan.layers[at].id))
                     };
                     ranked.iter().position(names).unwrap_or(usize::MAX)
                 };
@@ -60,7 +60,7 @@ impl Suspects<'_> {
 /// What failed, and on what.
 pub(crate) struct Inquiry<'i, 'a, 'b> {
     pub(crate) prover: Prover<'a, 'b>,
-    pub(crate) plan: &'i Plan,
+    pub(crate) plan: &'i ExplainedPlan,
     /// The sample on which the verdict was worst: it tells the layers apart, and leaves time for many
     /// layers.
     pub(crate) sample: usize,
@@ -154,7 +154,7 @@ impl Inquiry<'_, '_, '_> {
         let lines = || group.iter().map(|&index| &self.plan.layers[index]);
         Culprit {
             scheme: lines().next().map_or(Scheme::default(), |line| line.scheme).to_string(),
-            layers: lines().map(|line| line.name.clone()).collect(),
+            layers: lines().map(|line| line.id.clone()).collect(),
             sqnr_db,
             predicted: false,
         }
@@ -173,13 +173,13 @@ pub(crate) fn predicted(entry: &report::Sensitivity) -> Option<Culprit> {
 
 /// The changed layers of a plan, those that share a weight together if `ties` says that their weights
 /// count.
-pub(crate) fn groups(plan: &Plan, ties: impl Fn(&PlannedLayer) -> bool) -> Vec<Vec<usize>> {
+pub(crate) fn groups(plan: &ExplainedPlan, ties: impl Fn(&Explanation) -> bool) -> Vec<Vec<usize>> {
     let changed = |index: &usize| !plan.layers[*index].scheme.is_keep();
     let mut group_of: HashMap<&str, usize> = HashMap::new();
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for index in (0..plan.layers.len()).filter(changed) {
-        let line = &plan.layers[index];
-        let weights = if ties(line) { line.weights.as_slice() } else { &[] };
+        let why = plan.why(index);
+        let weights = if ties(why) { why.weights.as_slice() } else { &[] };
         let mut known: Vec<usize> =
             weights.iter().filter_map(|name| group_of.get(name.as_str())).copied().collect();
         known.sort_unstable();
@@ -203,27 +203,34 @@ pub(crate) fn groups(plan: &Plan, ties: impl Fn(&PlannedLayer) -> bool) -> Vec<V
 
 #[cfg(test)]
 mod tests {
-    use modelopt_rewrite::Numerics;
+    use modelopt_rewrite::{Numerics, PlannedLayer};
 
     use super::*;
 
-    fn layer(name: &str, scheme: Scheme, weights: &[&str]) -> PlannedLayer {
-        let weights = weights.iter().map(|&name| name.into()).collect();
-        PlannedLayer { weights, ..PlannedLayer::new(name, scheme) }
+    /// A layer that reads weights.
+    type Line<'a> = (&'a str, Scheme, &'a [&'a str]);
+
+    fn plan(layers: &[Line<'_>]) -> ExplainedPlan {
+        let mut plan = ExplainedPlan::new(Numerics::default());
+        for &(id, scheme, weights) in layers {
+            let weights = weights.iter().map(|&name| name.into()).collect();
+            let why = Explanation { weights, ..Explanation::default() };
+            plan.push(PlannedLayer::new(id, scheme), why);
+        }
+        plan
     }
 
     #[test]
     fn layers_that_share_a_weight_are_tried_together() {
         let int8 = Scheme::INT8_WEIGHTS;
-        let mut plan = Plan::new(Numerics::default());
-        plan.layers = vec![
-            layer("a", int8, &["1"]),
-            layer("b", int8, &["2"]),
-            layer("kept", Scheme::KEEP, &["1"]),
-            layer("c", int8, &["1"]),
-            layer("joins", int8, &["1", "2"]),
-            layer("d", int8, &["3"]),
-        ];
+        let plan = plan(&[
+            ("a", int8, &["1"]),
+            ("b", int8, &["2"]),
+            ("kept", Scheme::KEEP, &["1"]),
+            ("c", int8, &["1"]),
+            ("joins", int8, &["1", "2"]),
+            ("d", int8, &["3"]),
+        ]);
         assert_eq!(groups(&plan, |_| true), [vec![0, 3, 1, 4], vec![5]]);
         // Where weights do not count, each is alone.
         assert_eq!(groups(&plan, |_| false).len(), 5);
@@ -233,7 +240,7 @@ mod tests {
     use crate::testing::{Bed, Layer};
 
     /// The layers to blame for a plan, as they are named.
-    fn blamed(bed: &Bed, plan: &Plan, tuning: &Tuning, stop: &Stop) -> Vec<Culprit> {
+    fn blamed(bed: &Bed, plan: &ExplainedPlan, tuning: &Tuning, stop: &Stop) -> Vec<Culprit> {
         bed.judge(stop, |trials| {
             let inquiry = Inquiry {
                 prover: trials.prover,
@@ -317,7 +324,7 @@ mod tests {
         let ranked = [entry("product2"), entry("product0")];
         let groups = Suspects::Ranked(&ranked).groups(&plan, 2);
         let names: Vec<&str> =
-            groups.iter().map(|group| plan.layers[group[0]].name.as_str()).collect();
+            groups.iter().map(|group| plan.layers[group[0]].id.as_str()).collect();
         assert_eq!(names, ["product2", "product0"]);
         let predicted = predicted(&ranked[0]).unwrap();
         assert!(predicted.predicted && (predicted.sqnr_db - 9.0).abs() < 1e-12);

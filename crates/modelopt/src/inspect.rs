@@ -5,7 +5,7 @@ use std::path::Path;
 
 use modelopt_graph::{AttributeValue, Constant, Model, SparseTensor, Tensor, ValueInfo};
 use modelopt_onnx as onnx;
-use modelopt_rewrite::Plan;
+use modelopt_rewrite::ExplainedPlan;
 use serde::Serialize;
 
 use crate::config::Config;
@@ -39,7 +39,7 @@ pub struct Inspection {
     pub weights: Vec<WeightBytes>,
     /// What `modelopt quantize` would do by default.
     #[serde(skip)]
-    pub plan: Plan,
+    pub plan: ExplainedPlan,
 }
 
 /// An input or output.

@@ -113,22 +113,22 @@ pub(crate) fn slow_layers(
     cache: &mut Cache,
     progress: &mut dyn FnMut(Progress),
 ) -> Vec<SlowLayer> {
-    let schemes: HashMap<&str, Scheme> =
-        plan.layers.iter().map(|layer| (layer.name.as_str(), layer.scheme)).collect();
+    let places = plan.places();
     let (isolated, _) = isolate(prepared, &target::shapes(sample).collect::<Vec<_>>());
     progress(Progress::Step("looking for the layers that became slower"));
     let total = isolated.len();
     let mut slow = Vec::new();
     for (done, layer) in isolated.iter().enumerate() {
-        let scheme = schemes.get(layer.name.as_str()).copied().unwrap_or_default();
-        if !scheme.is_keep()
-            && let Some(figure) = figure(prepared, layer, (scheme, plan.numerics), bench, cache)
+        let planned = places.get(layer.name.as_str()).map(|&place| &plan.layers[place]);
+        if let Some(planned) = planned.filter(|planned| !planned.scheme.is_keep())
+            && let how = (planned.scheme, plan.numerics_of(planned))
+            && let Some(figure) = figure(prepared, layer, how, bench, cache)
             && figure.ratio > 1.05
         {
             slow.push(SlowLayer {
                 layer: layer.name.clone(),
                 op: layer.op.clone(),
-                scheme: scheme.to_string(),
+                scheme: planned.scheme.to_string(),
                 slowdown: figure.ratio,
                 original_ms: figure.original_ms,
             });

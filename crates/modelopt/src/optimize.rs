@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use modelopt_onnx::{self as onnx, Staged};
 use modelopt_report as report;
-use modelopt_rewrite::{Plan, QuantizedWeight, Scheme};
+use modelopt_rewrite::{ExplainedPlan, QuantizedWeight, Scheme};
 use modelopt_validate::{Culprit, MetricChange, SizeChange, SlowLayer, Verdict};
 
 use crate::Progress;
@@ -36,7 +36,7 @@ pub struct Outcome {
     /// Whether nothing was there to change, and the output is the input.
     pub unchanged: bool,
     /// The plan that was carried out.
-    pub plan: Plan,
+    pub plan: ExplainedPlan,
     /// What became of each weight.
     pub weights: Vec<QuantizedWeight>,
     /// Sizes, external data included.

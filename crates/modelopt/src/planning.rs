@@ -8,7 +8,7 @@ use std::time::Instant;
 use modelopt_graph::Model;
 use modelopt_onnx as onnx;
 use modelopt_report as report;
-use modelopt_rewrite::{Plan, Prepared, Scheme};
+use modelopt_rewrite::{ExplainedPlan, Prepared, Scheme};
 use modelopt_runtime::Sample;
 
 use crate::Progress;
@@ -58,7 +58,7 @@ pub(crate) fn informed(
     config: &Config,
     notes: &mut Notes<'_>,
     progress: &mut dyn FnMut(Progress),
-) -> Result<Plan, Error> {
+) -> Result<ExplainedPlan, Error> {
     let mut hints = Hints::default();
     if config.measure {
         hints.measured = measure_layers(prepared, ground, config, notes, progress);
@@ -70,12 +70,15 @@ pub(crate) fn informed(
         hints.unfit = seen.unfit;
         notes.warnings.extend(seen.warning);
     }
-    let plan = transform::planned(prepared, config, &hints)?;
+    let mut plan = transform::planned(prepared, config, &hints)?;
     if smooths(config) {
         let real = target::summary(samples).kind == report::SampleKind::Real;
         let prover = Prover::new(prepared, samples, bench, None);
         return match sensitivity::statistics(&prover, &plan, progress) {
-            Ok(seen) => Ok(prepared.improve(&plan, &seen, search::improvements(config, real))),
+            Ok(seen) => {
+                prepared.improve(&mut plan, &seen, search::improvements(config, real));
+                Ok(plan)
+            }
             Err(why) => {
                 notes.warnings.push(format!("activations are not smoothed: {why}"));
                 Ok(plan)
@@ -97,7 +100,12 @@ pub(crate) fn informed(
 }
 
 /// Lets the bench move on to where what a plan makes of the model runs.
-fn accommodate(prepared: &Prepared, plan: &Plan, samples: &[Sample], bench: &mut Bench<'_>) {
+fn accommodate(
+    prepared: &Prepared,
+    plan: &ExplainedPlan,
+    samples: &[Sample],
+    bench: &mut Bench<'_>,
+) {
     let Ok(scratch) = Scratch::new() else { return };
     // Whatever is wrong here is told when the candidate is made.
     if let Ok((model, _)) = prepared.apply(plan)
@@ -131,7 +139,7 @@ fn measure_layers(
 #[derive(Clone, Debug)]
 pub struct Ranked {
     /// The plan of the default rules, or the one that was given.
-    pub plan: Plan,
+    pub plan: ExplainedPlan,
     /// Its int8 layers, those that share a weight together: the ones that are best left out first.
     pub layers: Vec<report::Sensitivity>,
     /// Where it was measured.

@@ -15,16 +15,9 @@ pub(crate) fn model_file(name: &Path, contents: &Path) -> report::ModelFile {
     report::ModelFile { name: report::FileName::from(name), blake3: onnx::digest(contents).ok() }
 }
 
-/// BLAKE3 of the plan as it is saved.
+/// BLAKE3 of a plan's decisions: what tells models apart that plans make of the same one.
 pub(crate) fn plan_digest(plan: &Plan) -> String {
     onnx::digest_of(plan.to_toml().as_bytes())
-}
-
-/// What tells models apart that plans make of the same one: the plan without its reasons.
-pub(crate) fn essence(plan: &Plan) -> String {
-    let mut plan = plan.clone();
-    plan.layers.iter_mut().for_each(|line| line.reason.clear());
-    plan_digest(&plan)
 }
 
 /// The machine this runs on.

@@ -16,7 +16,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use modelopt_rewrite::{Plan, PlannedLayer, Scheme};
+use modelopt_rewrite::{ExplainedPlan, Explanation, PlannedLayer, Scheme};
 
 use crate::error::Error;
 use crate::search::tuning::Latency as Tuning;
@@ -25,7 +25,7 @@ use crate::trial_error::TrialError;
 /// How slow a plan makes the whole model.
 pub(crate) trait Clock {
     /// Measures a plan; why it cannot be measured otherwise.
-    fn time(&mut self, plan: &Plan, what: &str) -> Result<Timed, TrialError>;
+    fn time(&mut self, plan: &ExplainedPlan, what: &str) -> Result<Timed, TrialError>;
 
     /// Whether there is no time left for another one.
     fn is_over(&self) -> bool;
@@ -90,24 +90,26 @@ impl Move {
         }
     }
 
-    fn apply(&self, plan: &Plan) -> Plan {
+    fn apply(&self, plan: &ExplainedPlan) -> ExplainedPlan {
         let mut plan = plan.clone();
         for &place in &self.layers {
-            let line = &mut plan.layers[place];
+            let (line, why) = plan.line_mut(place);
             match self.to {
                 Rung::As(scheme) => (line.scheme, line.at_load) = (scheme, false),
                 Rung::FloatAtLoad => line.at_load = true,
             }
-            line.reason = format!("the whole model is slower with {} as {}", self.form, self.from);
+            why.reason = format!("the whole model is slower with {} as {}", self.form, self.from);
         }
         plan
     }
 
     /// The plan with these layers as they are in another one.
-    fn undo(&self, plan: &Plan, before: &Plan) -> Plan {
+    fn undo(&self, plan: &ExplainedPlan, before: &ExplainedPlan) -> ExplainedPlan {
         let mut plan = plan.clone();
         for &place in &self.layers {
-            plan.layers[place].clone_from(&before.layers[place]);
+            let (layer, why) = plan.line_mut(place);
+            layer.clone_from(&before.layers[place]);
+            why.clone_from(before.why(place));
         }
         plan
     }
@@ -139,12 +141,12 @@ fn all(count: usize) -> String {
 /// The plan that is not slow and gives up the least of one that is; the plan with everything kept if
 /// there is no other and `keep` allows it.
 pub(crate) fn quicken(
-    plan: &Plan,
+    plan: &ExplainedPlan,
     slowdown: f64,
     keep: bool,
     clock: &mut dyn Clock,
     tuning: &Tuning,
-) -> Result<Option<Plan>, Error> {
+) -> Result<Option<ExplainedPlan>, Error> {
     let mut descent = Descent { clock, left: tuning.most_trials, tuning, keep };
     let mut base = (plan.clone(), slowdown);
     for stage in Stage::ALL {
@@ -180,10 +182,10 @@ impl Stage {
     const ALL: [Stage; 3] = [Stage::Dynamic, Stage::Tables, Stage::Stored];
 
     /// Where it moves a layer, if it does.
-    fn next(self, line: &PlannedLayer) -> Option<Rung> {
+    fn next(self, line: &PlannedLayer, why: &Explanation) -> Option<Rung> {
         let computes = line.scheme.quantizes_activations() || line.scheme.computes_in().is_some();
         let stored = !line.scheme.is_keep() && !computes;
-        let is_table = line.op == "Gather" && stored && line.scheme.is_int8();
+        let is_table = why.op == "Gather" && stored && line.scheme.is_int8();
         match self {
             Stage::Dynamic if line.scheme.quantizes_activations() => {
                 line.scheme.down().map(Rung::As)
@@ -196,12 +198,12 @@ impl Stage {
 }
 
 /// The forms of a plan that a stage moves down, those first that are most often slow.
-fn moves(plan: &Plan, stage: Stage) -> Vec<Move> {
+fn moves(plan: &ExplainedPlan, stage: Stage) -> Vec<Move> {
     let mut moves: Vec<(u8, Move)> = Vec::new();
-    for (place, line) in plan.layers.iter().enumerate() {
-        let Some(to) = stage.next(line) else { continue };
+    for (place, (line, why)) in plan.lines().enumerate() {
+        let Some(to) = stage.next(line, why) else { continue };
         let from = Rung::of(line);
-        let (rank, form) = form(line);
+        let (rank, form) = form(&why.op);
         let same = |known: &&mut (u8, Move)| known.1.form == form && known.1.from == from;
         match moves.iter_mut().find(same) {
             Some((_, known)) => known.layers.push(place),
@@ -215,8 +217,8 @@ fn moves(plan: &Plan, stage: Stage) -> Vec<Move> {
 }
 
 /// What runtimes treat alike, and its place in the order of suspicion.
-fn form(line: &PlannedLayer) -> (u8, String) {
-    match line.op.as_str() {
+fn form(op: &str) -> (u8, String) {
+    match op {
         "Conv" | "ConvTranspose" => (0, "Conv".to_owned()),
         "MatMul" | "Gemm" => (1, "MatMul and Gemm".to_owned()),
         "Gather" => (2, "Gather".to_owned()),
@@ -227,9 +229,9 @@ fn form(line: &PlannedLayer) -> (u8, String) {
 /// Where going down led.
 enum Down {
     /// To a plan that passes, with its slowdown and what was moved.
-    Passes(Plan, f64, Vec<Move>),
+    Passes(ExplainedPlan, f64, Vec<Move>),
     /// Nowhere: the lowest plan is slow, too.
-    Slow((Plan, f64)),
+    Slow((ExplainedPlan, f64)),
     /// There is nothing left to measure with.
     Over,
 }
@@ -245,7 +247,7 @@ struct Descent<'a> {
 
 impl Descent<'_> {
     /// Each form alone, those together that help, then all.
-    fn down(&mut self, base: &(Plan, f64), moves: &[Move]) -> Result<Down, Error> {
+    fn down(&mut self, base: &(ExplainedPlan, f64), moves: &[Move]) -> Result<Down, Error> {
         let helpful = match self.alone(base, moves)? {
             Ok(helpful) => helpful,
             Err(end) => return Ok(end),
@@ -285,7 +287,7 @@ impl Descent<'_> {
     /// The forms that help alone, or where going down ends with the first that is enough.
     fn alone(
         &mut self,
-        base: &(Plan, f64),
+        base: &(ExplainedPlan, f64),
         moves: &[Move],
     ) -> Result<Result<Vec<Move>, Down>, Error> {
         let mut helpful: Vec<Move> = Vec::new();
@@ -312,10 +314,10 @@ impl Descent<'_> {
     /// Takes back what need not be down, as a whole or by halves.
     fn up(
         &mut self,
-        (mut plan, mut slowdown): (Plan, f64),
-        before: &Plan,
+        (mut plan, mut slowdown): (ExplainedPlan, f64),
+        before: &ExplainedPlan,
         moved: Vec<Move>,
-    ) -> Result<Plan, Error> {
+    ) -> Result<ExplainedPlan, Error> {
         let mut queue: VecDeque<Move> = match moved.as_slice() {
             // As a whole it is what was slow.
             [only] => only.halves().into(),
@@ -334,12 +336,12 @@ impl Descent<'_> {
         Ok(plan)
     }
 
-    fn allowed(&self, plan: impl FnOnce() -> Plan) -> Option<Plan> {
+    fn allowed(&self, plan: impl FnOnce() -> ExplainedPlan) -> Option<ExplainedPlan> {
         (self.left > 0 && !self.clock.is_over()).then(plan)
     }
 
     /// Measures a plan; none where it cannot be measured. An error is one of the environment.
-    fn time(&mut self, plan: &Plan, what: &str) -> Result<Option<Timed>, Error> {
+    fn time(&mut self, plan: &ExplainedPlan, what: &str) -> Result<Option<Timed>, Error> {
         self.left = self.left.saturating_sub(1);
         match self.clock.time(plan, what) {
             Ok(timed) => Ok(Some(timed)),

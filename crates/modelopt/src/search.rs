@@ -33,7 +33,7 @@ mod planted;
 mod tests;
 
 use modelopt_report as report;
-use modelopt_rewrite::{self as rewrite, Improvements, Plan, Seen};
+use modelopt_rewrite::{self as rewrite, ExplainedPlan, Improvements, Seen};
 
 use crate::config::{Config, Smoothing};
 use crate::error::Error;
@@ -52,7 +52,7 @@ pub(crate) use trials::{Court, Trials, carried_out, schemes};
 /// What a search found.
 pub(crate) struct Found {
     /// The best plan: one that passes, or the nearest to it.
-    pub(crate) plan: Plan,
+    pub(crate) plan: ExplainedPlan,
     /// Whether it meets the limits of parity and size.
     pub(crate) passes: bool,
     pub(crate) trials: Vec<report::Trial>,
@@ -73,7 +73,7 @@ pub(crate) struct Searcher<'t, 'a, 'b, 'm> {
 
 /// What has come of it so far.
 struct State {
-    plan: Plan,
+    plan: ExplainedPlan,
     told: Evaluation,
     end: End,
 }
@@ -86,10 +86,10 @@ impl<'t, 'a, 'b, 'm> Searcher<'t, 'a, 'b, 'm> {
     }
 
     /// Searches from a plan. An error is one of the environment or of the user's metric.
-    pub(crate) fn run(mut self, start: &Plan) -> Result<Found, Error> {
+    pub(crate) fn run(mut self, start: &ExplainedPlan) -> Result<Found, Error> {
         let State { plan, told, end } = self.search(start)?;
         // Layers that share a weight agree.
-        let plan = rewrite::plan_from(self.trials.prover.prepared, &plan).unwrap_or(plan);
+        let plan = rewrite::agreed(self.trials.prover.prepared, &plan).unwrap_or(plan);
         Ok(Found {
             plan,
             passes: told.passes,
@@ -100,7 +100,7 @@ impl<'t, 'a, 'b, 'm> Searcher<'t, 'a, 'b, 'm> {
         })
     }
 
-    fn search(&mut self, start: &Plan) -> Result<State, Error> {
+    fn search(&mut self, start: &ExplainedPlan) -> Result<State, Error> {
         let mut state = State { plan: start.clone(), told: Evaluation::FAILED, end: End::Found };
         match self.attempt(start, "the default plan".to_owned())? {
             Ok(told) => state.told = told,
@@ -126,7 +126,7 @@ impl<'t, 'a, 'b, 'm> Searcher<'t, 'a, 'b, 'm> {
         if state.told.passes { Ok(state) } else { self.descend(&state, &seen) }
     }
 
-    fn statistics(&mut self, plan: &Plan) -> Seen {
+    fn statistics(&mut self, plan: &ExplainedPlan) -> Seen {
         let Trials { prover, court, .. } = &mut self.trials;
         sensitivity::statistics(prover, plan, court.progress).unwrap_or_else(|why| {
             self.warnings.push(format!("activations could not be measured: {why}"));
@@ -135,11 +135,12 @@ impl<'t, 'a, 'b, 'm> Searcher<'t, 'a, 'b, 'm> {
     }
 
     /// The plan with what makes it more precise at no cost, if there is anything.
-    fn refined(&self, base: &Plan, seen: &Seen) -> Option<Plan> {
+    fn refined(&self, base: &ExplainedPlan, seen: &Seen) -> Option<ExplainedPlan> {
         let prover = &self.trials.prover;
         let real = target::summary(prover.samples).kind == report::SampleKind::Real;
         let wanted = improvements(self.trials.court.config, real);
-        let refined = prover.prepared.improve(base, seen, wanted);
+        let mut refined = base.clone();
+        prover.prepared.improve(&mut refined, seen, wanted);
         (refined != *base).then_some(refined)
     }
 
@@ -178,7 +179,11 @@ impl<'t, 'a, 'b, 'm> Searcher<'t, 'a, 'b, 'm> {
     }
 
     /// Runs a plan, if there are trials and time left.
-    fn attempt(&mut self, plan: &Plan, what: String) -> Result<Result<Evaluation, End>, Error> {
+    fn attempt(
+        &mut self,
+        plan: &ExplainedPlan,
+        what: String,
+    ) -> Result<Result<Evaluation, End>, Error> {
         match self.trials.is_over() {
             Some(End::Stopped) => return Ok(Err(End::Stopped)),
             _ if self.left == 0 => return Ok(Err(End::OutOfTrials)),
@@ -215,7 +220,7 @@ pub(crate) fn improvements(config: &Config, real: bool) -> Improvements {
     }
 }
 
-fn refinement(plan: &Plan) -> String {
+fn refinement(plan: &ExplainedPlan) -> String {
     let smoothed = plan.layers.iter().filter(|layer| !layer.smoothing.is_empty()).count();
     let corrected = plan.layers.iter().filter(|layer| !layer.bias_correction.is_empty()).count();
     match (smoothed, corrected) {

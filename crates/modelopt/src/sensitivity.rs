@@ -10,7 +10,7 @@ use std::time::Duration;
 use modelopt_calibrate::shaped;
 use modelopt_report as report;
 use modelopt_rewrite::{
-    self as rewrite, LayerNoise, Plan, Prepared, Scheme, Seen, Switch, Switchboard,
+    self as rewrite, ExplainedPlan, LayerNoise, Prepared, Scheme, Seen, Switch, Switchboard,
 };
 use modelopt_runtime::Outputs;
 use modelopt_validate::Parity;
@@ -152,10 +152,10 @@ impl Probe {
 /// The errors of an int8 plan under switches, unless that takes too much memory.
 pub(crate) fn board(
     prepared: &Prepared,
-    plan: &Plan,
+    plan: &ExplainedPlan,
     most_bytes: u64,
 ) -> Result<Switchboard, String> {
-    if plan.layers.iter().map(|layer| layer.bytes).sum::<u64>() > most_bytes {
+    if plan.lines().map(|(_, why)| why.bytes).sum::<u64>() > most_bytes {
         return Err("the model is too large to be run under switches".to_owned());
     }
     prepared.switchboard(plan).map_err(|error| error.to_string())
@@ -164,7 +164,7 @@ pub(crate) fn board(
 /// What the layers of a plan read on the samples, by name of the layer.
 pub(crate) fn statistics(
     prover: &Prover<'_, '_>,
-    plan: &Plan,
+    plan: &ExplainedPlan,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Seen, String> {
     calibrate::statistics(prover.prepared, plan, prover.samples, prover.place, progress)
@@ -191,7 +191,7 @@ struct Ranking<'r, 'a, 'b> {
 /// left out; the most first.
 pub(crate) fn ranked(
     prover: &Prover<'_, '_>,
-    plan: &Plan,
+    plan: &ExplainedPlan,
     seen: &Seen,
     budget: &Budget,
     progress: &mut dyn FnMut(Progress),
@@ -291,12 +291,16 @@ pub(crate) fn lowest_db(parity: &Parity) -> f64 {
 }
 
 /// The switches of layers that share weights.
-pub(crate) fn switches_of(switches: &[Switch], plan: &Plan, group: &[usize]) -> Vec<usize> {
+pub(crate) fn switches_of(
+    switches: &[Switch],
+    plan: &ExplainedPlan,
+    group: &[usize],
+) -> Vec<usize> {
     let belongs = |switch: &Switch| match switch {
         Switch::Activation { layer } => group.contains(layer),
         Switch::Rounding { layers } => layers.iter().any(|place| group.contains(place)),
         Switch::Weight { weight, .. } => {
-            group.iter().any(|&place| plan.layers[place].weights.contains(weight))
+            group.iter().any(|&place| plan.why(place).weights.contains(weight))
         }
     };
     let switches = switches.iter().enumerate();
@@ -305,7 +309,7 @@ pub(crate) fn switches_of(switches: &[Switch], plan: &Plan, group: &[usize]) -> 
 
 /// What is known of layers without running the model.
 pub(crate) fn described(
-    plan: &Plan,
+    plan: &ExplainedPlan,
     group: &[usize],
     local: &HashMap<usize, LayerNoise>,
 ) -> report::Sensitivity {
@@ -314,8 +318,8 @@ pub(crate) fn described(
     let noise = group.first().and_then(|place| local.get(place));
     let db = |noise: f64| -10.0 * noise.log10();
     report::Sensitivity {
-        layers: lines().map(|line| line.name.clone()).collect(),
-        op: first.map(|line| line.op.clone()).unwrap_or_default(),
+        layers: lines().map(|line| line.id.clone()).collect(),
+        op: group.first().map(|&place| plan.why(place).op.clone()).unwrap_or_default(),
         scheme: first.map_or(Scheme::default(), |line| line.scheme).to_string(),
         bytes: bytes(plan, group),
         layer_weights_db: noise.map(|noise| db(noise.int8_weights)),
@@ -326,10 +330,10 @@ pub(crate) fn described(
 }
 
 /// Bytes of the weights of layers, each weight counted once.
-pub(crate) fn bytes(plan: &Plan, group: &[usize]) -> u64 {
+pub(crate) fn bytes(plan: &ExplainedPlan, group: &[usize]) -> u64 {
     let mut known: Vec<&str> = Vec::new();
     let mut total = 0;
-    for line in group.iter().filter_map(|&place| plan.layers.get(place)) {
+    for line in group.iter().map(|&place| plan.why(place)) {
         let own = line.weights.iter().map(String::as_str);
         let fresh: Vec<&str> = own.filter(|name| !known.contains(name)).collect();
         // Which of several weights is how large does not stand in the plan.

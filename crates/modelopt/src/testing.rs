@@ -7,7 +7,7 @@ use modelopt_graph::{
     Tensor, Type, ValueId, ValueInfo, infer,
 };
 use modelopt_onnx::{SaveOptions, Staged};
-use modelopt_rewrite::{Plan, Prepared, Scheme};
+use modelopt_rewrite::{ExplainedPlan, Prepared, Scheme};
 use modelopt_validate::Limits;
 use tempfile::TempDir;
 
@@ -136,7 +136,7 @@ impl Bed {
     }
 
     /// The plan of the default rules under a scheme.
-    pub(crate) fn plan(&self, scheme: Scheme) -> Plan {
+    pub(crate) fn plan(&self, scheme: Scheme) -> ExplainedPlan {
         let config = Config { scheme: Some(scheme), ..self.config.clone() };
         transform::planned(&self.prepared, &config, &Hints::default()).unwrap()
     }

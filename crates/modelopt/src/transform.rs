@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use modelopt_graph::{Model, ValueId, infer};
 use modelopt_rewrite::{
-    self as rewrite, Interface, MeasuredLayer, Plan, Preparation, Prepared, QuantizedWeight, Scheme,
+    self as rewrite, ExplainedPlan, Interface, MeasuredLayer, Preparation, Prepared,
+    QuantizedWeight, Scheme,
 };
 
 use crate::config::Config;
@@ -16,7 +17,7 @@ pub struct Transformed {
     /// The candidate. Where nothing was to be changed, the model as it was given.
     pub model: Model,
     /// The plan.
-    pub plan: Plan,
+    pub plan: ExplainedPlan,
     /// What became of each weight.
     pub weights: Vec<QuantizedWeight>,
     /// Whether the candidate is the model as it was given.
@@ -52,7 +53,11 @@ pub(crate) struct Hints {
 }
 
 /// The plan for a prepared model: the given one, or that of the default rules.
-pub(crate) fn planned(prepared: &Model, config: &Config, hints: &Hints) -> Result<Plan, Error> {
+pub(crate) fn planned(
+    prepared: &Model,
+    config: &Config,
+    hints: &Hints,
+) -> Result<ExplainedPlan, Error> {
     if let Some(plan) = &config.plan {
         return Ok(rewrite::plan_from(prepared, plan)?);
     }
@@ -95,7 +100,7 @@ pub fn transform(model: &Model, config: &Config) -> Result<Transformed, Error> {
 pub(crate) fn rewritten(
     original: &Model,
     prepared: &Prepared,
-    plan: Plan,
+    plan: ExplainedPlan,
     config: &Config,
 ) -> Result<Transformed, Error> {
     // Whoever asks for frozen or converted inputs gets them, also where nothing else changes.
@@ -119,16 +124,20 @@ const WORTHWHILE: f64 = 0.02;
 /// Why a plan for 16 bits that shrinks nothing is not carried out.
 pub(crate) const NARROW_ALREADY: &str = "the weights are 16-bit already";
 
-fn left_alone(mut plan: Plan) -> Plan {
-    for line in plan.layers.iter_mut().filter(|line| !line.scheme.is_keep()) {
-        line.scheme = Scheme::default();
-        NARROW_ALREADY.clone_into(&mut line.reason);
+fn left_alone(mut plan: ExplainedPlan) -> ExplainedPlan {
+    for (layer, why) in plan.lines_mut().filter(|(layer, _)| !layer.scheme.is_keep()) {
+        layer.scheme = Scheme::default();
+        NARROW_ALREADY.clone_into(&mut why.reason);
     }
     plan
 }
 
 /// Whether a plan for 16 bits finds the weights in 16 bits already.
-fn has_nothing_to_shrink(original: &Model, plan: &Plan, weights: &[QuantizedWeight]) -> bool {
+fn has_nothing_to_shrink(
+    original: &Model,
+    plan: &ExplainedPlan,
+    weights: &[QuantizedWeight],
+) -> bool {
     let sixteen = plan.layers.iter().all(|line| !line.scheme.is_int8());
     let saved: u64 = weights.iter().map(|w| w.bytes_before.saturating_sub(w.bytes_after)).sum();
     let narrow = rewrite::narrow_weight_bytes(original);
@@ -148,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_format_that_had_to_change_is_told() {
-        let plan = Plan::new(Numerics::default());
+        let plan = ExplainedPlan::new(Numerics::default());
         let made = Transformed { model: model(4), plan, weights: Vec::new(), unchanged: false };
         assert_eq!(format_warning(&model(4), &made), None);
         let warning = format_warning(&model(3), &made).unwrap();

@@ -37,7 +37,7 @@ fn quantized(seed: u32, min_sqnr_db: f64) -> (Vec<u8>, Plan, Trials) {
     let trials: Trials = trials.collect();
     let artifact = optimized.artifact().unwrap_or_else(|error| panic!("{error}: {trials:?}"));
     let artifact = artifact.to_bytes().unwrap();
-    (artifact, optimized.outcome.plan, trials)
+    (artifact, optimized.outcome.plan.into_plan(), trials)
 }
 
 #[test]

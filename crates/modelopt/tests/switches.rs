@@ -40,7 +40,7 @@ fn prepared(name: &str) -> Model {
 
 fn plan(model: &Model, scheme: Scheme) -> Plan {
     let options = PlanOptions { scheme: Some(scheme), min_weight_bytes: 0, ..Default::default() };
-    rewrite::plan(model, &options).unwrap()
+    rewrite::plan(model, &options).unwrap().into_plan()
 }
 
 /// The runtime of a name.
@@ -178,7 +178,7 @@ fn smoothing_alone_changes_nothing() {
         });
         let seen = Seen::new(seen.collect::<Vec<_>>());
         let wanted = rewrite::Improvements { smoothing: true, bias_correction: false };
-        plan = rewrite::improve(&model, &plan, &seen, wanted);
+        rewrite::improve(&model, &mut plan, &seen, wanted);
         smoothed += plan.layers.iter().filter(|layer| !layer.smoothing.is_empty()).count();
         for layer in &mut plan.layers {
             layer.scheme = Scheme::KEEP;

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::fmt::Write;
 use std::path::Path;
 
-use modelopt::rewrite::Scheme;
+use modelopt::rewrite::{Explanation, PlannedLayer, Scheme};
 use modelopt::validate::{
     Bound, Check, MetricChange, OutputParity, Parity, SizeChange, Unit, Verdict,
 };
@@ -67,16 +67,17 @@ fn size(size: SizeChange) -> String {
 fn schemes(outcome: &Outcome) -> String {
     let mut rows = table(&["scheme", "layers", "weights"]);
     for scheme in Scheme::all() {
-        let layers = outcome.plan.layers.iter().filter(|layer| layer.scheme == scheme);
-        let count = layers.clone().count();
-        if count > 0 {
+        let of = |(layer, _): &(&PlannedLayer, &Explanation)| layer.scheme == scheme;
+        let layers: Vec<_> = outcome.plan.lines().filter(of).collect();
+        if !layers.is_empty() {
             // A weight that several layers share counts once.
             let mut seen = std::collections::HashSet::new();
             let total: u64 = layers
-                .filter(|layer| layer.weights.iter().any(|name| seen.insert(name.as_str())))
-                .map(|layer| layer.bytes)
+                .iter()
+                .filter(|(_, why)| why.weights.iter().any(|name| seen.insert(name.as_str())))
+                .map(|(_, why)| why.bytes)
                 .sum();
-            rows.add_row([scheme.to_string(), count.to_string(), bytes(total)]);
+            rows.add_row([scheme.to_string(), layers.len().to_string(), bytes(total)]);
         }
     }
     indented(rows, &[1, 2])

@@ -18,8 +18,8 @@ use crate::quantize::{Channels, StoredWeight};
 /// One layer that reads a weight.
 pub(crate) struct Use<'a> {
     pub(crate) node: NodeId,
-    /// Name of the layer.
-    pub(crate) name: &'a str,
+    /// The layer's id.
+    pub(crate) id: &'a str,
     pub(crate) weight: &'a WeightUse,
     pub(crate) form: &'static dyn Form,
 }
@@ -31,6 +31,8 @@ pub(crate) struct SharedWeight<'a> {
     pub(crate) elem: DataType,
     /// Where the constant lives.
     pub(crate) home: GraphId,
+    /// How it is turned into integers: the same for all layers.
+    pub(crate) numerics: Numerics,
     /// The layers that read it, with their forms.
     pub(crate) uses: Vec<Use<'a>>,
 }
@@ -53,8 +55,8 @@ impl SharedWeight<'_> {
     }
 
     /// What it turns into.
-    pub(crate) fn stored(&self, numerics: Numerics, memo: &Memo) -> Option<StoredWeight> {
-        memo.stored(&self.tensor, self.form()?.recipe(self, numerics)?)
+    pub(crate) fn stored(&self, memo: &Memo) -> Option<StoredWeight> {
+        memo.stored(&self.tensor, self.form()?.recipe(self)?)
     }
 
     /// Whether a layer reads it transposed.
@@ -103,7 +105,7 @@ pub(crate) struct Emitted {
 #[derive(Default)]
 pub(crate) struct Emission<'a> {
     pub(crate) activations: QuantizedActivations,
-    /// Names of the layers whose weights turn into float while the model loads.
+    /// Ids of the layers whose weights turn into float while the model loads.
     at_load: HashSet<&'a str>,
 }
 

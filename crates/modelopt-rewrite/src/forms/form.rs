@@ -5,7 +5,7 @@ use std::fmt;
 use modelopt_graph::{DataType, Model, Node, NodeId, ValueId};
 
 use super::emission::{Emission, Emitted, SharedWeight, Use};
-use crate::choices::{Numerics, Precision};
+use crate::choices::Precision;
 use crate::layers::{Layer, Role};
 use crate::policy::Capabilities;
 use crate::quantize::Recipe;
@@ -42,7 +42,7 @@ pub(crate) trait Form: fmt::Debug + Sync {
     }
 
     /// How a weight is stored; none where it cannot be.
-    fn recipe(&self, _weight: &SharedWeight<'_>, _numerics: Numerics) -> Option<Recipe> {
+    fn recipe(&self, _weight: &SharedWeight<'_>) -> Option<Recipe> {
         None
     }
 

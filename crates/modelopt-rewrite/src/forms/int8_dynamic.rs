@@ -40,7 +40,6 @@ use super::activations::QuantizedActivations;
 use super::emission::{Emission, Emitted, SharedWeight, Use, base_name, operand};
 use super::form::{Activations, Considered, Form, Ladder, Objection, Sides, Storage};
 use super::int8;
-use crate::choices::Numerics;
 use crate::error_switch;
 use crate::layers::{self, Role, WeightUse};
 use crate::policy::Capabilities;
@@ -99,7 +98,8 @@ impl Form for Int8Dynamic {
         true
     }
 
-    fn recipe(&self, weight: &SharedWeight<'_>, numerics: Numerics) -> Option<Recipe> {
+    fn recipe(&self, weight: &SharedWeight<'_>) -> Option<Recipe> {
+        let numerics = weight.numerics;
         let whole = numerics.granularity == Granularity::PerTensor;
         let shape = weight.tensor.shape();
         let channels = if whole { Channels::whole(shape) } else { weight.channels()? };
@@ -417,7 +417,7 @@ mod tests {
             b.output(y, float(&[64, 64]));
             let plan = b.quantized(&options(Scheme::INT8_DYNAMIC));
             assert_eq!(plan.layers[0].scheme, Scheme::INT8_WEIGHTS);
-            plan.layers[0].reason.clone()
+            plan.why(0).reason.clone()
         };
         assert!(reason(10, "MatMul", false).contains("opset 10"));
         assert!(reason(13, "MatMul", true).contains("on the left"));
@@ -475,8 +475,8 @@ mod tests {
         let y = b.node("MatMul", &[float_x, w], &[]);
         b.output(y, float(&[2, 64]));
         let plan = b.quantized(&options(Scheme::INT8_DYNAMIC));
-        let layer = plan.layers.iter().find(|layer| layer.op == "MatMul").unwrap();
-        assert!(layer.reason.contains("quantized already"), "{layer:?}");
+        let (_, why) = plan.lines().find(|(_, why)| why.op == "MatMul").unwrap();
+        assert!(why.reason.contains("quantized already"), "{why:?}");
         assert_eq!(b.ops(), ["Cast", "Mul", "DequantizeLinear", "MatMul"]);
     }
 }

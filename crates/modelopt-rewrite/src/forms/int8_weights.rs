@@ -21,7 +21,6 @@ use modelopt_graph::{DataType, Model, ValueId};
 use super::emission::{Emission, Emitted, SharedWeight, Use};
 use super::form::{Activations, Considered, Form, Ladder, Objection, Sides, Storage};
 use super::int8;
-use crate::choices::Numerics;
 use crate::layers::Role;
 use crate::policy::Capabilities;
 use crate::quantize::{Channels, Granularity, Recipe};
@@ -56,7 +55,8 @@ impl Form for Int8Weights {
             .map(|why| Objection::Slow(why.to_owned()))
     }
 
-    fn recipe(&self, weight: &SharedWeight<'_>, numerics: Numerics) -> Option<Recipe> {
+    fn recipe(&self, weight: &SharedWeight<'_>) -> Option<Recipe> {
+        let numerics = weight.numerics;
         let (shape, limit) = (weight.tensor.shape(), numerics.limit());
         if numerics.granularity == Granularity::PerTensor {
             return Some(Recipe::best_of(shape, vec![Channels::whole(shape)], limit));
@@ -85,7 +85,7 @@ impl Form for Int8Weights {
         emission: &Emission<'_>,
     ) {
         if let Role::GatherTable { axis } = layer.weight.role
-            && !emission.is_at_load(layer.name)
+            && !emission.is_at_load(layer.id)
         {
             table::rewrite(model, layer.node, axis, stored, layer.weight.elem);
         }
@@ -202,6 +202,6 @@ mod tests {
         b.output(w, float(&[32, 32]));
         let plan = b.quantized(&options(Scheme::INT8_DYNAMIC));
         assert_eq!(b.ops(), ["MatMul"]);
-        assert_eq!(plan.layers[0].reason, "the weight is also an output of the graph");
+        assert_eq!(plan.why(0).reason, "the weight is also an output of the graph");
     }
 }

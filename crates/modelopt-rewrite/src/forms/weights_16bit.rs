@@ -14,7 +14,7 @@ use modelopt_graph::{DataType, Model, Patch, ValueId};
 
 use super::emission::{self, Emitted, SharedWeight};
 use super::form::{Activations, Form, Ladder, Sides, Storage};
-use crate::choices::{Numerics, Precision};
+use crate::choices::Precision;
 use crate::layers::WeightUse;
 use crate::precision;
 use crate::quantize::Recipe;
@@ -68,7 +68,7 @@ impl Form for StoredIn {
         storable(site, |weight| self.fits(site, weight))
     }
 
-    fn recipe(&self, _weight: &SharedWeight<'_>, _numerics: Numerics) -> Option<Recipe> {
+    fn recipe(&self, _weight: &SharedWeight<'_>) -> Option<Recipe> {
         Some(Recipe::rounded(self.0))
     }
 
@@ -89,7 +89,7 @@ mod tests {
     use crate::Scheme;
     use crate::testing::{Build, float, noise, options};
 
-    fn product(scheme: Scheme, weights: &[f32]) -> (Build, crate::Plan) {
+    fn product(scheme: Scheme, weights: &[f32]) -> (Build, crate::ExplainedPlan) {
         let mut b = Build::new(17);
         let x = b.input("x", float(&[4, 32]));
         let w = b.weight("W", &[32, 32], weights);
@@ -119,7 +119,7 @@ mod tests {
         weights[3] = 1e5;
         let (b, plan) = product(Scheme::FP16_WEIGHTS, &weights);
         assert_eq!(b.ops(), ["MatMul"]);
-        assert!(plan.layers[0].reason.contains("beyond the 6.550e4"), "{:?}", plan.layers[0]);
+        assert!(plan.why(0).reason.contains("beyond the 6.550e4"), "{plan:?}");
         let (b, _) = product(Scheme::BF16_WEIGHTS, &weights);
         assert_eq!(b.ops(), ["Cast", "MatMul"]);
     }
@@ -128,7 +128,7 @@ mod tests {
     fn weights_that_vanish_stay() {
         let weights: Vec<f32> = noise(1024, 1).into_iter().map(|x| x * 1e-7).collect();
         let (_, plan) = product(Scheme::FP16_WEIGHTS, &weights);
-        assert!(plan.layers[0].reason.contains("too small for float16"), "{:?}", plan.layers[0]);
+        assert!(plan.why(0).reason.contains("too small for float16"), "{plan:?}");
     }
 
     #[test]

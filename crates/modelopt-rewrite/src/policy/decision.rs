@@ -32,7 +32,7 @@ pub(super) fn default_decision(
         scheme.form().objection(&considered, &options.target)
     };
     let is_wrong = |&scheme: &Scheme| matches!(objection(scheme), Some(Objection::Wrong(_)));
-    if let (None, Some(measured)) = (options.scheme, options.measured.get(&candidate.layer.name))
+    if let (None, Some(measured)) = (options.scheme, options.measured.get(&candidate.layer.id))
         && !rungs.iter().any(is_wrong)
         && let Some(decision) = measured.decision(candidate, &rungs)
     {

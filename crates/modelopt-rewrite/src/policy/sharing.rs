@@ -51,7 +51,7 @@ impl Shared<'_> {
             return false;
         }
         if let Some(holder) = self.in_float(&storing, decisions) {
-            let with = &self.candidates[holder].layer.name;
+            let with = &self.candidates[holder].layer.id;
             let reason = format!("shares '{}' with '{with}', which needs it in float", self.name);
             for index in storing {
                 decisions[index] = Decision { scheme: Scheme::default(), reason: reason.clone() };
@@ -89,7 +89,7 @@ impl Shared<'_> {
         let mut changed = false;
         for &index in storing {
             if decisions[index].scheme != scheme {
-                let with = &self.candidates[precise].layer.name;
+                let with = &self.candidates[precise].layer.id;
                 let reason = format!("shares its weight with '{with}'");
                 decisions[index] = Decision { scheme, reason };
                 changed = true;
@@ -109,7 +109,7 @@ impl Shared<'_> {
             if let Some(below) = scheme.down().filter(|_| scheme.form().has_own_layout())
                 && self.stores(index, scheme)
             {
-                let with = &self.candidates[if index == first { other } else { first }].layer.name;
+                let with = &self.candidates[if index == first { other } else { first }].layer.id;
                 let reason =
                     format!("shares its weight with '{with}', which reads it in another way");
                 decisions[index] = Decision { scheme: below, reason };

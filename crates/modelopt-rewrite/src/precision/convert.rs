@@ -396,17 +396,18 @@ mod tests {
     use modelopt_graph::{AttributeValue, Dim};
 
     use super::*;
+    use crate::ExplainedPlan;
     use crate::testing::{Build, boolean, float, noise, options};
     use crate::{Plan, PlanOptions, PrecisionOptions, Scheme};
 
-    fn half(b: &mut Build) -> Plan {
+    fn half(b: &mut Build) -> ExplainedPlan {
         b.quantized(&options(Scheme::FP16))
     }
 
     /// Larger than any weight here: what stays float32 keeps its weights.
     const LARGE: usize = 1 << 20;
 
-    fn half_but_large(b: &mut Build) -> Plan {
+    fn half_but_large(b: &mut Build) -> ExplainedPlan {
         b.quantized(&PlanOptions { min_weight_bytes: LARGE, ..options(Scheme::FP16) })
     }
 
@@ -423,8 +424,8 @@ mod tests {
     }
 
     /// What each layer of the plan became.
-    fn schemes(plan: &Plan) -> Vec<(&str, Scheme)> {
-        plan.layers.iter().map(|layer| (layer.op.as_str(), layer.scheme)).collect()
+    fn schemes(plan: &ExplainedPlan) -> Vec<(&str, Scheme)> {
+        plan.lines().map(|(layer, why)| (why.op.as_str(), layer.scheme)).collect()
     }
 
     #[test]
@@ -670,7 +671,7 @@ mod tests {
         let unfit = HashMap::from([(second, "'second' reaches 1e5".to_owned())]);
         let options = with(PrecisionOptions { unfit, ..Default::default() });
         let plan = b.quantized(&PlanOptions { min_weight_bytes: LARGE, ..options });
-        let reasons: Vec<&str> = plan.layers.iter().map(|layer| layer.reason.as_str()).collect();
+        let reasons: Vec<&str> = plan.lines().map(|(_, why)| why.reason.as_str()).collect();
         assert_eq!(reasons[0], "'W' reaches 7.000e4, beyond the 6.550e4 of float16");
         assert_eq!(reasons[1..], ["'second' reaches 1e5"; 2]);
         assert_eq!(plan.changed(), 0);
@@ -707,7 +708,7 @@ mod tests {
         let first =
             crate::plan(&b.model, &with(PrecisionOptions { io, ..Default::default() })).unwrap();
         let again = crate::plan_from(&b.model, &Plan::from_toml(&first.to_toml()).unwrap());
-        assert_eq!(again.unwrap(), first);
+        assert_eq!(*again.unwrap(), *first);
     }
 
     #[test]

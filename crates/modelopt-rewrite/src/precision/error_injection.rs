@@ -116,7 +116,7 @@ impl Found {
         let named = layers::all(model);
         let place_of: HashMap<NodeId, usize> = named
             .iter()
-            .filter_map(|layer| Some((layer.node, *places.get(layer.name.as_str())?)))
+            .filter_map(|layer| Some((layer.node, *places.get(layer.id.as_str())?)))
             .collect();
         for conversion in conversions(model, plan) {
             for layer in &named {
@@ -161,7 +161,7 @@ impl Found {
     fn look_at_stored(&mut self, model: &Model, plan: &Plan) {
         let places = plan.places();
         for candidate in candidates(model, &Look::at(plan)) {
-            let Some(&place) = places.get(candidate.layer.name.as_str()) else { continue };
+            let Some(&place) = places.get(candidate.layer.id.as_str()) else { continue };
             let scheme = plan.layers[place].scheme;
             let Some(to) = scheme.stores_in() else { continue };
             for weight in candidate.weights(scheme) {

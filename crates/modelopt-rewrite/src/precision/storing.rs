@@ -15,14 +15,14 @@ use modelopt_graph::{Model, NodeId, ValueId};
 use crate::eligibility::{Candidate, Look, candidates};
 use crate::forms::Scheme;
 use crate::layers::Layer;
-use crate::plan::{Plan, Precision};
+use crate::plan::{ExplainedPlan, Precision};
 use crate::policy::PlanOptions;
 
 /// Lets the lines that are kept store their weights in 16 bits, where that is possible and everybody
 /// else who reads them agrees. What the user left out is left alone.
 pub(super) fn store(
     model: &Model,
-    plan: &mut Plan,
+    plan: &mut ExplainedPlan,
     refused: &HashMap<NodeId, String>,
     named: &[Layer],
     to: Precision,
@@ -30,10 +30,9 @@ pub(super) fn store(
 ) {
     let scheme = Scheme::storing_in(to);
     let kept: HashSet<&str> = plan
-        .layers
-        .iter()
-        .filter(|line| line.scheme.is_keep() && line.bytes > 0)
-        .map(|line| line.name.as_str())
+        .lines()
+        .filter(|(layer, why)| layer.scheme.is_keep() && why.bytes > 0)
+        .map(|(layer, _)| layer.id.as_str())
         .collect();
     if kept.is_empty() {
         return;
@@ -41,7 +40,7 @@ pub(super) fn store(
     let refused: HashSet<&str> = named
         .iter()
         .filter(|layer| refused.contains_key(&layer.node))
-        .map(|layer| layer.name.as_str())
+        .map(|layer| layer.id.as_str())
         .collect();
     let look =
         Look::new([scheme], options.min_weight_bytes, options.precision.min_rounding_sqnr_db);
@@ -50,22 +49,20 @@ pub(super) fn store(
         .layers
         .iter()
         .filter(|line| line.scheme.computes_in() == Some(to))
-        .map(|line| line.name.as_str())
+        .map(|line| line.id.as_str())
         .collect();
     let mut storing: HashSet<usize> = (0..candidates.len())
         .filter(|&at| {
-            let name = candidates[at].layer.name.as_str();
-            kept.contains(name)
-                && !refused.contains(name)
-                && candidates[at].possible(scheme).is_ok()
+            let id = candidates[at].layer.id.as_str();
+            kept.contains(id) && !refused.contains(id) && candidates[at].possible(scheme).is_ok()
         })
         .collect();
     drop_disagreeing(&mut storing, &candidates, scheme, &computing);
     let stored: HashSet<String> =
-        storing.into_iter().map(|at| candidates[at].layer.name.clone()).collect();
-    for line in plan.layers.iter_mut().filter(|line| stored.contains(&line.name)) {
-        line.scheme = scheme;
-        line.reason = format!("{}; its weights are stored in {}", line.reason, to.dtype());
+        storing.into_iter().map(|at| candidates[at].layer.id.clone()).collect();
+    for (layer, why) in plan.lines_mut().filter(|(layer, _)| stored.contains(&layer.id)) {
+        layer.scheme = scheme;
+        why.reason = format!("{}; its weights are stored in {}", why.reason, to.dtype());
     }
 }
 
@@ -101,7 +98,7 @@ fn needed_in_float(
 ) -> HashSet<ValueId> {
     let mut needed = HashSet::new();
     for (at, candidate) in candidates.iter().enumerate() {
-        if computing.contains(candidate.layer.name.as_str()) {
+        if computing.contains(candidate.layer.id.as_str()) {
             continue;
         }
         let stores = |value: ValueId| {
@@ -138,9 +135,9 @@ mod tests {
     fn what_stays_float32_stores_its_weights() {
         let (mut b, table, w) = held_back();
         let plan = b.quantized(&options(Scheme::FP16));
-        let line = plan.layers.iter().find(|line| line.op == "Pow").unwrap();
-        assert_eq!(line.scheme, Scheme::FP16_WEIGHTS);
-        assert!(line.reason.ends_with("its weights are stored in float16"), "{line:?}");
+        let (layer, why) = plan.lines().find(|(_, why)| why.op == "Pow").unwrap();
+        assert_eq!(layer.scheme, Scheme::FP16_WEIGHTS);
+        assert!(why.reason.ends_with("its weights are stored in float16"), "{why:?}");
         assert!(b.maker(table).op.is("Cast"));
         assert_eq!(b.model.value(w).elem(), Some(DataType::FLOAT16));
     }
@@ -150,8 +147,8 @@ mod tests {
         let (mut b, table, _) = held_back();
         let exclude = vec![Pattern::new("Pow").unwrap()];
         let plan = b.quantized(&PlanOptions { exclude, ..options(Scheme::FP16) });
-        let line = plan.layers.iter().find(|line| line.op == "Pow").unwrap();
-        assert_eq!(line.scheme, Scheme::KEEP);
+        let (layer, _) = plan.lines().find(|(_, why)| why.op == "Pow").unwrap();
+        assert_eq!(layer.scheme, Scheme::KEEP);
         assert_eq!(b.model.constant(table).unwrap().dtype(), DataType::FLOAT);
     }
 

@@ -27,7 +27,7 @@ pub(crate) fn apply(model: &mut Model, plan: &Plan) -> Result<(), BrokenRewrite>
     }
     let corrected: Vec<(NodeId, &[f32])> = layers::all(model)
         .into_iter()
-        .filter_map(|layer| Some((layer.node, *corrections.get(layer.name.as_str())?)))
+        .filter_map(|layer| Some((layer.node, *corrections.get(layer.id.as_str())?)))
         .collect();
     engine::checked(model, "bias-correction", |model| {
         for &(node, correction) in &corrected {
@@ -123,7 +123,7 @@ mod tests {
     fn corrected(b: &mut Build) {
         let mut plan = Plan::new(Numerics::default());
         for layer in layers::find(&b.model, 0) {
-            let mut line = PlannedLayer::new(layer.name, Scheme::KEEP);
+            let mut line = PlannedLayer::new(layer.id, Scheme::KEEP);
             if layer.weights.iter().any(|weight| weight.tensor.shape().len() > 1) {
                 line.bias_correction = vec![0.5, -0.25];
             }

@@ -36,7 +36,7 @@ pub(crate) fn apply(model: &mut Model, plan: &Plan) -> Result<(), BrokenRewrite>
     let smoothed: Vec<(NodeId, WeightUse, &[f32])> = layers::find(model, 0)
         .into_iter()
         .filter_map(|layer| {
-            let factors = *factors.get(layer.name.as_str())?;
+            let factors = *factors.get(layer.id.as_str())?;
             let weight = smoothable(model, &layer)?.clone();
             (depth(&weight) == Some(factors.len())).then_some((layer.node, weight, factors))
         })

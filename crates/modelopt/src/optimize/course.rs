@@ -2,7 +2,7 @@
 
 use modelopt_onnx::Staged;
 use modelopt_report as report;
-use modelopt_rewrite::Plan;
+use modelopt_rewrite::ExplainedPlan;
 use modelopt_validate::Verdict;
 
 use super::Outcome;
@@ -64,7 +64,10 @@ pub(super) type Made = (Transformed, Option<IoCast>);
 
 impl Course<'_> {
     /// The plan to begin with.
-    pub(super) fn start(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<Plan, Error> {
+    pub(super) fn start(
+        &mut self,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<ExplainedPlan, Error> {
         let job = self.job;
         if self.runs && planning::runs_the_model(job.config) {
             self.survey(progress)?;
@@ -124,9 +127,9 @@ impl Course<'_> {
     /// The plan that a search from `start` finds; `start` itself where there is nothing to search.
     pub(super) fn search(
         &mut self,
-        start: &Plan,
+        start: &ExplainedPlan,
         progress: &mut dyn FnMut(Progress),
-    ) -> Result<Plan, Error> {
+    ) -> Result<ExplainedPlan, Error> {
         let (job, searched) = (self.job, &mut self.searched);
         let Some(Ground { bench, samples }) = &mut self.ground else { return Ok(start.clone()) };
         let used = searched.trials.len();
@@ -279,7 +282,7 @@ impl Course<'_> {
             progress(Progress::Step("evaluating the metric"));
             let plan = &outcome.plan;
             let write = |path: &std::path::Path| search::carried_out(job.prepared, plan, path);
-            outcome.metric = Some(meter.measure(&provenance::essence(plan), write)?);
+            outcome.metric = Some(meter.measure(&provenance::plan_digest(plan), write)?);
             validation::add_metric(&mut verdict, outcome.metric.as_ref());
         }
         outcome.runs = vec![target];

@@ -1,7 +1,7 @@
 //! What came of a run as a report, and as the last trial of its search.
 
 use modelopt_report as report;
-use modelopt_rewrite::QuantizedWeight;
+use modelopt_rewrite::{Explanation, PlannedLayer, QuantizedWeight};
 use modelopt_validate::{Parity, Verdict};
 
 use super::Outcome;
@@ -69,23 +69,23 @@ impl Outcome {
     fn plan_lines(&self) -> Vec<report::PlanLine> {
         let weights: std::collections::HashMap<&str, &QuantizedWeight> =
             self.weights.iter().map(|weight| (weight.name.as_str(), weight)).collect();
-        let line = |layer: &modelopt_rewrite::PlannedLayer| {
-            let own = || layer.weights.iter().filter_map(|name| weights.get(name.as_str()));
+        let line = |(layer, why): (&PlannedLayer, &Explanation)| {
+            let own = || why.weights.iter().filter_map(|name| weights.get(name.as_str()));
             let changed = !layer.scheme.is_keep();
             report::PlanLine {
-                layer: layer.name.clone(),
-                op: layer.op.clone(),
+                layer: layer.id.clone(),
+                op: why.op.clone(),
                 scheme: layer.scheme.to_string(),
-                reason: layer.reason.clone(),
-                bytes_before: layer.bytes,
+                reason: why.reason.clone(),
+                bytes_before: why.bytes,
                 bytes_after: if changed {
                     own().map(|weight| weight.bytes_after).sum()
                 } else {
-                    layer.bytes
+                    why.bytes
                 },
                 sqnr_db: own().map(|w| w.sqnr_db).min_by(f64::total_cmp).filter(|_| changed),
             }
         };
-        self.plan.layers.iter().map(line).collect()
+        self.plan.lines().map(line).collect()
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use modelopt_graph::Model;
 use modelopt_onnx::{SaveOptions, Staged};
 use modelopt_report as report;
-use modelopt_rewrite::{Plan, Prepared};
+use modelopt_rewrite::{ExplainedPlan, Prepared};
 use modelopt_validate::{Limits, SizeChange};
 
 use super::Outcome;
@@ -41,7 +41,7 @@ impl<'a> Job<'a> {
     pub(super) fn meter(
         &self,
         ground: &Ground<'a>,
-        plan: &Plan,
+        plan: &ExplainedPlan,
     ) -> Result<Option<Meter<'a>>, Error> {
         let casting = plan.io.precision().map(|to| IoCast::of(self.original, to));
         let stop = self.budget.stop();
@@ -58,7 +58,7 @@ impl<'a> Job<'a> {
     /// The candidate under a plan, and how it is run.
     pub(super) fn made(
         &self,
-        plan: Plan,
+        plan: ExplainedPlan,
         warnings: &mut Vec<String>,
     ) -> Result<(Transformed, Option<IoCast>), Error> {
         let made = transform::rewritten(self.original, self.prepared, plan, self.config)?;

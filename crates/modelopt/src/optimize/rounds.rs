@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use modelopt_rewrite::{self as rewrite, Interface, Plan, Scheme};
+use modelopt_rewrite::{self as rewrite, ExplainedPlan, Interface, Scheme};
 use modelopt_validate::{Measurements, SizeChange, judge};
 
 use super::Outcome;
@@ -29,7 +29,7 @@ const FASTER: f64 = 0.95;
 
 /// What to do after a verdict.
 pub(super) struct Next {
-    pub(super) plan: Plan,
+    pub(super) plan: ExplainedPlan,
     /// What the user should know of it.
     pub(super) why: Option<String>,
 }
@@ -98,7 +98,7 @@ impl Course<'_> {
         let Some(mut plan) = found else { return Ok(None) };
         search::tidy(&mut plan);
         // Layers that share a weight agree.
-        let Ok(plan) = rewrite::plan_from(job.prepared, &plan) else { return Ok(None) };
+        let Ok(plan) = rewrite::agreed(job.prepared, &plan) else { return Ok(None) };
         let why = (plan.changed() == 0).then(|| {
             format!(
                 "every plan is slower than the limit allows on {}: the model is emitted as it is",
@@ -216,11 +216,11 @@ impl<'a> Job<'a> {
 }
 
 /// The plan with everything kept.
-fn kept(plan: &Plan, reason: &str) -> Plan {
+fn kept(plan: &ExplainedPlan, reason: &str) -> ExplainedPlan {
     let mut plan = plan.clone();
-    for line in plan.layers.iter_mut().filter(|line| !line.scheme.is_keep()) {
-        (line.scheme, line.at_load) = (Scheme::default(), false);
-        reason.clone_into(&mut line.reason);
+    for (layer, why) in plan.lines_mut().filter(|(layer, _)| !layer.scheme.is_keep()) {
+        (layer.scheme, layer.at_load) = (Scheme::default(), false);
+        reason.clone_into(&mut why.reason);
     }
     search::tidy(&mut plan);
     plan

@@ -26,7 +26,7 @@ pub(super) fn kept_unproven(transformed: &Transformed) -> Option<String> {
 pub(super) fn unchanged_warning(transformed: &Transformed) -> Option<String> {
     let layers = transformed.plan.layers.len();
     transformed.unchanged.then(|| match layers {
-        _ if transformed.plan.layers.iter().any(|l| l.reason == transform::NARROW_ALREADY) => {
+        _ if transformed.plan.lines().any(|(_, why)| why.reason == transform::NARROW_ALREADY) => {
             let why = transform::NARROW_ALREADY;
             format!("nothing to do: {why}; the model is emitted as it is")
         }

@@ -12,7 +12,7 @@ struct Planted<F> {
 }
 
 impl<F: Fn(usize, &PlannedLayer) -> f64> Clock for Planted<F> {
-    fn time(&mut self, plan: &Plan, what: &str) -> Result<Timed, TrialError> {
+    fn time(&mut self, plan: &ExplainedPlan, what: &str) -> Result<Timed, TrialError> {
         self.told.push(what.to_owned());
         let layers = plan.layers.iter().enumerate();
         let slowdown = 1.0 + layers.map(|(at, line)| (self.adds)(at, line)).sum::<f64>();
@@ -24,27 +24,28 @@ impl<F: Fn(usize, &PlannedLayer) -> f64> Clock for Planted<F> {
     }
 }
 
-fn plan(layers: &[(&str, Scheme)]) -> Plan {
-    let mut plan = Plan::new(Numerics::default());
-    plan.layers = layers
-        .iter()
-        .enumerate()
-        .map(|(at, (op, scheme))| PlannedLayer {
-            op: (*op).to_owned(),
-            ..PlannedLayer::new(format!("{op}{at}"), *scheme)
-        })
-        .collect();
+fn plan(layers: &[(&str, Scheme)]) -> ExplainedPlan {
+    let mut plan = ExplainedPlan::new(Numerics::default());
+    for (at, (op, scheme)) in layers.iter().enumerate() {
+        let why = Explanation { op: (*op).to_owned(), ..Explanation::default() };
+        plan.push(PlannedLayer::new(format!("{op}{at}"), *scheme), why);
+    }
     plan
+}
+
+/// The operator that a planted layer is called after.
+fn op(line: &PlannedLayer) -> &str {
+    line.id.trim_end_matches(char::is_numeric)
 }
 
 /// A table that multiplies its rows in every run.
 fn is_gathered_as_int8(line: &PlannedLayer) -> bool {
-    line.op == "Gather" && line.scheme == STORED && !line.at_load
+    op(line) == "Gather" && line.scheme == STORED && !line.at_load
 }
 
 /// The schemes that come of planted slownesses, and what was tried.
 fn quickened(
-    before: &Plan,
+    before: &ExplainedPlan,
     keep: bool,
     adds: impl Fn(usize, &PlannedLayer) -> f64,
 ) -> (Option<Vec<Scheme>>, Vec<String>) {
@@ -69,7 +70,7 @@ fn the_form_that_is_slow_goes_down_and_no_other() {
         ("Conv", DYNAMIC),
         ("Gemm", DYNAMIC),
     ]);
-    let slow = |_: usize, line: &PlannedLayer| match (line.op.as_str(), line.scheme) {
+    let slow = |_: usize, line: &PlannedLayer| match (op(line), line.scheme) {
         ("Conv", DYNAMIC) => 0.5,
         ("MatMul" | "Gemm", DYNAMIC) => -0.2,
         _ => 0.0,
@@ -104,7 +105,7 @@ fn tables_become_float_while_the_model_loads_before_they_are_kept() {
     assert_eq!(found.layers.iter().filter(|line| line.at_load).count(), 2);
     assert_eq!(clock.told[0], "all 2 Gather: int8-weights -> int8-weights, float at load");
     // What is kept is not marked.
-    let slower = |_: usize, line: &PlannedLayer| match (line.op.as_str(), line.scheme) {
+    let slower = |_: usize, line: &PlannedLayer| match (op(line), line.scheme) {
         ("Gather", STORED) => 0.2,
         _ => 0.0,
     };
@@ -134,7 +135,7 @@ fn tables_that_are_slow_are_kept_one_by_one() {
 fn forms_that_are_slow_together_go_down_together() {
     let before =
         plan(&[("Conv", DYNAMIC), ("MatMul", DYNAMIC), ("Gather", STORED), ("Gather", STORED)]);
-    let slow = |_: usize, line: &PlannedLayer| match (line.op.as_str(), line.scheme) {
+    let slow = |_: usize, line: &PlannedLayer| match (op(line), line.scheme) {
         (_, DYNAMIC) => 0.3,
         ("Gather", STORED) => 0.1,
         _ => 0.0,
@@ -162,7 +163,7 @@ fn if_nothing_helps_everything_is_kept() {
 fn what_cannot_be_measured_is_no_plan() {
     struct Broken;
     impl Clock for Broken {
-        fn time(&mut self, _: &Plan, _: &str) -> Result<Timed, TrialError> {
+        fn time(&mut self, _: &ExplainedPlan, _: &str) -> Result<Timed, TrialError> {
             Err(TrialError::Refused("it does not run".to_owned()))
         }
         fn is_over(&self) -> bool {
@@ -180,7 +181,7 @@ fn what_cannot_be_measured_is_no_plan() {
 fn a_full_disk_is_no_slow_plan() {
     struct Full;
     impl Clock for Full {
-        fn time(&mut self, _: &Plan, _: &str) -> Result<Timed, TrialError> {
+        fn time(&mut self, _: &ExplainedPlan, _: &str) -> Result<Timed, TrialError> {
             let full = std::io::Error::other("no space left on device");
             Err(TrialError::Environment(full.into()))
         }

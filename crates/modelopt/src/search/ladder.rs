@@ -11,7 +11,9 @@ mod builder;
 use std::collections::{HashMap, HashSet};
 
 use modelopt_report as report;
-use modelopt_rewrite::{LayerNoise, Plan, PlannedLayer, Prepared, Scheme, Switch};
+use modelopt_rewrite::{
+    ExplainedPlan, Explanation, LayerNoise, Plan, PlannedLayer, Prepared, Scheme, Switch,
+};
 use modelopt_validate::Limits;
 
 use super::problem::{Move, Problem, Selection};
@@ -86,7 +88,7 @@ enum Origin {
 /// A plan, and what its moves stand for.
 #[derive(Debug)]
 pub(crate) struct Ladder {
-    base: Plan,
+    base: ExplainedPlan,
     groups: Vec<Group>,
     computing: HashMap<usize, Computing>,
     origins: Vec<Origin>,
@@ -98,7 +100,7 @@ impl Ladder {
     /// do to the outputs.
     pub(crate) fn below(
         prepared: &Prepared,
-        base: &Plan,
+        base: &ExplainedPlan,
         known: Known,
         weights: Weights,
         tuning: &Tuning,
@@ -107,8 +109,7 @@ impl Ladder {
         let groups = culprits::groups(base, |_| true);
         builder.add_groups(groups);
         builder.add_own_sources();
-        let layers = &base.layers;
-        let bytes: u64 = layers.iter().map(|line| line.bytes).sum();
+        let bytes: u64 = base.lines().map(|(_, why)| why.bytes).sum();
         builder.problem.least = tuning.costs.least_int8 * bytes as f64;
         (builder.ladder, builder.problem)
     }
@@ -116,7 +117,7 @@ impl Ladder {
     /// The ladder below a plan of 16 bits, by the switches that its roundings are under.
     pub(crate) fn of_switches(
         prepared: &Prepared,
-        base: &Plan,
+        base: &ExplainedPlan,
         switches: &[Switch],
         weights: Weights,
         tuning: &Tuning,
@@ -124,7 +125,7 @@ impl Ladder {
         let mut builder = Builder::new(prepared, base, Known::default(), weights, tuning);
         builder.by_switch = !switches.is_empty();
         let small = tuning.mixing.small;
-        let groups = culprits::groups(base, |line| line.bytes >= small);
+        let groups = culprits::groups(base, |why| why.bytes >= small);
         builder.add_groups(groups);
         if switches.is_empty() {
             builder.add_own_sources();
@@ -164,9 +165,9 @@ impl Ladder {
     }
 
     /// The plan with everything on the levels of a selection.
-    pub(crate) fn plan(&self, selection: &Selection) -> Plan {
+    pub(crate) fn plan(&self, selection: &Selection) -> ExplainedPlan {
         let mut plan = self.base.clone();
-        for (place, line) in plan.layers.iter_mut().enumerate() {
+        for (place, line) in plan.lines_mut().enumerate() {
             let Some(computing) = self.computing.get(&place) else { continue };
             if selection.0[computing.item] > 0 {
                 set(line, computing.below);
@@ -176,7 +177,7 @@ impl Ladder {
             let Some((item, schemes)) = &group.weights else { continue };
             let level = selection.0[*item];
             if let (true, Some(&scheme)) = (level > 0, schemes.get(level)) {
-                group.layers.iter().for_each(|&place| set(&mut plan.layers[place], scheme));
+                group.layers.iter().for_each(|&place| set(plan.line_mut(place), scheme));
             }
         }
         tidy(&mut plan);
@@ -203,7 +204,7 @@ impl Ladder {
             own.iter().flatten().any(|item| items.contains(item))
         };
         let first = (0..self.base.layers.len()).find(is_part);
-        first.map_or("", |place| &self.base.layers[place].name)
+        first.map_or("", |place| &self.base.layers[place].id)
     }
 
     /// The groups for a report, the noisiest first.
@@ -251,10 +252,10 @@ fn computes(scheme: Scheme) -> bool {
 }
 
 /// Gives a layer a scheme further down, with the reason.
-fn set(line: &mut PlannedLayer, scheme: Scheme) {
-    let before = line.scheme;
-    line.scheme = scheme;
-    line.reason = if before.computes_in().is_some() || before.stores_in().is_some() {
+fn set((layer, why): (&mut PlannedLayer, &mut Explanation), scheme: Scheme) {
+    let before = layer.scheme;
+    layer.scheme = scheme;
+    why.reason = if before.computes_in().is_some() || before.stores_in().is_some() {
         let stored = scheme.stores_in().map_or("", |_| "; its weights alone do not");
         format!("in 16 bits it costs more than the limit{stored}")
     } else if scheme.is_int8() {

@@ -4,7 +4,7 @@
 //! It is the same search as for int8 with other moves. Where damage is done is told by switches: each
 //! rounded value has one, and neighbours are switched on together until those are found that count.
 
-use modelopt_rewrite::{self as rewrite, Plan, Switch};
+use modelopt_rewrite::{self as rewrite, ExplainedPlan, Switch};
 use modelopt_validate::Limits;
 
 use super::candidates::Candidates;
@@ -28,11 +28,11 @@ pub(crate) fn limits(gate: &Limits) -> Limits {
 /// The plan with what has to stay float32 for the limits of parity; the plan itself where the model is
 /// close enough, or where it cannot be run.
 pub(crate) fn mixed(
-    plan: &Plan,
+    plan: &ExplainedPlan,
     mut trials: Trials<'_, '_, '_>,
     patience: &Patience,
     tuning: &Tuning,
-) -> Result<Plan, Error> {
+) -> Result<ExplainedPlan, Error> {
     let sixteen = plan.layers.iter().any(|line| line.scheme.is_sixteen());
     if !sixteen || trials.court.limits.min_sqnr_db.is_none() {
         return Ok(plan.clone());
@@ -64,7 +64,7 @@ pub(crate) fn mixed(
     candidates.step = STEP;
     let found = descent::search(problem, first, &rules, &mut candidates)?;
     let mixed = ladder.plan(&found.selection);
-    Ok(rewrite::plan_from(prepared, &mixed)?)
+    Ok(rewrite::agreed(prepared, &mixed)?)
 }
 
 #[cfg(test)]
@@ -76,13 +76,13 @@ mod tests {
     use crate::evaluator::worst_sqnr;
     use crate::testing::{Bed, Layer};
 
-    fn mixed_plan(bed: &Bed, plan: &Plan) -> Plan {
+    fn mixed_plan(bed: &Bed, plan: &ExplainedPlan) -> ExplainedPlan {
         bed.judge(&Stop::default(), |trials| {
             mixed(plan, trials, &Patience::unbounded(), &Tuning::default()).unwrap()
         })
     }
 
-    fn sqnr_db(bed: &Bed, plan: &Plan) -> f64 {
+    fn sqnr_db(bed: &Bed, plan: &ExplainedPlan) -> f64 {
         bed.prove(|mut prover| {
             let all = prover.all();
             worst_sqnr(&prover.prove(plan, &all).unwrap().parity).unwrap().0
@@ -105,7 +105,8 @@ mod tests {
             let plan = bed.plan(scheme);
             let mixed = mixed_plan(&bed, &plan);
             assert!(sqnr_db(&bed, &mixed) >= bed.config.gate.min_sqnr_db.unwrap());
-            let kinds = |plan: &Plan| plan.layers.iter().filter(|l| l.scheme == scheme).count();
+            let kinds =
+                |plan: &ExplainedPlan| plan.layers.iter().filter(|l| l.scheme == scheme).count();
             assert!(kinds(&mixed) < kinds(&plan), "{mixed:?}");
             assert!(mixed.layers.iter().any(|line| line.scheme.is_sixteen()), "{mixed:?}");
         }

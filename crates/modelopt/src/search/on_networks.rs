@@ -1,20 +1,20 @@
 //! Searches of small networks that really run.
 
 use modelopt_report::SearchEnd;
-use modelopt_rewrite::{Plan, Scheme};
+use modelopt_rewrite::{ExplainedPlan, Scheme};
 
 use super::{Found, Searcher};
 use crate::budget::Stop;
 use crate::search::tuning::Tuning;
 use crate::testing::{Bed, Layer};
 
-fn searched(bed: &Bed, start: &Plan, most: usize) -> Found {
+fn searched(bed: &Bed, start: &ExplainedPlan, most: usize) -> Found {
     bed.judge(&Stop::default(), |trials| {
         Searcher::new(trials, &Tuning::default(), most).run(start).unwrap()
     })
 }
 
-fn schemes(plan: &Plan) -> Vec<Scheme> {
+fn schemes(plan: &ExplainedPlan) -> Vec<Scheme> {
     plan.layers.iter().map(|line| line.scheme).collect()
 }
 

@@ -88,7 +88,7 @@ impl<'a, 'b, 'm> Trials<'a, 'b, 'm> {
     }
 
     fn prove(&mut self, plan: &Plan) -> Result<(Proved, Plan), TrialError> {
-        let plan = rewrite::plan_from(self.prover.prepared, plan)?;
+        let plan = rewrite::plan_from(self.prover.prepared, plan)?.into_plan();
         let all = self.prover.all();
         Ok((self.prover.prove(&plan, &all)?, plan))
     }
@@ -120,7 +120,9 @@ impl<'a, 'b, 'm> Trials<'a, 'b, 'm> {
         let Some(meter) = self.court.meter.as_mut() else { return Ok(()) };
         (self.court.progress)(Progress::Step("evaluating the metric"));
         let prepared = self.prover.prepared;
-        match meter.measure(&provenance::essence(plan), |path| carried_out(prepared, plan, path)) {
+        match meter
+            .measure(&provenance::plan_digest(plan), |path| carried_out(prepared, plan, path))
+        {
             Ok(change) => {
                 let pass = change.check().pass;
                 trial.metric = Some(change.candidate);
@@ -217,7 +219,7 @@ mod tests {
     fn a_plan_that_does_not_fit_is_a_trial_that_failed() {
         let bed = Bed::of(&[Layer::Even; 2], 20.0);
         let mut plan = bed.plan(Scheme::INT8_WEIGHTS);
-        plan.layers[0].name = "somebody else's".to_owned();
+        plan.layers[0].id = "somebody else's".to_owned();
         bed.judge(&Stop::default(), |mut trials| {
             let told = trials.run(&plan, String::new()).unwrap();
             assert_eq!(told, Evaluation::FAILED);

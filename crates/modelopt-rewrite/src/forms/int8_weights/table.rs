@@ -116,7 +116,7 @@ mod tests {
         plan.layers[0].at_load = true;
         let plan = crate::plan_from(&b.model, &plan).unwrap();
         assert!(plan.layers[0].at_load);
-        assert!(crate::Plan::from_toml(&plan.to_toml()).unwrap() == plan);
+        assert!(crate::Plan::from_toml(&plan.to_toml()).unwrap() == *plan);
         crate::apply(&mut b.model, &plan).unwrap();
         // What is before the Gather depends on constants only.
         assert_eq!(b.ops(), ["Cast", "Mul", "Gather"]);

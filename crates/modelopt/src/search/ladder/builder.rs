@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use modelopt_rewrite::{self as rewrite, Plan, PlannedLayer, Prepared, Scheme, Switch};
+use modelopt_rewrite::{self as rewrite, ExplainedPlan, PlannedLayer, Prepared, Scheme, Switch};
 
 use super::super::problem::{Item, Move, Problem, Source};
 use super::super::tuning::Tuning;
@@ -26,7 +26,7 @@ pub(super) struct Builder<'a> {
 impl<'a> Builder<'a> {
     pub(super) fn new(
         prepared: &'a Prepared,
-        base: &Plan,
+        base: &ExplainedPlan,
         mut known: Known,
         weights: Weights,
         tuning: &'a Tuning,
@@ -48,11 +48,16 @@ impl<'a> Builder<'a> {
         &self.ladder.base.layers[place]
     }
 
+    /// Bytes of a layer's weights.
+    fn bytes(&self, place: usize) -> u64 {
+        self.ladder.base.why(place).bytes
+    }
+
     fn is_possible(&mut self, scheme: Scheme, place: usize) -> bool {
         let prepared = self.prepared;
         let possible =
             self.possible.entry(scheme).or_insert_with(|| rewrite::possible(prepared, scheme));
-        scheme.is_keep() || possible.contains(&self.ladder.base.layers[place].name)
+        scheme.is_keep() || possible.contains(&self.ladder.base.layers[place].id)
     }
 
     /// The schemes below that only store weights, as far as layers can have them, and what is left as
@@ -73,9 +78,8 @@ impl<'a> Builder<'a> {
 
     /// Whether weights are not worth 16 bits of their own. Those that were worth int8 are.
     fn is_small(&self, layers: &[usize]) -> bool {
-        let lines = || layers.iter().map(|&place| self.line(place));
-        !lines().any(|line| line.scheme.is_int8())
-            && lines().all(|line| line.bytes < self.tuning.mixing.small)
+        !layers.iter().any(|&place| self.line(place).scheme.is_int8())
+            && layers.iter().all(|&place| self.bytes(place) < self.tuning.mixing.small)
     }
 
     fn add_item(&mut self, costs: Vec<f64>) -> usize {
@@ -85,7 +89,7 @@ impl<'a> Builder<'a> {
 
     pub(super) fn add_groups(&mut self, groups: Vec<Vec<usize>>) {
         let work = |builder: &Self, place: usize| {
-            let own = builder.known.work.get(&builder.line(place).name).copied();
+            let own = builder.known.work.get(&builder.line(place).id).copied();
             // Where nobody knows better, one layer is as much work as another.
             if builder.known.work.is_empty() { 1.0 } else { own.unwrap_or(0.0) }
         };
@@ -134,7 +138,7 @@ impl<'a> Builder<'a> {
             (self.add_item(costs), schemes)
         });
         if let Some((item, schemes)) = &weights {
-            let bytes = layers.iter().map(|&place| self.line(place).bytes).sum::<u64>();
+            let bytes = layers.iter().map(|&place| self.bytes(place)).sum::<u64>();
             self.problem.items[*item].share = bytes as f64;
             let acts: Vec<(usize, usize)> = layers
                 .iter()

@@ -6,27 +6,29 @@ use modelopt_rewrite::{Numerics, Prepared};
 use super::*;
 use crate::search::problem::Step;
 
-fn line(name: &str, scheme: Scheme, bytes: u64) -> PlannedLayer {
-    let weights = if bytes > 0 { vec![name.into()] } else { Vec::new() };
-    PlannedLayer { bytes, weights, ..PlannedLayer::new(name, scheme) }
-}
-
-fn plan(layers: Vec<PlannedLayer>) -> Plan {
-    Plan { layers, ..Plan::new(Numerics::default()) }
+/// A plan of layers that have a weight of their own of so many bytes.
+fn plan(layers: &[(&str, Scheme, u64)]) -> ExplainedPlan {
+    let mut plan = ExplainedPlan::new(Numerics::default());
+    for &(id, scheme, bytes) in layers {
+        let weights = if bytes > 0 { vec![id.into()] } else { Vec::new() };
+        let why = Explanation { bytes, weights, ..Explanation::default() };
+        plan.push(PlannedLayer::new(id, scheme), why);
+    }
+    plan
 }
 
 /// A dynamic layer with a noisy activation, a small noisy weight, a large quiet one.
-fn int8() -> Plan {
-    plan(vec![
-        line("dynamic", Scheme::INT8_DYNAMIC, 1000),
-        line("small", Scheme::INT8_WEIGHTS, 100),
-        line("large", Scheme::INT8_WEIGHTS, 9000),
+fn int8() -> ExplainedPlan {
+    plan(&[
+        ("dynamic", Scheme::INT8_DYNAMIC, 1000),
+        ("small", Scheme::INT8_WEIGHTS, 100),
+        ("large", Scheme::INT8_WEIGHTS, 9000),
     ])
 }
 
 /// Fills a ladder where every layer can have every scheme.
 fn built(
-    plan: &Plan,
+    plan: &ExplainedPlan,
     objective: Objective,
     fill: impl FnOnce(&mut Builder<'_>),
 ) -> (Ladder, Problem) {
@@ -46,13 +48,13 @@ fn built(
     let tuning = Tuning::default();
     let weights = Weights::of(objective, &tuning);
     let mut builder = Builder::new(&model, plan, Known { local, work }, weights, &tuning);
-    let names: HashSet<String> = plan.layers.iter().map(|line| line.name.clone()).collect();
+    let names: HashSet<String> = plan.layers.iter().map(|line| line.id.clone()).collect();
     builder.possible = Scheme::all().map(|scheme| (scheme, names.clone())).collect();
     fill(&mut builder);
     (builder.ladder, builder.problem)
 }
 
-fn below(plan: &Plan, objective: Objective) -> (Ladder, Problem) {
+fn below(plan: &ExplainedPlan, objective: Objective) -> (Ladder, Problem) {
     built(plan, objective, |builder| {
         let groups = culprits::groups(plan, |_| true);
         builder.add_groups(groups);
@@ -113,7 +115,7 @@ fn a_plan_has_the_moves_and_no_refinement_without_use() {
     // Items: the first's computing and weights, the second's weights, the third's.
     let narrow = ladder.plan(&Selection(vec![0, 0, 1, 0]));
     assert_eq!(narrow.layers[1].scheme, NARROW);
-    assert_eq!(narrow.layers[1].reason, "as int8 it costs more than the limit");
+    assert_eq!(narrow.why(1).reason, "as int8 it costs more than the limit");
     assert!(narrow.layers[1].bias_correction.is_empty());
     assert_eq!(narrow.layers[0].smoothing, [2.0]);
     let stored = ladder.plan(&Selection(vec![1, 0, 1, 0]));
@@ -135,7 +137,7 @@ fn switches_are_taken_for_what_they_are_of() {
 #[test]
 fn layers_that_share_a_weight_go_together() {
     let mut plan = int8();
-    plan.layers[2].weights = vec!["small".into()];
+    plan.line_mut(2).1.weights = vec!["small".into()];
     let (ladder, problem) = below(&plan, Objective::Balanced);
     assert_eq!(problem.items.len(), 3);
     let kept = ladder.plan(&Selection(vec![0, 0, 2]));
@@ -147,7 +149,7 @@ fn layers_that_share_a_weight_go_together() {
 #[test]
 fn what_computes_in_sixteen_bits_goes_down_by_the_values_between() {
     let fp16 = Scheme::FP16;
-    let plan = plan(vec![line("a", fp16, 8192), line("b", fp16, 0), line("c", fp16, 100)]);
+    let plan = plan(&[("a", fp16, 8192), ("b", fp16, 0), ("c", fp16, 100)]);
     let switches = [
         Switch::Rounding { layers: vec![0, 1] },
         Switch::Rounding { layers: vec![1, 2] },
@@ -156,7 +158,7 @@ fn what_computes_in_sixteen_bits_goes_down_by_the_values_between() {
     ];
     let (ladder, mut problem) = built(&plan, Objective::Balanced, |builder| {
         builder.by_switch = true;
-        builder.add_groups(culprits::groups(&plan, |line| line.bytes >= 4096));
+        builder.add_groups(culprits::groups(&plan, |why| why.bytes >= 4096));
         builder.add_switches(&switches);
     });
     assert!(ladder.by_switch());
@@ -167,18 +169,19 @@ fn what_computes_in_sixteen_bits_goes_down_by_the_values_between() {
     // Both that touch the loud value compute in float32; large weights stay stored.
     assert_eq!(schemes(&ladder, &problem, &steps[..1]), [NARROW, KEEP, fp16]);
     assert_eq!(schemes(&ladder, &problem, &steps), [KEEP; 3]);
-    let reason = &ladder.plan(&problem.selection(&steps[..1])).layers[0].reason;
+    let lower = ladder.plan(&problem.selection(&steps[..1]));
+    let reason = &lower.why(0).reason;
     assert!(reason.ends_with("its weights alone do not"), "{reason}");
 }
 
 #[test]
 fn weights_in_sixteen_bits_are_kept_one_by_one() {
-    let plan = plan(vec![line("a", NARROW, 8192), line("b", NARROW, 16384)]);
+    let plan = plan(&[("a", NARROW, 8192), ("b", NARROW, 16384)]);
     let (ladder, problem) = below(&plan, Objective::Balanced);
     assert_eq!(problem.items.len(), 2);
     let kept = ladder.plan(&Selection(vec![1, 0]));
     assert_eq!((kept.layers[0].scheme, kept.layers[1].scheme), (KEEP, NARROW));
-    assert_eq!(kept.layers[0].reason, "in 16 bits it costs more than the limit");
+    assert_eq!(kept.why(0).reason, "in 16 bits it costs more than the limit");
 }
 
 #[test]
