@@ -15,14 +15,15 @@
 
 use std::collections::HashMap;
 
-use modelopt_graph::{Model, NodeId};
+use modelopt_graph::Model;
 use rayon::prelude::*;
 
-use crate::forms::Scheme;
+use crate::choices::Numerics;
+use crate::forms::{Scheme, SharedWeight, Use};
 use crate::layer_matrix::{Matrix, Moments, activation_noise};
-use crate::layers::{self, WeightUse};
+use crate::layers::{self, Layer, WeightUse};
 use crate::memo::Memo;
-use crate::plan::{Plan, Precision};
+use crate::plan::Plan;
 use crate::precision;
 use crate::refine;
 use crate::statistics::{Seen, Statistics};
@@ -33,19 +34,20 @@ use crate::weight_errors::{WeightError, errors};
 pub struct LayerNoise {
     /// Place of the layer in the plan.
     pub layer: usize,
-    /// Noise relative to the signal at the layer's output when its weights are stored as int8.
-    pub int8_weights: f64,
+    /// Noise relative to the signal at the layer's output when its weights are stored as planned.
+    pub weights: f64,
     /// What quantizing its activation adds; none where it is not quantized or not known.
     pub activation: Option<f64>,
-    /// The same as `int8_weights` for weights stored as float16; none where that is not possible.
-    pub fp16_weights: Option<f64>,
+    /// The same as `weights` for weights stored as by the steps below on the layer's ladder, where that
+    /// is another way and possible.
+    pub below: Vec<(Scheme, f64)>,
     /// Whether statistics of what it reads were known; if not, all that it reads is taken to be
     /// alike and centred.
     pub informed: bool,
 }
 
-/// What int8 and float16 cost each int8 layer of a plan, from what was seen of its activation, by
-/// name of the layer.
+/// What being stored as planned, and as by the steps below, costs each int8 layer of a plan, from what
+/// was seen of its activation, by id of the layer.
 pub fn sensitivity(prepared: &Model, plan: &Plan, seen: &Seen) -> Vec<LayerNoise> {
     sensitivity_with(prepared, plan, seen, &Memo::none())
 }
@@ -78,11 +80,17 @@ pub(crate) fn sensitivity_with(
             let divisors = Some(line.smoothing.as_slice()).filter(|s| !s.is_empty());
             let own = errors.iter().filter_map(|error| {
                 let weight = layer.weights.iter().find(|weight| weight.value == error.value)?;
-                let known = Known { seen: seen.get(&layer.id), divisors, scheme: line.scheme };
-                Some(noise(&model, layer.node, weight, &error.error, &known))
+                let known = Known {
+                    seen: seen.get(&layer.id),
+                    divisors,
+                    scheme: line.scheme,
+                    numerics: plan.numerics_of(line),
+                    memo,
+                };
+                Some(noise(&model, &layer, weight, &error.error, &known))
             });
             // A layer with two weights is as bad as the worse of them.
-            let worst = own.max_by(|a, b| a.int8_weights.total_cmp(&b.int8_weights))?;
+            let worst = own.max_by(|a, b| a.weights.total_cmp(&b.weights))?;
             Some(LayerNoise { layer: place, ..worst })
         })
         .collect()
@@ -94,30 +102,25 @@ struct Known<'a> {
     /// What it is divided by before it is quantized, by channel.
     divisors: Option<&'a [f32]>,
     scheme: Scheme,
+    numerics: Numerics,
+    memo: &'a Memo,
 }
 
 fn noise(
     model: &Model,
-    node: NodeId,
+    layer: &Layer,
     weight: &WeightUse,
     error: &[f32],
     known: &Known<'_>,
 ) -> LayerNoise {
-    let &Known { seen, divisors, scheme } = known;
     let numbers = weight.tensor.to_f32().unwrap_or_default();
-    let fp16_relative = precision::of_tensor(&weight.tensor, Precision::Fp16)
-        .filter(|rounding| rounding.objection(Precision::Fp16, 0.0).is_none())
-        .map(|rounding| 10f64.powf(-rounding.sqnr_db() / 10.0));
+    let below = known.below(model, layer, weight);
+    let &Known { seen, divisors, scheme, .. } = known;
     let square = |numbers: &[f32]| numbers.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
     let plain = square(error) / square(&numbers);
-    let uninformed = LayerNoise {
-        layer: 0,
-        int8_weights: plain,
-        activation: None,
-        fp16_weights: fp16_relative,
-        informed: false,
-    };
-    let Some(matrix) = Matrix::of(model, node, weight) else { return uninformed };
+    let uninformed =
+        LayerNoise { layer: 0, weights: plain, activation: None, below, informed: false };
+    let Some(matrix) = Matrix::of(model, layer.node, weight) else { return uninformed };
     let known = seen.filter(|seen| seen.channels() == matrix.inputs() && seen.is_finite());
     let moments =
         known.map_or(Moments::unknown(matrix.inputs()), |seen| Moments::of(seen, divisors));
@@ -130,10 +133,48 @@ fn noise(
         activation_noise(&matrix, &numbers, &rounding) / signal
     });
     LayerNoise {
-        int8_weights: matrix.power(error, &moments) / signal,
+        weights: matrix.power(error, &moments) / signal,
         activation,
         informed: known.is_some(),
         ..uninformed
+    }
+}
+
+impl Known<'_> {
+    /// What the steps below on the ladder leave of noise in a weight that they store otherwise, relative
+    /// to the weight.
+    fn below(&self, model: &Model, layer: &Layer, weight: &WeightUse) -> Vec<(Scheme, f64)> {
+        let planned = self.scheme.sides().weights;
+        std::iter::successors(self.scheme.down(), |scheme| scheme.down())
+            .filter(|scheme| !scheme.is_keep() && scheme.computes_in().is_none())
+            .filter(|scheme| scheme.sides().weights != planned)
+            .filter_map(|scheme| Some((scheme, self.left(scheme, model, layer, weight)?)))
+            .collect()
+    }
+
+    /// What a form leaves of noise in a weight, relative to the weight; none where it cannot store it.
+    fn left(
+        &self,
+        scheme: Scheme,
+        model: &Model,
+        layer: &Layer,
+        weight: &WeightUse,
+    ) -> Option<f64> {
+        let sqnr_db = if let Some(to) = scheme.stores_in() {
+            let rounding = precision::of_tensor(&weight.tensor, to)?;
+            rounding.objection(to, 0.0).is_none().then(|| rounding.sqnr_db())?
+        } else {
+            let Layer { node, id, .. } = layer;
+            let shared = SharedWeight {
+                tensor: weight.tensor.clone(),
+                elem: weight.elem,
+                home: model.home(weight.value)?,
+                numerics: self.numerics,
+                uses: vec![Use { node: *node, id, weight, form: scheme.form() }],
+            };
+            shared.stored(self.memo)?.sqnr_db
+        };
+        Some(10f64.powf(-sqnr_db / 10.0))
     }
 }
 

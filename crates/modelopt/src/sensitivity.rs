@@ -322,7 +322,7 @@ pub(crate) fn described(
         op: group.first().map(|&place| plan.why(place).op.clone()).unwrap_or_default(),
         scheme: first.map_or(Scheme::default(), |line| line.scheme).to_string(),
         bytes: bytes(plan, group),
-        layer_weights_db: noise.map(|noise| db(noise.int8_weights)),
+        layer_weights_db: noise.map(|noise| db(noise.weights)),
         layer_activation_db: noise.and_then(|noise| noise.activation).map(db),
         alone_db: None,
         gained_db: None,

@@ -125,7 +125,7 @@ impl<'a> Builder<'a> {
         let first = layers.first().map_or(Scheme::default(), |&place| self.line(place).scheme);
         // The first level is that of what is stored now, whatever is computed with it.
         let stored = self.below(first, &layers);
-        let is_stored = |scheme: &Scheme| scheme.weight_bits() > first.weight_bits();
+        let is_stored = |scheme: &Scheme| scheme.sides().weights != first.sides().weights;
         let schemes: Vec<Scheme> =
             std::iter::once(first).chain(stored.iter().copied().filter(is_stored)).collect();
         let has_own = !computes(first) || stored.iter().any(|scheme| !is_stored(scheme));
@@ -158,10 +158,12 @@ impl<'a> Builder<'a> {
             let Group { layers, weights, .. } = self.ladder.groups[group].clone();
             let own = |place: &usize| self.ladder.local.get(place);
             let known = layers.iter().find_map(own);
-            let noise = known.map_or(1.0, |noise| noise.int8_weights);
-            let narrow = known.and_then(|noise| noise.fp16_weights);
-            let narrow = narrow
-                .map_or(self.tuning.costs.narrow_share, |narrow| (narrow / noise).clamp(1e-6, 1.0));
+            let noise = known.map_or(1.0, |noise| noise.weights);
+            let left = |scheme: &Scheme| {
+                let below = || known.into_iter().flat_map(|noise| &noise.below);
+                let left = below().find(|(known, _)| known == scheme).map(|(_, left)| left / noise);
+                left.map_or(self.tuning.costs.narrow_share, |share| share.clamp(1e-6, 1.0))
+            };
             let of_layer = |place: &usize| {
                 let noise = own(place).and_then(|own| own.activation).unwrap_or(noise);
                 Some((*place, self.ladder.computing.get(place)?.item, noise))
@@ -169,7 +171,7 @@ impl<'a> Builder<'a> {
             let activations: Vec<(usize, usize, f64)> =
                 layers.iter().filter_map(of_layer).collect();
             if let Some((item, schemes)) = weights {
-                let share = |scheme: &Scheme| if scheme.is_keep() { 0.0 } else { narrow };
+                let share = |scheme: &Scheme| if scheme.is_keep() { 0.0 } else { left(scheme) };
                 let shares: Vec<f64> =
                     std::iter::once(1.0).chain(schemes.iter().skip(1).map(share)).collect();
                 self.add_source(Origin::Weights(group), noise, vec![(item, shares)]);

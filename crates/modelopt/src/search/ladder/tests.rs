@@ -32,12 +32,12 @@ fn built(
     objective: Objective,
     fill: impl FnOnce(&mut Builder<'_>),
 ) -> (Ladder, Problem) {
-    let noise = |(layer, int8_weights, activation)| {
+    let noise = |(layer, weights, activation)| {
         let noise = LayerNoise {
             layer,
-            int8_weights,
+            weights,
             activation,
-            fp16_weights: Some(int8_weights / 64.0),
+            below: vec![(NARROW, weights / 64.0)],
             informed: true,
         };
         (layer, noise)
