@@ -28,20 +28,26 @@ mod interface;
 mod optionals;
 mod outputs;
 mod registry;
+mod rounds;
 mod runtime;
+mod sample_error;
 mod samples;
+mod session_options;
 mod synthesis;
 mod timing;
 pub mod worker;
 
 pub use adapters::LibrarySearch;
-pub use error::{FailureKind, RuntimeError, SampleError, Stage};
-pub use interface::{InputSpec, OutputSpec, graph_inputs, graph_outputs};
-pub use outputs::LeftOut;
+pub use error::{End, FailureKind, ProviderProblem, RuntimeError, Stage};
+pub use interface::{InputSpec, LeftOut, OutputSpec, graph_inputs, graph_outputs};
+pub use outputs::Outputs;
 pub use registry::{RuntimeKind, anywhere, runtime, silence_runtime_panics};
-pub use runtime::{Attempt, Optimization, Outputs, Runtime, Session, SessionOptions};
+pub use rounds::Rounds;
+pub use runtime::{Attempt, Runtime, Session};
+pub use sample_error::SampleError;
 pub use samples::{FittingSamples, Sample, SampleKind, fit_samples, fitting_samples, load_samples};
+pub use session_options::{Optimization, SessionOptions};
 pub use synthesis::{
     InputValue, Proposal, Proposals, SynthesisOptions, parse_dim, parse_value, synthesize,
 };
-pub use timing::{Rounds, Timed, time_in_turn};
+pub use timing::{Timed, time_in_turn};

@@ -186,7 +186,7 @@ impl Trying {
         self.hope = false;
         for failure in failures {
             match refusal(failure) {
-                Some((runtime, message)) if !self.is_stubborn(runtime, message) => self.hope = true,
+                Some((runtime, said)) if !self.is_stubborn(runtime, &said) => self.hope = true,
                 Some((runtime, _)) => self.left_out.push(runtime),
                 None => self.left_out.extend(name(failure)),
             }
@@ -208,13 +208,13 @@ impl Trying {
 }
 
 /// The runtime and what it said, if it may say otherwise of other inputs.
-fn refusal(error: &RuntimeError) -> Option<(&'static str, &str)> {
+fn refusal(error: &RuntimeError) -> Option<(&'static str, String)> {
     match error {
         RuntimeError::Run { runtime, message, .. }
-        | RuntimeError::Died { runtime, message, .. }
         | RuntimeError::Panicked { runtime, stage: Stage::Running, message, .. } => {
-            Some((runtime, message))
+            Some((runtime, message.clone()))
         }
+        RuntimeError::Died { runtime, end, .. } => Some((runtime, end.to_string())),
         _ => None,
     }
 }
