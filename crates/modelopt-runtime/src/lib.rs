@@ -44,8 +44,11 @@ pub use outputs::Outputs;
 pub use registry::{RuntimeKind, anywhere, runtime, silence_runtime_panics};
 pub use rounds::Rounds;
 pub use runtime::{Attempt, Runtime, Session};
-pub use sample_error::SampleError;
-pub use samples::{FittingSamples, Sample, SampleKind, fit_samples, fitting_samples, load_samples};
+pub use sample_error::{OptionProblem, SampleError, Uninvented};
+pub use samples::{
+    Cure, FittingSamples, Meant, Misfit, Oddity, Sample, SampleKind, fit_samples, fitting_samples,
+    load_samples,
+};
 pub use session_options::{Optimization, SessionOptions};
 pub use synthesis::{
     InputValue, Proposal, Proposals, SynthesisOptions, parse_dim, parse_value, synthesize,

@@ -3,7 +3,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use modelopt_graph::{DataType, element_count};
+
 use crate::error::{list, one_line};
+use crate::samples::{Meant, Misfit};
 
 /// Why samples could not be read or made.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +55,7 @@ pub enum SampleError {
     },
     /// An input of the model has no array.
     #[error(
-        "{}: no array for input {}; there are {}{advice}",
+        "{}: no array for input {}; there are {}{meant}",
         path.display(), list(missing), list(found)
     )]
     Missing {
@@ -62,23 +65,21 @@ pub enum SampleError {
         missing: Vec<String>,
         /// Arrays there are.
         found: Vec<String>,
-        /// What was probably meant, behind a semicolon, or nothing.
-        advice: String,
+        /// What was probably meant.
+        meant: Meant,
     },
     /// An array is not what the model takes.
-    #[error("{}: '{input}' {message}", path.display())]
+    #[error("{}: '{input}' {misfit}", path.display())]
     Unfit {
         /// File or folder.
         path: PathBuf,
         /// Input of the model.
         input: String,
         /// What it is, what the model wants, and how to make it that.
-        message: String,
+        misfit: Misfit,
     },
     /// An input that no sample can hold.
-    #[error(
-        "input '{input}' is {ty}, and samples hold tensors only; --no-validate emits without proof"
-    )]
+    #[error("input '{input}' is {ty}, and samples hold tensors only")]
     NoTensor {
         /// Input of the model.
         input: String,
@@ -86,20 +87,73 @@ pub enum SampleError {
         ty: String,
     },
     /// Nothing sensible can be invented for an input.
-    #[error("cannot invent values for input '{input}' ({reason}); give real ones with --samples")]
+    #[error("cannot invent values for input '{input}' ({reason})")]
     NeedsSample {
         /// Input of the model.
         input: String,
         /// Why not.
-        reason: String,
+        reason: Uninvented,
     },
     /// A `name=value` option is malformed or does not fit the model.
-    #[error("'{option}': {message}")]
+    #[error("'{option}': {problem}")]
     Option {
-        /// The option as given.
+        /// The option as given, or the name in it.
         option: String,
         /// What is wrong with it, and what would be right.
-        message: String,
+        problem: OptionProblem,
+    },
+}
+
+/// Why no values can be invented for an input.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Uninvented {
+    /// Nobody knows what values of this type are like.
+    #[error("it is {0}")]
+    OfType(String),
+    /// The model does not say how many dimensions it has.
+    #[error("its rank is not declared")]
+    NoRank,
+    /// It would have more elements than any real one.
+    #[error("its shape {0:?} is too large")]
+    TooLarge(Vec<usize>),
+}
+
+/// What is wrong with an option that fixes something of invented inputs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OptionProblem {
+    /// It is no size of a dimension.
+    #[error("give it as NAME=SIZE, such as batch=1")]
+    NoSize,
+    /// It is no value of an input.
+    #[error("give it as INPUT=VALUE or INPUT=VALUE,VALUE,… of numbers")]
+    NoValue,
+    /// There are neither one value nor as many as the input has elements.
+    #[error(
+        "{given} values for shape {shape:?}; give 1 or {}",
+        element_count(shape).unwrap_or(usize::MAX)
+    )]
+    Count {
+        /// How many there are.
+        given: usize,
+        /// The shape that the input gets.
+        shape: Vec<usize>,
+    },
+    /// The element type does not hold the values.
+    #[error("the values do not fit {0}")]
+    Type(DataType),
+    /// The model has no such input.
+    #[error("the model has no such input; it has {}", list(inputs))]
+    NoInput {
+        /// Those that it has.
+        inputs: Vec<String>,
+    },
+    /// The model has no such dimension, or its size is fixed.
+    #[error("the model has no such open dimension; it has {}", list(dims))]
+    NoDim {
+        /// Those that are open.
+        dims: Vec<String>,
     },
 }
 
@@ -112,12 +166,12 @@ impl SampleError {
         }
     }
 
-    pub(crate) fn needs_sample(input: &str, reason: impl Into<String>) -> Self {
-        SampleError::NeedsSample { input: input.to_owned(), reason: reason.into() }
+    pub(crate) fn needs_sample(input: &str, reason: Uninvented) -> Self {
+        SampleError::NeedsSample { input: input.to_owned(), reason }
     }
 
-    pub(crate) fn option(option: impl Into<String>, message: impl Into<String>) -> Self {
-        SampleError::Option { option: option.into(), message: message.into() }
+    pub(crate) fn option(option: impl Into<String>, problem: OptionProblem) -> Self {
+        SampleError::Option { option: option.into(), problem }
     }
 }
 

@@ -114,7 +114,8 @@ pub(crate) fn ground<'a>(
     config: &'a Config,
 ) -> Result<(Ground<'a>, Told), Error> {
     if config.samples.is_some() || config.given_samples.is_some() {
-        let FittingSamples { samples, warnings } = target::samples(model, config)?;
+        let FittingSamples { samples, oddities } = target::samples(model, config)?;
+        let warnings = oddities.iter().map(ToString::to_string).collect();
         let bench = target::target(original, &samples, config, &[])?;
         return Ok((Ground { bench, samples }, Told { found: None, warnings }));
     }

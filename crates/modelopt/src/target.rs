@@ -376,7 +376,7 @@ pub(crate) fn samples(model: &Model, config: &Config) -> Result<FittingSamples, 
         return Ok(fitting_samples(path, &graph_inputs(model))?);
     }
     let samples = synthesize(model, &config.synthesis()?)?;
-    Ok(FittingSamples { samples, warnings: Vec::new() })
+    Ok(FittingSamples { samples, oddities: Vec::new() })
 }
 
 /// The target with the original running in it: the first runtime that was named, or of the
