@@ -20,6 +20,7 @@
 
 mod adapters;
 mod binding;
+mod custom;
 mod descriptor;
 mod error;
 mod guard;
@@ -38,6 +39,7 @@ mod timing;
 pub mod worker;
 
 pub use adapters::LibrarySearch;
+pub use custom::CustomRuntime;
 pub use error::{End, FailureKind, ProviderProblem, RuntimeError, Stage};
 pub use interface::{InputSpec, LeftOut, OutputSpec, graph_inputs, graph_outputs};
 pub use outputs::Outputs;
