@@ -2,6 +2,7 @@
 //!
 //! - [`runtime`] gives the [`Runtime`] of a [`RuntimeKind`]; [`Runtime::prepare`] loads a file into
 //!   a [`Session`]; [`Session::run`] maps named inputs to named outputs.
+//! - [`CustomRuntime`] is one that is not in the registry.
 //! - [`load_samples`] reads inputs from files; [`synthesize`] invents them from a model's declared
 //!   inputs, the same for the same seed on every platform.
 //!

@@ -400,6 +400,8 @@ fn overlay(all: &mut toml::Table, given: toml::Table) {
 
 #[cfg(test)]
 mod tests {
+    use modelopt_runtime::Runtime;
+
     use super::*;
 
     #[test]
@@ -429,6 +431,18 @@ mod tests {
         assert_eq!((config.scheme, config.gate.min_sqnr_db), (Some(Scheme::FP16), Some(40.0)));
         let config = defaults.with_toml("[gate]\nmin-sqnr-db = 30.0\n").unwrap();
         assert_eq!(config.gate.min_sqnr_db, Some(30.0));
+    }
+
+    #[test]
+    fn a_file_leaves_the_callers_own_runtime_alone_unless_it_names_one() {
+        let embedded = modelopt_runtime::RuntimeKind::embedded().next().unwrap();
+        let own = modelopt_runtime::runtime(embedded, None).unwrap();
+        let own = RuntimeChoice::Custom(std::sync::Arc::<dyn Runtime>::from(own).into());
+        let defaults = Config { runtime: own.clone(), ..Config::default() };
+        assert_eq!(defaults.with_toml("threads = 2").unwrap().runtime, own);
+        let text = format!("runtime = \"{embedded}\"");
+        let named = RuntimeChoice::Named(vec![embedded]);
+        assert_eq!(defaults.with_toml(&text).unwrap().runtime, named);
     }
 
     #[test]

@@ -141,8 +141,9 @@ impl Error {
             ErrorKind::Runtime(error) if error.is_of_machine() => None,
             ErrorKind::Runtime(failure) if is_of_inputs(failure) => None,
             ErrorKind::Runtime(failure) => Some(Hint::after(std::slice::from_ref(failure))),
-            ErrorKind::Run(_) | ErrorKind::Candidate(_) => Some(Hint::RealInputs),
-            ErrorKind::Samples(SampleError::NeedsSample { .. }) => Some(Hint::RealInputs),
+            ErrorKind::Run(_)
+            | ErrorKind::Candidate(_)
+            | ErrorKind::Samples(SampleError::NeedsSample { .. }) => Some(Hint::RealInputs),
             ErrorKind::Samples(SampleError::Option {
                 problem: OptionProblem::Count { .. },
                 ..

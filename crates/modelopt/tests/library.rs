@@ -6,6 +6,10 @@
 #[path = "../examples/small_model/mod.rs"]
 mod small_model;
 
+#[path = "../examples/custom_pass.rs"]
+mod custom_pass;
+#[path = "../examples/custom_runtime.rs"]
+mod custom_runtime;
 #[path = "../examples/quantize_in_memory.rs"]
 mod quantize_in_memory;
 #[path = "../examples/samples_from_an_iterator.rs"]
@@ -42,9 +46,31 @@ fn quantized(seed: u32, min_sqnr_db: f64) -> (Vec<u8>, Plan, Trials) {
 
 #[test]
 fn examples_run() {
+    custom_pass::main().unwrap();
+    custom_runtime::main().unwrap();
     quantize_in_memory::main().unwrap();
     samples_from_an_iterator::main().unwrap();
     stop_from_another_thread::main().unwrap();
+}
+
+/// An example that is not run here proves nothing.
+#[test]
+fn every_example_is_run() {
+    let here = std::fs::read_to_string(file("tests/library.rs")).unwrap();
+    let mut examples = 0;
+    for entry in std::fs::read_dir(file("examples")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            assert!(here.contains(&format!("\n    {name}::main().unwrap();\n")), "{name}");
+            examples += 1;
+        }
+    }
+    assert!(examples >= 5, "{examples}");
+}
+
+fn file(path: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
 #[test]

@@ -27,11 +27,10 @@ pub(super) fn check(
     for input in inputs {
         if let (Type::Tensor { elem, shape }, Some(tensor)) =
             (&input.ty, sample.inputs.get(&input.name))
+            && let Some(misfit) = Misfit::of(tensor, *elem, shape.as_deref())
         {
-            if let Some(misfit) = Misfit::of(tensor, *elem, shape.as_deref()) {
-                let (path, input) = (path.to_owned(), input.name.clone());
-                return Err(SampleError::Unfit { path, input, misfit });
-            }
+            let (path, input) = (path.to_owned(), input.name.clone());
+            return Err(SampleError::Unfit { path, input, misfit });
         }
     }
     Ok(())

@@ -22,14 +22,32 @@ pub(crate) fn noise(count: usize, seed: u32) -> Vec<f32> {
     (0..count).map(|_| next()).collect()
 }
 
-/// `x: [n, 64]` to `y: [n, 64]`, by weights that depend on the seed.
-pub(crate) fn perceptron(seed: u32) -> Model {
+/// A model that takes `x: [n, 64]` and does nothing yet.
+fn beginning() -> (Model, ValueId) {
     let import = OpsetImport { domain: String::new(), version: 17, origin: Origin::NONE };
     let info = ModelInfo { ir_version: 8, opsets: vec![import], ..ModelInfo::default() };
     let mut model = Model::new(info);
-    let main = model.main();
     let x = model.add_value("x");
-    model.add_input(main, declared(x));
+    model.add_input(model.main(), declared(x));
+    (model, x)
+}
+
+/// `y = Relu(Relu(x))`, as a careless exporter may write it.
+#[allow(dead_code)] // Not every example takes this.
+pub(crate) fn rectified_twice() -> Model {
+    let (mut model, x) = beginning();
+    let [once, y] = ["once", "y"].map(|name| model.add_value(name));
+    insert(&mut model, "Relu", &[x], once);
+    insert(&mut model, "Relu", &[once], y);
+    model.add_output(model.main(), declared(y));
+    model
+}
+
+/// `x: [n, 64]` to `y: [n, 64]`, by weights that depend on the seed.
+#[allow(dead_code)] // Not every example takes this.
+pub(crate) fn perceptron(seed: u32) -> Model {
+    let (mut model, x) = beginning();
+    let main = model.main();
     let mut current = x;
     for layer in 0..3 {
         let weight = model.add_value(format!("W{layer}"));
