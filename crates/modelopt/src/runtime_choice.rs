@@ -159,7 +159,28 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use modelopt_runtime::SessionOptions;
+
     use super::*;
+
+    #[test]
+    fn what_is_the_callers_own_runs_here_whether_there_are_workers_or_not() {
+        let embedded = RuntimeKind::embedded().next().unwrap();
+        let own = Arc::<dyn Runtime>::from(runtime(embedded, None).unwrap());
+        let choice = RuntimeChoice::Custom(own.into());
+        assert_eq!(choice.to_string(), embedded.name());
+        assert!(choice.target().integer_operators.is_empty());
+        let [engine] = choice.engines().try_into().unwrap();
+        assert_eq!((engine.kind(), engine.is_embedded()), (None, false));
+        let nowhere = WorkerPool::new("/nowhere/worker".into(), Vec::new(), Duration::ZERO);
+        let opened = engine.open(&LibrarySearch::default(), Some(&nowhere)).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let refused = opened.prepare(&folder.path().join("m.onnx"), &SessionOptions::default());
+        assert!(matches!(refused, Err(RuntimeError::Model(_))));
+    }
 
     #[test]
     fn runtimes_are_named_once_and_known() {

@@ -17,6 +17,8 @@ mod samples_from_an_iterator;
 #[path = "../examples/stop_from_another_thread.rs"]
 mod stop_from_another_thread;
 
+use std::sync::Arc;
+
 use modelopt::onnx;
 use modelopt::prelude::*;
 
@@ -51,6 +53,28 @@ fn examples_run() {
     quantize_in_memory::main().unwrap();
     samples_from_an_iterator::main().unwrap();
     stop_from_another_thread::main().unwrap();
+}
+
+#[test]
+fn a_runtime_of_ones_own_measures_and_compares() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.onnx");
+    std::fs::write(&model, onnx::to_bytes(&small_model::perceptron(9)).unwrap()).unwrap();
+    let embedded = RuntimeKind::embedded().next().unwrap();
+    let own: Arc<dyn Runtime> = modelopt::runtime::runtime(embedded, None).unwrap().into();
+    let config = Config {
+        runtime: modelopt::RuntimeChoice::Custom(own.into()),
+        measure_latency: false,
+        ..Config::default()
+    };
+    let compared = modelopt::compare(&model, &model, &config, &mut |_| {}).unwrap();
+    assert!(compared.verdict.pass);
+    let used: Vec<_> = compared.runs.iter().map(|run| run.runtime.name.as_str()).collect();
+    assert_eq!(used, [embedded.name()]);
+    let rows = modelopt::bench(&model, &config, &modelopt::BenchOptions::default(), &mut |_| {});
+    let rows = rows.unwrap();
+    let [row] = rows.as_slice() else { panic!("{rows:?}") };
+    assert!(row.failure.is_none() && row.latency.is_some(), "{row:?}");
 }
 
 /// An example that is not run here proves nothing.

@@ -149,7 +149,7 @@ pub(super) enum Failure {
 impl From<RuntimeError> for Failure {
     fn from(error: RuntimeError) -> Self {
         match error {
-            RuntimeError::Model(error) => Failure::Model(error.to_string()),
+            RuntimeError::Model(error) => Failure::Model(error.kind.to_string()),
             RuntimeError::Load { message, .. }
             | RuntimeError::Panicked { stage: Stage::Loading, message, .. } => {
                 Failure::Load(message)
