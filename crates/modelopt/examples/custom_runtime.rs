@@ -138,10 +138,10 @@ pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
     let used = &optimized.outcome.runs.first().ok_or("the models were not run")?.runtime;
     println!("proven in {} {}, in {} runs", used.name, used.version, runs.load(Ordering::Relaxed));
     assert_eq!(used.name, NAME);
-    for layer in &optimized.outcome.plan.layers {
-        println!("{}: {}", layer.name, layer.scheme);
-        assert_eq!(layer.scheme.to_string(), "int8-weights");
-    }
+    let layers = optimized.outcome.plan.layers.iter();
+    let schemes: Vec<String> = layers.map(|layer| layer.scheme.to_string()).collect();
+    println!("stored as {}", schemes.join(", "));
+    assert_eq!(schemes, ["int8-weights"; 3]);
     optimized.artifact()?;
     Ok(())
 }
