@@ -16,11 +16,11 @@ use crate::shown::expose;
 /// A session may come from a worker process; what it needs to live stays with it.
 pub trait OpenSession {
     /// A model ready to run, or why it cannot be.
-    fn open(&self, model: &Model) -> Result<Box<dyn Session + '_>, String>;
+    fn open(&self, model: &Model) -> Result<Box<dyn Session + '_>, RuntimeError>;
 }
 
-impl<F: Fn(&Model) -> Result<Box<dyn Session>, String>> OpenSession for F {
-    fn open(&self, model: &Model) -> Result<Box<dyn Session + '_>, String> {
+impl<F: Fn(&Model) -> Result<Box<dyn Session>, RuntimeError>> OpenSession for F {
+    fn open(&self, model: &Model) -> Result<Box<dyn Session + '_>, RuntimeError> {
         self(model)
     }
 }
@@ -39,12 +39,12 @@ pub struct Step {
 #[non_exhaustive]
 pub enum PassError {
     /// The model could not be loaded with these values as outputs.
-    #[error("{} cannot be shown: {why}", list(.values))]
+    #[error("{} cannot be shown: {source}", list(.values))]
     Open {
         /// Names of the values.
         values: Vec<String>,
         /// What the runtime said.
-        why: String,
+        source: Box<RuntimeError>,
     },
     /// The model did not run with these values as outputs.
     #[error("{} cannot be shown on sample {sample}: {source}", list(.values))]
@@ -73,10 +73,13 @@ impl PassError {
     /// The same in words, with what a runtime said told by `say`.
     pub fn told(&self, say: impl Fn(&RuntimeError) -> String) -> String {
         match self {
+            PassError::Open { values, source } => {
+                format!("{} cannot be shown: {}", list(values), say(source))
+            }
             PassError::Run { values, sample, source } => {
                 format!("{} cannot be shown on sample {sample}: {}", list(values), say(source))
             }
-            other => other.to_string(),
+            PassError::Stopped => self.to_string(),
         }
     }
 }
@@ -179,8 +182,10 @@ impl<'a> Pass<'a> {
         expose(&mut model, group);
         let names: Vec<String> =
             group.iter().map(|&value| model.value(value).name().to_owned()).collect();
-        let session = sessions.open(&model);
-        let mut session = session.map_err(|why| PassError::Open { values: names.clone(), why })?;
+        let mut session = sessions.open(&model).map_err(|source| {
+            let (values, source) = (names.clone(), Box::new(source));
+            PassError::Open { values, source }
+        })?;
         for (index, sample) in self.samples.iter().enumerate() {
             let outputs = session.run(&sample.inputs).map_err(|source| {
                 let (values, sample) = (names.clone(), sample.name.clone());
@@ -220,7 +225,7 @@ mod tests {
         fn run(&mut self, inputs: &IndexMap<String, Tensor>) -> Result<Outputs, RuntimeError> {
             let x = inputs.get("x").and_then(Tensor::to_f32).unwrap()[0];
             if x == self.breaks_at {
-                return Err(RuntimeError::Unknown("planted".to_owned()));
+                return Err(RuntimeError::NoMemory);
             }
             let of = |place: usize| tensor(&[1], &[10.0 * x + place as f32]);
             Ok(self.outputs.iter().cloned().zip((0..).map(of)).collect())
@@ -236,13 +241,13 @@ mod tests {
     }
 
     impl OpenSession for Opener {
-        fn open(&self, model: &Model) -> Result<Box<dyn Session + '_>, String> {
+        fn open(&self, model: &Model) -> Result<Box<dyn Session + '_>, RuntimeError> {
             let outputs = &model.graph(model.main()).outputs;
             let outputs: Vec<String> =
                 outputs.iter().map(|info| model.value(info.value).name().to_owned()).collect();
             self.shown.borrow_mut().push(outputs.clone());
             if outputs.iter().any(|name| Some(name.as_str()) == self.refuses) {
-                return Err("planted".to_owned());
+                return Err(RuntimeError::NoLibrary);
             }
             Ok(Box::new(Planted { outputs, breaks_at: self.breaks_at }))
         }
@@ -312,7 +317,7 @@ mod tests {
         let mut all = watched(&model, &["y", "z"]);
         let pass = Pass::new(&model, &samples).within(1);
         let error = pass.run(&mut all, &opener, &mut go).unwrap_err();
-        assert_eq!(error.to_string(), "'y' cannot be shown: planted");
+        assert_eq!(error.to_string(), "'y' cannot be shown: no library of ONNX Runtime was found");
         assert_eq!(range(&all, "z"), Some((10.0, 10.0)));
         assert_eq!(range(&all, "y"), None);
     }
@@ -343,7 +348,8 @@ mod tests {
     #[test]
     fn a_closure_can_make_sessions() {
         let (model, samples) = (testing::model(), samples(&[1.0]));
-        let refuse = |_: &Model| -> Result<Box<dyn Session>, String> { Err("planted".to_owned()) };
+        let refuse =
+            |_: &Model| -> Result<Box<dyn Session>, RuntimeError> { Err(RuntimeError::NoLibrary) };
         let mut all = watched(&model, &["y"]);
         assert!(Pass::new(&model, &samples).run(&mut all, &refuse, &mut go).is_err());
         // Inputs need none.

@@ -374,6 +374,7 @@ fn arguments_that_do_not_fit_the_model() {
         (&["--include", "["], &["'['", "modelopt plan"]),
         (&["--dim", "nothing=1"], &["'nothing'", "'n'"]),
         (&["--input", "nothing=1"], &["'nothing'", "'x'"]),
+        (&["--input", "x=1,2"], &["2 values for shape [", "hint: ", "--dim"]),
         (&["--samples", "nothing.npz"], &["nothing.npz"]),
         (&["--plan", "nothing.toml"], &["nothing.toml"]),
         (&["--config", "nothing.toml"], &["nothing.toml"]),

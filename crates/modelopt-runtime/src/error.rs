@@ -1,7 +1,13 @@
-//! What can go wrong when running models and when getting samples.
+//! What can go wrong when running models.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::LeftOut;
 
 /// Longest message of a runtime that is passed on, in bytes; some print the whole model.
 const LONGEST: usize = 600;
@@ -11,8 +17,13 @@ const LONGEST: usize = 600;
 #[non_exhaustive]
 pub enum RuntimeError {
     /// No runtime has this name.
-    #[error("no runtime is called {0}")]
-    Unknown(String),
+    #[error("no runtime is called '{name}'; there are {}", and(known))]
+    Unknown {
+        /// The name.
+        name: String,
+        /// Those that there are.
+        known: Vec<&'static str>,
+    },
     /// The runtime is behind a feature that this build leaves out.
     #[error("{runtime} is not part of this build; build modelopt with the feature `{runtime}`")]
     NotBuilt {
@@ -31,14 +42,14 @@ pub enum RuntimeError {
         message: String,
     },
     /// The runtime cannot compute where it is asked to.
-    #[error("{runtime} has no execution provider '{provider}': {message}")]
+    #[error("{runtime} has no execution provider '{provider}': {problem}")]
     Provider {
         /// Runtime.
         runtime: &'static str,
         /// What was asked for.
         provider: String,
-        /// What there is instead.
-        message: String,
+        /// Why not.
+        problem: ProviderProblem,
     },
     /// The program that runs models in processes of its own cannot be started.
     #[error("cannot start {} to run models in: {cause}", program.display())]
@@ -52,17 +63,17 @@ pub enum RuntimeError {
     #[error("there is not enough memory for the outputs of the model")]
     NoMemory,
     /// A model that is to be run in place of another cannot be written.
-    #[error("{0}")]
-    Unwritten(String),
+    #[error(transparent)]
+    Unwritten(Box<dyn std::error::Error + Send + Sync>),
     /// A worker did not survive the model.
-    #[error("{runtime} does not survive {}: {message}", path.display())]
+    #[error("{runtime} does not survive {}: {end}", path.display())]
     Died {
         /// Runtime.
         runtime: &'static str,
         /// Model file, or the library.
         path: PathBuf,
-        /// How it ended, and what it said.
-        message: String,
+        /// How it ended.
+        end: End,
     },
     /// The model's inputs and outputs could not be read.
     #[error(transparent)]
@@ -131,12 +142,12 @@ pub enum RuntimeError {
         value: String,
     },
     /// The runtime can return none of the model's outputs.
-    #[error("{runtime} can return none of the outputs: {outputs}")]
+    #[error("{runtime} can return none of the outputs: {}", commas(outputs))]
     NothingReturned {
         /// Runtime.
         runtime: &'static str,
         /// The outputs with their types.
-        outputs: String,
+        outputs: Vec<LeftOut>,
     },
     /// The runtime has no notion of something the model needs.
     #[error("{runtime} does not support {what}; try another runtime")]
@@ -146,6 +157,90 @@ pub enum RuntimeError {
         /// What it lacks.
         what: String,
     },
+}
+
+/// Why a runtime cannot compute where it is asked to.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ProviderProblem {
+    /// It computes on the processor and nowhere else.
+    #[error("it computes on the cpu only")]
+    OnlyCpu,
+    /// The library has no such part.
+    #[error("this library was built without it")]
+    NotInLibrary,
+    /// The library could not tell.
+    #[error("{0}")]
+    Failed(String),
+    /// Nothing is called so.
+    #[error("there are {}", .known.join(", "))]
+    Unknown {
+        /// What there is.
+        known: Vec<String>,
+    },
+}
+
+/// How a process that tried a model, or a library, failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum End {
+    /// It ended, by itself or by a signal.
+    #[error("the process that tried it ended by {status}{}", after(said.as_deref()))]
+    Exited {
+        /// How.
+        status: ExitStatus,
+        /// The last that it said.
+        said: Option<String>,
+    },
+    /// It is gone, and nobody knows how.
+    #[error("the process that tried it is gone ({cause}){}", after(said.as_deref()))]
+    Lost {
+        /// Why nobody knows.
+        cause: String,
+        /// The last that it said.
+        said: Option<String>,
+    },
+    /// It was ended, because it did not answer for so long.
+    #[error("it was not done after {} s", .0.as_secs())]
+    Late(Duration),
+    /// It was ended, because what it answered is no answer.
+    #[error("the process that tried it answered nonsense: {0}")]
+    Nonsense(String),
+    /// It answered another question.
+    #[error("the process that tried it answered something else")]
+    Confused,
+    /// It had ended before.
+    #[error("its process is gone")]
+    Gone,
+}
+
+impl End {
+    /// The same without a path in what was said.
+    pub(crate) fn without(mut self, path: &Path) -> Self {
+        if let End::Exited { said: Some(said), .. }
+        | End::Lost { said: Some(said), .. }
+        | End::Nonsense(said) = &mut self
+        {
+            *said = said_of(path, said);
+        }
+        self
+    }
+}
+
+/// Names as a sentence lists them.
+pub(crate) fn and(names: &[&str]) -> String {
+    match names {
+        [names @ .., last] if !names.is_empty() => format!("{} and {last}", names.join(", ")),
+        names => names.concat(),
+    }
+}
+
+fn commas(outputs: &[LeftOut]) -> String {
+    outputs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn after(said: Option<&str>) -> String {
+    said.map(|said| format!(", after '{said}'")).unwrap_or_default()
 }
 
 /// What a failure says of: where models are run, or one model there.
@@ -188,13 +283,16 @@ impl RuntimeError {
         {
             file.clone_into(path);
         }
+        if let RuntimeError::Model(error) = &mut self {
+            file.clone_into(&mut error.path);
+        }
         self
     }
 
     /// What kind of failure it is.
     pub fn kind(&self) -> FailureKind {
         match self {
-            RuntimeError::Unknown(_)
+            RuntimeError::Unknown { .. }
             | RuntimeError::NotBuilt { .. }
             | RuntimeError::NoLibrary
             | RuntimeError::Library { .. }
@@ -229,13 +327,14 @@ impl RuntimeError {
             RuntimeError::Panicked { runtime, stage, message, .. } => {
                 format!("{runtime} panicked while {stage} it: {message}")
             }
-            RuntimeError::Died { runtime, message, .. } => {
-                format!("{runtime} does not survive it: {message}")
+            RuntimeError::Died { runtime, end, .. } => {
+                format!("{runtime} does not survive it: {end}")
             }
             RuntimeError::Library { path, message } => {
                 let name = path.file_name().unwrap_or(path.as_os_str());
                 format!("cannot load {}: {message}", name.to_string_lossy())
             }
+            RuntimeError::Model(error) => format!("it cannot be read: {}", error.kind),
             other => other.to_string(),
         }
     }
@@ -260,130 +359,16 @@ impl RuntimeError {
         }
     }
 
-    pub(crate) fn load(runtime: &'static str, path: &Path, cause: impl fmt::Display) -> Self {
+    /// The runtime refused a file.
+    pub fn load(runtime: &'static str, path: &Path, cause: impl fmt::Display) -> Self {
         let message = said_of(path, &cause.to_string());
         RuntimeError::Load { runtime, path: path.to_owned(), message }
     }
 
-    pub(crate) fn run(runtime: &'static str, path: &Path, cause: impl fmt::Display) -> Self {
+    /// The model did not run.
+    pub fn run(runtime: &'static str, path: &Path, cause: impl fmt::Display) -> Self {
         let message = said_of(path, &cause.to_string());
         RuntimeError::Run { runtime, path: path.to_owned(), message }
-    }
-}
-
-/// Why samples could not be read or made.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SampleError {
-    /// A file could not be read.
-    #[error("cannot read samples: {0}")]
-    Io(#[from] std::io::Error),
-    /// A file is not what it should be.
-    #[error("cannot read {}: {message}", place(path, entry.as_deref()))]
-    Invalid {
-        /// File.
-        path: PathBuf,
-        /// Array inside of it, if it holds several.
-        entry: Option<String>,
-        /// What is wrong.
-        message: String,
-    },
-    /// The path holds nothing that is a sample.
-    #[error(
-        "{} holds no samples; give an .npz, a folder of them, a folder of NAME.npy, \
-         or a folder with test_data_set_*", path.display()
-    )]
-    NoSamples {
-        /// File or folder.
-        path: PathBuf,
-    },
-    /// No array is named like an input of the model.
-    #[error(
-        "no array in {} is named like an input of the model: it has {}, the model wants {}",
-        path.display(), list(found), list(inputs)
-    )]
-    NoMatch {
-        /// File or folder.
-        path: PathBuf,
-        /// Arrays there are.
-        found: Vec<String>,
-        /// Inputs of the model.
-        inputs: Vec<String>,
-    },
-    /// A file holds nothing.
-    #[error("{} holds no arrays", path.display())]
-    NoArrays {
-        /// File or folder.
-        path: PathBuf,
-    },
-    /// An input of the model has no array.
-    #[error(
-        "{}: no array for input {}; there are {}{advice}",
-        path.display(), list(missing), list(found)
-    )]
-    Missing {
-        /// File or folder.
-        path: PathBuf,
-        /// Inputs without an array.
-        missing: Vec<String>,
-        /// Arrays there are.
-        found: Vec<String>,
-        /// What was probably meant, behind a semicolon, or nothing.
-        advice: String,
-    },
-    /// An array is not what the model takes.
-    #[error("{}: '{input}' {message}", path.display())]
-    Unfit {
-        /// File or folder.
-        path: PathBuf,
-        /// Input of the model.
-        input: String,
-        /// What it is, what the model wants, and how to make it that.
-        message: String,
-    },
-    /// An input that no sample can hold.
-    #[error(
-        "input '{input}' is {ty}, and samples hold tensors only; --no-validate emits without proof"
-    )]
-    NoTensor {
-        /// Input of the model.
-        input: String,
-        /// Its type.
-        ty: String,
-    },
-    /// Nothing sensible can be invented for an input.
-    #[error("cannot invent values for input '{input}' ({reason}); give real ones with --samples")]
-    NeedsSample {
-        /// Input of the model.
-        input: String,
-        /// Why not.
-        reason: String,
-    },
-    /// A `name=value` option is malformed or does not fit the model.
-    #[error("'{option}': {message}")]
-    Option {
-        /// The option as given.
-        option: String,
-        /// What is wrong with it, and what would be right.
-        message: String,
-    },
-}
-
-impl SampleError {
-    pub(crate) fn invalid(path: &Path, entry: Option<&str>, cause: impl fmt::Display) -> Self {
-        SampleError::Invalid {
-            path: path.to_owned(),
-            entry: entry.map(str::to_owned),
-            message: one_line(&cause.to_string()),
-        }
-    }
-
-    pub(crate) fn needs_sample(input: &str, reason: impl Into<String>) -> Self {
-        SampleError::NeedsSample { input: input.to_owned(), reason: reason.into() }
-    }
-
-    pub(crate) fn option(option: impl Into<String>, message: impl Into<String>) -> Self {
-        SampleError::Option { option: option.into(), message: message.into() }
     }
 }
 
@@ -412,13 +397,6 @@ pub(crate) fn list(names: &[String]) -> String {
     names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
 }
 
-fn place(path: &Path, entry: Option<&str>) -> String {
-    match entry {
-        Some(entry) => format!("'{entry}' in {}", path.display()),
-        None => path.display().to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -436,10 +414,13 @@ mod tests {
         let died = RuntimeError::Died {
             runtime: "rten",
             path: "m.onnx".into(),
-            message: "signal: 9".into(),
+            end: End::Nonsense("m.onnx is so large".into()).without(Path::new("m.onnx")),
         };
         assert_eq!(died.kind(), FailureKind::Crashed);
-        assert_eq!(died.without_path(), "rten does not survive it: signal: 9");
+        assert_eq!(
+            died.without_path(),
+            "rten does not survive it: the process that tried it answered nonsense: the model is so large"
+        );
         let refused = RuntimeError::load("rten", Path::new("/a/m.onnx"), "no such operator");
         assert_eq!(refused.kind(), FailureKind::Refused);
         assert_eq!(refused.without_path(), "rten cannot load it: no such operator");
@@ -461,6 +442,15 @@ mod tests {
     }
 
     #[test]
+    fn where_a_model_lies_that_cannot_be_read_is_not_said_in_reports() {
+        let kind = modelopt_onnx::ErrorKind::Empty;
+        let error = RuntimeError::Model(kind.at(Path::new("/somewhere/trial.onnx")));
+        assert_eq!(error.without_path(), "it cannot be read: the file is empty");
+        let error = error.about(Path::new("m.onnx")).to_string();
+        assert_eq!(error, "m.onnx: the file is empty");
+    }
+
+    #[test]
     fn paths_are_not_said_again() {
         let path = Path::new("/tmp/.x.modelopt-tmp");
         assert_eq!(
@@ -471,9 +461,9 @@ mod tests {
 
     #[test]
     fn errors_say_what_where_and_what_next() {
+        let error = RuntimeError::Unknown { name: "x".into(), known: vec!["a", "b", "c"] };
+        assert_eq!(error.to_string(), "no runtime is called 'x'; there are a, b and c");
         let error = RuntimeError::MissingInput { input: "x".into(), given: vec!["y".into()] };
         assert_eq!(error.to_string(), "no value for input 'x'; the sample has 'y'");
-        let error = SampleError::invalid(Path::new("a.npz"), Some("x"), "cut\nshort");
-        assert_eq!(error.to_string(), "cannot read 'x' in a.npz: cut short");
     }
 }

@@ -1,6 +1,9 @@
 //! What goes into a model and what comes out of it.
 
+use std::fmt;
+
 use modelopt_graph::{Model, Type, ValueInfo};
+use serde::{Deserialize, Serialize};
 
 /// An input that a caller must give.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +40,21 @@ pub struct OutputSpec {
 pub fn graph_outputs(model: &Model) -> Vec<OutputSpec> {
     let outputs = &model.graph(model.main()).outputs;
     outputs.iter().map(|info| OutputSpec { name: name(model, info), ty: declared(info) }).collect()
+}
+
+/// An output that a runtime leaves out, because it cannot return values of its type.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Name of the output.
+    pub output: String,
+    /// Its type, as declared.
+    pub ty: String,
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "'{}' ({})", self.output, self.ty)
+    }
 }
 
 /// The inputs and outputs of a model file.

@@ -2,6 +2,7 @@
 //!
 //! - [`runtime`] gives the [`Runtime`] of a [`RuntimeKind`]; [`Runtime::prepare`] loads a file into
 //!   a [`Session`]; [`Session::run`] maps named inputs to named outputs.
+//! - [`CustomRuntime`] is one that is not in the registry.
 //! - [`load_samples`] reads inputs from files; [`synthesize`] invents them from a model's declared
 //!   inputs, the same for the same seed on every platform.
 //!
@@ -20,6 +21,7 @@
 
 mod adapters;
 mod binding;
+mod custom;
 mod descriptor;
 mod error;
 mod guard;
@@ -28,20 +30,30 @@ mod interface;
 mod optionals;
 mod outputs;
 mod registry;
+mod rounds;
 mod runtime;
+mod sample_error;
 mod samples;
+mod session_options;
 mod synthesis;
 mod timing;
 pub mod worker;
 
 pub use adapters::LibrarySearch;
-pub use error::{FailureKind, RuntimeError, SampleError, Stage};
-pub use interface::{InputSpec, OutputSpec, graph_inputs, graph_outputs};
-pub use outputs::LeftOut;
+pub use custom::CustomRuntime;
+pub use error::{End, FailureKind, ProviderProblem, RuntimeError, Stage};
+pub use interface::{InputSpec, LeftOut, OutputSpec, graph_inputs, graph_outputs};
+pub use outputs::Outputs;
 pub use registry::{RuntimeKind, anywhere, runtime, silence_runtime_panics};
-pub use runtime::{Attempt, Optimization, Outputs, Runtime, Session, SessionOptions};
-pub use samples::{FittingSamples, Sample, SampleKind, fit_samples, fitting_samples, load_samples};
+pub use rounds::Rounds;
+pub use runtime::{Attempt, Runtime, Session};
+pub use sample_error::{OptionProblem, SampleError, Uninvented};
+pub use samples::{
+    Cure, FittingSamples, Meant, Misfit, Oddity, Sample, SampleKind, fit_samples, fitting_samples,
+    load_samples,
+};
+pub use session_options::{Optimization, SessionOptions};
 pub use synthesis::{
     InputValue, Proposal, Proposals, SynthesisOptions, parse_dim, parse_value, synthesize,
 };
-pub use timing::{Rounds, Timed, time_in_turn};
+pub use timing::{Timed, time_in_turn};

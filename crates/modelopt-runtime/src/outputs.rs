@@ -15,27 +15,23 @@
 //! So a sequence that becomes longer, an empty one, a key that is lost and a value that is missing are
 //! seen as differences.
 
+use indexmap::IndexMap;
 use modelopt_graph::{DataType, Model, NodeId, Payload, Tensor, Type, ValueId};
 
-use crate::Outputs;
+use crate::{LeftOut, OutputSpec, RuntimeError};
+
+/// Named outputs, in the order of the graph's outputs. Those that are no tensors are several
+/// entries:
+///
+/// - a sequence `ys`: `ys.length` (int64 scalar), then `ys[0]`, `ys[1]` and so on, or, where there
+///   are more than 16 of one type and shape, `ys[..]`, in which they lie one behind the other;
+/// - a map `m`: `m.keys` (int64 or string, ascending) and `m.values`;
+/// - a sequence `p` of maps that have the same keys: `p.keys` `[k]` and `p.values` `[n, k]`;
+/// - an optional `o`: `o.present` (bool scalar), then its value under `o`, if there is one.
+pub type Outputs = IndexMap<String, Tensor>;
 
 /// Longer sequences are one entry, if their elements are of one type and shape.
 const MOST_APART: usize = 16;
-
-/// An output that a runtime leaves out, because it cannot return values of its type.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct LeftOut {
-    /// Name of the output.
-    pub output: String,
-    /// Its type, as declared.
-    pub ty: String,
-}
-
-impl std::fmt::Display for LeftOut {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "'{}' ({})", self.output, self.ty)
-    }
-}
 
 /// A value that a runtime returned.
 #[cfg_attr(not(feature = "onnxruntime"), allow(dead_code))] // Others return no maps and optionals.
@@ -182,10 +178,7 @@ pub(crate) struct Kept {
 
 impl Kept {
     /// Parts the outputs of a model by their types.
-    pub(crate) fn of(
-        outputs: &[crate::interface::OutputSpec],
-        returns: impl Fn(&Type) -> bool,
-    ) -> Self {
+    pub(crate) fn of(outputs: &[OutputSpec], returns: impl Fn(&Type) -> bool) -> Self {
         let mut kept = Kept::default();
         for (place, output) in outputs.iter().enumerate() {
             if returns(&output.ty) {
@@ -199,12 +192,11 @@ impl Kept {
     }
 
     /// An error where a model has outputs and all are left out.
-    pub(crate) fn check(&self, runtime: &'static str) -> Result<(), crate::RuntimeError> {
+    pub(crate) fn check(&self, runtime: &'static str) -> Result<(), RuntimeError> {
         if !self.places.is_empty() || self.left_out.is_empty() {
             return Ok(());
         }
-        let outputs = self.left_out.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        Err(crate::RuntimeError::NothingReturned { runtime, outputs })
+        Err(RuntimeError::NothingReturned { runtime, outputs: self.left_out.clone() })
     }
 
     /// The model with no other outputs, and without the nodes that only the others needed.

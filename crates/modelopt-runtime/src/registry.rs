@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::adapters::{LibrarySearch, RUNTIMES};
 use crate::descriptor::{RuntimeDescriptor, Source};
+use crate::error::and;
 use crate::guard;
 use crate::{Runtime, RuntimeError};
 
@@ -53,9 +54,7 @@ impl RuntimeKind {
 
     /// The names of all of them, as a sentence lists them.
     pub fn names() -> String {
-        let mut names: Vec<&str> = RuntimeKind::all().map(RuntimeKind::name).collect();
-        let last = names.pop().unwrap_or_default();
-        format!("{} and {last}", names.join(", "))
+        and(&RuntimeKind::all().map(RuntimeKind::name).collect::<Vec<_>>())
     }
 
     /// Name, as on the command line.
@@ -146,7 +145,8 @@ impl FromStr for RuntimeKind {
 
     fn from_str(name: &str) -> Result<Self, RuntimeError> {
         RuntimeKind::all().find(|kind| kind.name() == name).ok_or_else(|| {
-            RuntimeError::Unknown(format!("'{name}'; there are {}", RuntimeKind::names()))
+            let known = RuntimeKind::all().map(RuntimeKind::name).collect();
+            RuntimeError::Unknown { name: name.to_owned(), known }
         })
     }
 }

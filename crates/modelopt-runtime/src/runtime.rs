@@ -4,20 +4,9 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 use modelopt_graph::Tensor;
-use serde::{Deserialize, Serialize};
 
 use crate::worker::{Cost, Remote, Seat};
-use crate::{LeftOut, RuntimeError};
-
-/// Named outputs, in the order of the graph's outputs. Those that are no tensors are several
-/// entries:
-///
-/// - a sequence `ys`: `ys.length` (int64 scalar), then `ys[0]`, `ys[1]` and so on, or, where there
-///   are more than 16 of one type and shape, `ys[..]`, in which they lie one behind the other;
-/// - a map `m`: `m.keys` (int64 or string, ascending) and `m.values`;
-/// - a sequence `p` of maps that have the same keys: `p.keys` `[k]` and `p.values` `[n, k]`;
-/// - an optional `o`: `o.present` (bool scalar), then its value under `o`, if there is one.
-pub type Outputs = IndexMap<String, Tensor>;
+use crate::{LeftOut, Outputs, RuntimeError, SessionOptions};
 
 /// Something that runs ONNX models.
 pub trait Runtime: Send + Sync {
@@ -133,58 +122,5 @@ impl<S: Session + ?Sized> Session for &mut S {
 
     fn remote<'s>(&'s mut self, inputs: &'s IndexMap<String, Tensor>) -> Option<Remote<'s>> {
         (**self).remote(inputs)
-    }
-}
-
-/// How a session runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SessionOptions {
-    /// Threads that one operator may use; 0 for as many as the machine has.
-    pub threads: usize,
-    /// How far graphs are optimised, where a runtime has a choice.
-    pub optimization: Optimization,
-    /// Where operators run: `cpu`, and whatever else a runtime has.
-    pub provider: String,
-}
-
-impl Default for SessionOptions {
-    fn default() -> Self {
-        SessionOptions {
-            threads: 1,
-            optimization: Optimization::default(),
-            provider: "cpu".to_owned(),
-        }
-    }
-}
-
-/// How far a runtime optimises graphs when it loads them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Optimization {
-    /// Not at all.
-    Off,
-    /// What keeps the graph's operators.
-    Basic,
-    /// Fusions into operators of the runtime's own.
-    Extended,
-    /// Layouts for this processor, too.
-    #[default]
-    All,
-}
-
-impl Optimization {
-    /// All of them.
-    pub const ALL: [Optimization; 4] =
-        [Optimization::Off, Optimization::Basic, Optimization::Extended, Optimization::All];
-
-    /// Name, as on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Optimization::Off => "off",
-            Optimization::Basic => "basic",
-            Optimization::Extended => "extended",
-            Optimization::All => "all",
-        }
     }
 }

@@ -2,6 +2,8 @@
 
 mod fit;
 mod folder;
+mod meant;
+mod misfit;
 mod npy;
 mod npz;
 mod pb;
@@ -11,7 +13,10 @@ use std::path::{Path, PathBuf};
 
 use modelopt_graph::Type;
 
+pub use self::fit::Oddity;
 use self::folder::{entries, has_extension, is_data_set};
+pub use self::meant::Meant;
+pub use self::misfit::{Cure, Misfit};
 use self::sample::Arrays;
 pub use self::sample::{Sample, SampleKind};
 
@@ -38,8 +43,8 @@ pub fn load_samples(path: &Path, inputs: &[String]) -> Result<Vec<Sample>, Sampl
 pub struct FittingSamples {
     /// All of them.
     pub samples: Vec<Sample>,
-    /// What is odd about them, such as elements that are NaN; a sentence each.
-    pub warnings: Vec<String>,
+    /// What is odd about them, such as elements that are NaN.
+    pub oddities: Vec<Oddity>,
 }
 
 /// Reads the samples at a path, as [`load_samples`] does, and checks them against the inputs of a
@@ -80,14 +85,14 @@ fn check_types(inputs: &[InputSpec]) -> Result<(), SampleError> {
 }
 
 fn with_oddities(samples: Vec<Sample>) -> FittingSamples {
-    const MOST_WARNINGS: usize = 3;
-    let mut warnings: Vec<String> = samples.iter().flat_map(fit::oddities).collect();
-    if warnings.len() > MOST_WARNINGS {
-        let more = warnings.len() - MOST_WARNINGS;
-        warnings.truncate(MOST_WARNINGS);
-        warnings.push(format!("{more} more inputs of samples have elements that are not finite"));
+    const MOST: usize = 3;
+    let mut oddities: Vec<Oddity> = samples.iter().flat_map(fit::oddities).collect();
+    if oddities.len() > MOST {
+        let more = oddities.len() - MOST;
+        oddities.truncate(MOST);
+        oddities.push(Oddity::More(more));
     }
-    FittingSamples { samples, warnings }
+    FittingSamples { samples, oddities }
 }
 
 /// A sample and where it was found.

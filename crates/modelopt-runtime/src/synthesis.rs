@@ -29,7 +29,7 @@ use self::input::InputPlan;
 use self::random::Random;
 use self::words::Words;
 use crate::interface::graph_inputs;
-use crate::{InputSpec, Sample, SampleError, SampleKind};
+use crate::{InputSpec, Sample, SampleError, SampleKind, Uninvented};
 
 pub use self::options::{InputValue, SynthesisOptions, parse_dim, parse_value};
 pub use self::proposals::{Proposal, Proposals};
@@ -81,15 +81,17 @@ fn plan<'a>(
         .iter()
         .map(|spec| {
             let Type::Tensor { elem, shape } = &spec.ty else {
-                return Err(SampleError::needs_sample(&spec.name, format!("it is {}", spec.ty)));
+                return Err(SampleError::needs_sample(
+                    &spec.name,
+                    Uninvented::OfType(spec.ty.to_string()),
+                ));
             };
             let Some(dims) = shape else {
-                return Err(SampleError::needs_sample(&spec.name, "its rank is not declared"));
+                return Err(SampleError::needs_sample(&spec.name, Uninvented::NoRank));
             };
             let shape = sizes.shape(&spec.name, dims);
             if element_count(&shape).is_none_or(|count| count > MOST_ELEMENTS) {
-                let reason = format!("its shape {shape:?} is too large");
-                return Err(SampleError::needs_sample(&spec.name, reason));
+                return Err(SampleError::needs_sample(&spec.name, Uninvented::TooLarge(shape)));
             }
             let value = value_named(model, &spec.name);
             let bound = value.and_then(|value| bounds::index_bound(model, value));
@@ -207,10 +209,7 @@ mod tests {
     fn what_cannot_be_invented_is_said_so() {
         let complex = model(&[("z", DataType::COMPLEX64, &[Dim::Fixed(1)])]);
         let error = synthesize(&complex, &SynthesisOptions::default()).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "cannot invent values for input 'z' (it is complex64); give real ones with --samples"
-        );
+        assert_eq!(error, "cannot invent values for input 'z' (it is complex64)");
         let huge = model(&[("x", DataType::FLOAT, &[Dim::Fixed(usize::MAX), Dim::Fixed(2)])]);
         assert!(synthesize(&huge, &SynthesisOptions::default()).is_err());
     }

@@ -13,15 +13,18 @@
 mod pool;
 mod process;
 mod protocol;
+mod runtime;
+mod seat;
 mod serve;
 mod session;
 
 use serde::{Deserialize, Serialize};
 
 pub use pool::WorkerPool;
+pub use seat::Seat;
 pub use serve::serve;
+pub use session::Remote;
 pub(crate) use session::time_together;
-pub use session::{Remote, Seat};
 
 /// What a model costs a process of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

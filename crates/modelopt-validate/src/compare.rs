@@ -227,7 +227,8 @@ mod tests {
         fn run(&mut self, inputs: &Tensors) -> Result<Tensors, RuntimeError> {
             let x = inputs["x"].to_f32().unwrap()[0];
             if x > self.1 {
-                return Err(RuntimeError::Unknown(x.to_string()));
+                let model = std::path::Path::new("m.onnx");
+                return Err(RuntimeError::run("planted", model, x));
             }
             Ok([("y".to_owned(), Tensor::scalar(x * self.0))].into())
         }
@@ -281,7 +282,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.starts_with("the candidate model failed on sample 's4': "), "{error}");
-        assert!(error.contains("called 4"), "{error}");
+        assert!(error.contains("m.onnx: 4"), "{error}");
         let error = compared(&mut Times(1.0, 0.0), &mut Times(1.0, 0.0), &samples, &mut |_, _| {})
             .unwrap_err();
         assert!(matches!(error, CompareError::Run { side: Side::Original, .. }));

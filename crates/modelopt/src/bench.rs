@@ -12,10 +12,11 @@ use modelopt_validate::{Distribution, measure_latency};
 use serde::Serialize;
 
 use crate::Progress;
-use crate::config::{Config, RuntimeChoice};
+use crate::config::Config;
 use crate::error::Error;
 use crate::ground::{FoundInputs, ground};
 use crate::resource_limits;
+use crate::runtime_choice::{Engine, RuntimeChoice};
 use crate::subject::Subject;
 use crate::target::{self, Ground};
 
@@ -65,14 +66,14 @@ pub fn bench(
     progress(Progress::Step("loading"));
     let loaded = onnx::load(model)?;
     resource_limits::check_loaded(&loaded)?;
-    let kinds = match &config.runtime {
-        RuntimeChoice::Auto => RuntimeKind::embedded().collect(),
-        RuntimeChoice::Named(kinds) => kinds.clone(),
+    let engines = match &config.runtime {
+        RuntimeChoice::Auto => RuntimeKind::embedded().map(Engine::Registered).collect(),
+        named => named.engines(),
     };
     let threads =
         if options.threads.is_empty() { vec![config.threads] } else { options.threads.clone() };
     let sizes = combinations(&options.dims);
-    let total = kinds.len() * threads.len() * sizes.len();
+    let total = engines.len() * threads.len() * sizes.len();
     let mut rows = Vec::with_capacity(total);
     progress(Progress::Step("measuring latency"));
     for dims in &sizes {
@@ -81,13 +82,12 @@ pub fn bench(
         config.sample_count = 1;
         // What was asked for wrongly is an error once, not a failure in every row.
         target::samples(&loaded, &config)?;
-        for &kind in &kinds {
+        for engine in &engines {
             for &threads in &threads {
-                let named =
-                    Config { runtime: RuntimeChoice::Named(vec![kind]), threads, ..config.clone() };
+                let named = Config { runtime: engine.clone().into(), threads, ..config.clone() };
                 let mut row = BenchRow {
                     model: report::FileName::from(model),
-                    runtime: target::unknown(kind, threads),
+                    runtime: target::unknown(engine, threads),
                     dims: dims.clone(),
                     inputs: IndexMap::new(),
                     failure: None,

@@ -92,11 +92,10 @@ impl Session for Kept {
 }
 
 impl OpenSession for Place<'_> {
-    fn open(&self, model: &Model) -> Result<Box<dyn Session + '_>, String> {
+    fn open(&self, model: &Model) -> Result<Box<dyn Session + '_>, RuntimeError> {
         let scratch = Scratch::new()?;
         let staged = scratch.write(&self.copies.of(model), "activations.onnx")?;
-        let session = self.prepare(staged.path());
-        let session = session.map_err(|error| error.without_path())?;
+        let session = self.prepare(staged.path())?;
         Ok(Box::new(Kept { session, _staged: staged, _scratch: scratch }))
     }
 }

@@ -6,19 +6,19 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 use modelopt_rewrite::{
-    Capabilities, Interface, Numerics, Pattern, Plan, PlanError, PlanOptions, Precision,
-    PrecisionOptions, Scheme, steps,
+    Interface, Numerics, Pattern, Plan, PlanError, PlanOptions, Precision, PrecisionOptions,
+    Scheme, steps,
 };
 use modelopt_runtime::worker::WorkerPool;
 use modelopt_runtime::{
-    LibrarySearch, Optimization, RuntimeKind, Sample, SessionOptions, SynthesisOptions, anywhere,
-    parse_value,
+    LibrarySearch, Optimization, Sample, SessionOptions, SynthesisOptions, parse_value,
 };
 use modelopt_validate::{LatencyOptions, Limits};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
 use crate::metric::MetricOptions;
+use crate::runtime_choice::RuntimeChoice;
 
 /// Settings of a run. Every field has a default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,8 +75,8 @@ pub struct Config {
     /// Threads that a runtime may use; 0 for all.
     pub threads: usize,
     /// Processes in which models are loaded and run, so that one which takes its process down does
-    /// not take this one; they also measure load time and memory. Without them models are run in
-    /// this process.
+    /// not take this one; they also measure load time and memory. Without them, and in a runtime of
+    /// the caller's own, models are run in this process.
     #[serde(skip)]
     pub worker: Option<WorkerPool>,
     /// Whether to measure latency, load time and memory. Without them reports are the same from
@@ -206,76 +206,6 @@ pub enum Enforcement {
     None,
 }
 
-/// Which runtimes run the models; written as names with commas between them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum RuntimeChoice {
-    /// The first of the embedded ones that runs the original. This proves that the model is still
-    /// the same, but says nothing of where it will run.
-    #[default]
-    Auto,
-    /// These. The first is the target, which default rules and verdict follow.
-    Named(Vec<RuntimeKind>),
-}
-
-impl RuntimeChoice {
-    /// Where the default rules think the model will run.
-    pub(crate) fn target(&self) -> Capabilities {
-        let first = match self {
-            RuntimeChoice::Auto => None,
-            RuntimeChoice::Named(kinds) => kinds.first(),
-        };
-        first.map_or_else(anywhere, |kind| kind.capabilities())
-    }
-}
-
-impl std::str::FromStr for RuntimeChoice {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "auto" {
-            return Ok(RuntimeChoice::Auto);
-        }
-        let mut kinds: Vec<RuntimeKind> = Vec::new();
-        for name in text.split(',') {
-            let kind = name.trim().parse().map_err(|_| {
-                format!("'{name}' is no runtime; there are auto, {}", RuntimeKind::names())
-            })?;
-            if kinds.contains(&kind) {
-                return Err(format!("'{name}' is named twice"));
-            }
-            kinds.push(kind);
-        }
-        Ok(RuntimeChoice::Named(kinds))
-    }
-}
-
-impl std::fmt::Display for RuntimeChoice {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            RuntimeChoice::Auto => f.write_str("auto"),
-            RuntimeChoice::Named(kinds) => {
-                let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
-                f.write_str(&names.join(","))
-            }
-        }
-    }
-}
-
-impl TryFrom<String> for RuntimeChoice {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<RuntimeChoice> for String {
-    fn from(choice: RuntimeChoice) -> Self {
-        choice.to_string()
-    }
-}
-
 impl Default for Config {
     fn default() -> Self {
         let plan = PlanOptions::default();
@@ -344,10 +274,19 @@ impl Config {
         let given: toml::Table = toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
         let gate = given.get("gate").and_then(toml::Value::as_table);
         let sets_sqnr_limit = gate.is_some_and(|gate| gate.contains_key("min-sqnr-db"));
-        let mut all = toml::Table::try_from(self).map_err(|error| wrong(error.to_string()))?;
+        let sets_runtime = given.contains_key("runtime");
+        let mut plain = self.clone();
+        // Its name would not be read back.
+        if let RuntimeChoice::Custom(_) = plain.runtime {
+            plain.runtime = RuntimeChoice::Auto;
+        }
+        let mut all = toml::Table::try_from(plain).map_err(|error| wrong(error.to_string()))?;
         overlay(&mut all, given);
         let mut config: Config = all.try_into().map_err(|error| wrong(error.to_string()))?;
         // What no file can set.
+        if let (RuntimeChoice::Custom(_), false) = (&self.runtime, sets_runtime) {
+            config.runtime.clone_from(&self.runtime);
+        }
         config.plan.clone_from(&self.plan);
         config.environment.clone_from(&self.environment);
         config.worker.clone_from(&self.worker);
@@ -461,6 +400,8 @@ fn overlay(all: &mut toml::Table, given: toml::Table) {
 
 #[cfg(test)]
 mod tests {
+    use modelopt_runtime::Runtime;
+
     use super::*;
 
     #[test]
@@ -493,25 +434,24 @@ mod tests {
     }
 
     #[test]
+    fn a_file_leaves_the_callers_own_runtime_alone_unless_it_names_one() {
+        let embedded = modelopt_runtime::RuntimeKind::embedded().next().unwrap();
+        let own = modelopt_runtime::runtime(embedded, None).unwrap();
+        let own = RuntimeChoice::Custom(std::sync::Arc::<dyn Runtime>::from(own).into());
+        let defaults = Config { runtime: own.clone(), ..Config::default() };
+        assert_eq!(defaults.with_toml("threads = 2").unwrap().runtime, own);
+        let text = format!("runtime = \"{embedded}\"");
+        let named = RuntimeChoice::Named(vec![embedded]);
+        assert_eq!(defaults.with_toml(&text).unwrap().runtime, named);
+    }
+
+    #[test]
     fn a_metric_decides_instead_of_the_default_limit_and_beside_one_that_is_set() {
         let metric = "[metric]\ncommand = \"eval {model}\"\n";
         let limits = |text: &str| Config::from_toml(text).unwrap().limits().min_sqnr_db;
         assert_eq!(limits(""), Some(20.0));
         assert_eq!(limits(metric), None);
         assert_eq!(limits(&format!("{metric}[gate]\nmin-sqnr-db = 20\n")), Some(20.0));
-    }
-
-    #[test]
-    fn runtimes_are_named_once_and_known() {
-        let error = |text: &str| text.parse::<RuntimeChoice>().unwrap_err();
-        assert!(error("onnx").contains("there are auto, tract, rten and onnxruntime"));
-        assert!(error("rten,rten").contains("named twice"));
-        assert!(error("auto,rten").contains("'auto' is no runtime"));
-        let choice: RuntimeChoice = "rten, tract".parse().unwrap();
-        assert_eq!(
-            (choice.to_string().as_str(), choice.target().runtime),
-            ("rten,tract", Some("rten"))
-        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use modelopt_onnx::Error as OnnxError;
 use modelopt_rewrite::engine::BrokenRewrite;
 use modelopt_rewrite::{PassError, PlanError};
-use modelopt_runtime::{RuntimeError, SampleError};
+use modelopt_runtime::{OptionProblem, RuntimeError, SampleError};
 use modelopt_validate::CompareError;
 
 use crate::hint::Hint;
@@ -141,8 +141,16 @@ impl Error {
             ErrorKind::Runtime(error) if error.is_of_machine() => None,
             ErrorKind::Runtime(failure) if is_of_inputs(failure) => None,
             ErrorKind::Runtime(failure) => Some(Hint::after(std::slice::from_ref(failure))),
-            ErrorKind::Run(_) | ErrorKind::Candidate(_) => Some(Hint::RealInputs),
-            ErrorKind::Unreasonable(_) => Some(Hint::WithoutProof),
+            ErrorKind::Run(_)
+            | ErrorKind::Candidate(_)
+            | ErrorKind::Samples(SampleError::NeedsSample { .. }) => Some(Hint::RealInputs),
+            ErrorKind::Samples(SampleError::Option {
+                problem: OptionProblem::Count { .. },
+                ..
+            }) => Some(Hint::OpenSizes),
+            ErrorKind::Unreasonable(_) | ErrorKind::Samples(SampleError::NoTensor { .. }) => {
+                Some(Hint::WithoutProof)
+            }
             ErrorKind::Rewrite(_) | ErrorKind::Pass(_) => Some(Hint::Defect),
             _ => None,
         }
@@ -177,3 +185,23 @@ through_kind!(
     Unwritten,
     std::io::Error,
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_helps_against_unusable_inputs_is_data() {
+        let hint = |error: SampleError| Error::from(error).hint();
+        let reason = modelopt_runtime::Uninvented::NoRank;
+        let unranked = SampleError::NeedsSample { input: "x".into(), reason };
+        assert_eq!(hint(unranked), Some(Hint::RealInputs));
+        let map = SampleError::NoTensor { input: "x".into(), ty: "map".into() };
+        assert_eq!(hint(map), Some(Hint::WithoutProof));
+        let problem = OptionProblem::Count { given: 2, shape: vec![3] };
+        let count = SampleError::Option { option: "x".into(), problem };
+        assert_eq!(hint(count), Some(Hint::OpenSizes));
+        let option = SampleError::Option { option: "x".into(), problem: OptionProblem::NoSize };
+        assert_eq!(hint(option), None);
+    }
+}

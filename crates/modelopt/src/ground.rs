@@ -114,7 +114,8 @@ pub(crate) fn ground<'a>(
     config: &'a Config,
 ) -> Result<(Ground<'a>, Told), Error> {
     if config.samples.is_some() || config.given_samples.is_some() {
-        let FittingSamples { samples, warnings } = target::samples(model, config)?;
+        let FittingSamples { samples, oddities } = target::samples(model, config)?;
+        let warnings = oddities.iter().map(ToString::to_string).collect();
         let bench = target::target(original, &samples, config, &[])?;
         return Ok((Ground { bench, samples }, Told { found: None, warnings }));
     }
@@ -186,7 +187,7 @@ impl Trying {
         self.hope = false;
         for failure in failures {
             match refusal(failure) {
-                Some((runtime, message)) if !self.is_stubborn(runtime, message) => self.hope = true,
+                Some((runtime, said)) if !self.is_stubborn(runtime, &said) => self.hope = true,
                 Some((runtime, _)) => self.left_out.push(runtime),
                 None => self.left_out.extend(name(failure)),
             }
@@ -208,13 +209,13 @@ impl Trying {
 }
 
 /// The runtime and what it said, if it may say otherwise of other inputs.
-fn refusal(error: &RuntimeError) -> Option<(&'static str, &str)> {
+fn refusal(error: &RuntimeError) -> Option<(&'static str, String)> {
     match error {
         RuntimeError::Run { runtime, message, .. }
-        | RuntimeError::Died { runtime, message, .. }
         | RuntimeError::Panicked { runtime, stage: Stage::Running, message, .. } => {
-            Some((runtime, message))
+            Some((runtime, message.clone()))
         }
+        RuntimeError::Died { runtime, end, .. } => Some((runtime, end.to_string())),
         _ => None,
     }
 }

@@ -22,6 +22,8 @@ pub enum Hint {
     TemporaryFolder,
     /// Real inputs.
     RealInputs,
+    /// Sizes for dimensions that the model leaves open, so that as many values as were given fit.
+    OpenSizes,
     /// The output can be had without proof.
     WithoutProof,
     /// A defect of this library: a step or a layer can be left out.

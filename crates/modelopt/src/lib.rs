@@ -40,6 +40,7 @@ mod planning;
 mod provenance;
 mod quicken;
 mod resource_limits;
+mod runtime_choice;
 mod scratch;
 mod search;
 mod sensitivity;
@@ -56,7 +57,7 @@ mod witness;
 pub use bench::{BenchOptions, BenchRow, bench};
 pub use budget::Stop;
 pub use compare::{Compared, compare, compare_until};
-pub use config::{Config, Enforcement, Objective, RuntimeChoice, SearchOptions, Smoothing};
+pub use config::{Config, Enforcement, Objective, SearchOptions, Smoothing};
 pub use error::{Error, ErrorKind};
 pub use ground::FoundInputs;
 pub use hint::Hint;
@@ -68,6 +69,7 @@ pub use optimizer::{
     optimize_file,
 };
 pub use planning::{Ranked, rank};
+pub use runtime_choice::RuntimeChoice;
 pub use scratch::Unwritten;
 pub use transform::{Transformed, transform};
 
@@ -75,7 +77,9 @@ pub use transform::{Transformed, transform};
 pub mod prelude {
     pub use modelopt_graph::{DataType, Model, Tensor};
     pub use modelopt_rewrite::{Plan, Scheme};
-    pub use modelopt_runtime::{Outputs, RuntimeKind, Sample, SampleKind, Session};
+    pub use modelopt_runtime::{
+        CustomRuntime, Outputs, Runtime, RuntimeKind, Sample, SampleKind, Session,
+    };
     pub use modelopt_validate::{Limits, Parity, Verdict};
 
     pub use crate::{

@@ -7,15 +7,16 @@ mod source;
 use std::path::{Path, PathBuf};
 
 use modelopt_rewrite::{Plan, Scheme};
-use modelopt_runtime::{Optimization, RuntimeKind, Sample, SampleKind};
+use modelopt_runtime::{CustomRuntime, Optimization, RuntimeKind, Sample, SampleKind};
 use modelopt_validate::Limits;
 
 use crate::Progress;
 use crate::budget::Stop;
-use crate::config::{Config, Enforcement, Objective, RuntimeChoice};
+use crate::config::{Config, Enforcement, Objective};
 use crate::error::{Error, ErrorKind};
 use crate::metric::{CustomMetric, Metric};
 use crate::optimize::{Outcome, Search};
+use crate::runtime_choice::RuntimeChoice;
 
 pub use artifact::{Artifact, Optimized};
 pub use source::{Sink, Source};
@@ -119,6 +120,11 @@ impl Target {
     /// A runtime.
     pub fn runtime(kind: RuntimeKind) -> Self {
         Target { runtime: RuntimeChoice::Named(vec![kind]), ..Target::default() }
+    }
+
+    /// A runtime of the caller's own, which is used in this process.
+    pub fn custom(runtime: impl Into<CustomRuntime>) -> Self {
+        Target { runtime: RuntimeChoice::Custom(runtime.into()), ..Target::default() }
     }
 
     /// ONNX Runtime, by its shared library or a folder that holds it.

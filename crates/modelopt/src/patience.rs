@@ -7,7 +7,8 @@
 //! as it is meant to be.
 
 use crate::Progress;
-use crate::config::{Config, RuntimeChoice};
+use crate::config::Config;
+use crate::runtime_choice::RuntimeChoice;
 use crate::search::tuning::PatienceTuning;
 use crate::target::Bench;
 

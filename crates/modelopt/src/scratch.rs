@@ -37,15 +37,9 @@ impl Unwritten {
     }
 }
 
-impl From<Unwritten> for String {
-    fn from(error: Unwritten) -> Self {
-        error.to_string()
-    }
-}
-
 impl From<Unwritten> for RuntimeError {
     fn from(error: Unwritten) -> Self {
-        RuntimeError::Unwritten(error.to_string())
+        RuntimeError::Unwritten(Box::new(error))
     }
 }
 

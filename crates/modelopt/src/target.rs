@@ -10,13 +10,14 @@ use modelopt_report as report;
 use modelopt_runtime::worker::Cost;
 use modelopt_runtime::{
     Attempt, FittingSamples, Runtime, RuntimeError, RuntimeKind, Sample, SampleKind, Session,
-    SessionOptions, fit_samples, fitting_samples, graph_inputs, runtime, synthesize,
+    SessionOptions, fit_samples, fitting_samples, graph_inputs, synthesize,
 };
 use modelopt_validate::{Accumulator, Kept, Origins, Parity, Profile, References, Tolerance};
 
-use crate::config::{Config, RuntimeChoice};
+use crate::config::Config;
 use crate::emulation::StandIn;
 use crate::error::{Error, ErrorKind};
+use crate::runtime_choice::{Engine, RuntimeChoice};
 use crate::subject::{Copies, Subject};
 use crate::witness;
 
@@ -53,7 +54,7 @@ pub(crate) struct Ground<'a> {
 
 /// A runtime and how it is used.
 pub(crate) struct Place<'a> {
-    kind: RuntimeKind,
+    engine: Engine,
     runtime: Box<dyn Runtime>,
     options: SessionOptions,
     /// How models are run here.
@@ -73,31 +74,26 @@ pub(crate) struct Ready {
 
 impl<'a> Place<'a> {
     pub(crate) fn new(
-        kind: RuntimeKind,
+        engine: Engine,
         copies: &Copies,
         config: &'a Config,
     ) -> Result<Self, RuntimeError> {
         let options = config.session();
-        let library = kind.find_library(&config.library_search())?;
-        // What is foreign is loaded by workers, where there are any.
-        let runtime = match &config.worker {
-            Some(workers) => workers.runtime(kind, library.as_deref())?,
-            None => runtime(kind, library.as_deref())?,
-        };
+        let runtime = engine.open(&config.library_search(), config.worker.as_ref())?;
         // Who names a runtime wants to know what its own kernels give.
         let emulates = config.runtime == RuntimeChoice::Auto
             && !config.judge_latency_anywhere
-            && kind.is_embedded();
+            && engine.is_embedded();
         let copies = copies.clone();
-        Ok(Place { kind, runtime, options, copies, config, emulates })
+        Ok(Place { engine, runtime, options, copies, config, emulates })
     }
 
     /// What is run in place of a model, if it is not run itself.
     fn stand_in(&self, model: &Path) -> Result<Option<StandIn>, RuntimeError> {
-        if !self.emulates {
-            return Ok(None);
+        match self.engine.kind() {
+            Some(kind) if self.emulates => StandIn::of(model, kind),
+            _ => Ok(None),
         }
-        StandIn::of(model, self.kind)
     }
 
     /// Loads a model of which nobody knows whether it runs, and runs it on the first sample.
@@ -136,7 +132,7 @@ impl<'a> Place<'a> {
     }
 
     fn used(&self, reason: String) -> report::RuntimeUsed {
-        let choice = self.kind.has_choices();
+        let choice = self.engine.has_choices();
         report::RuntimeUsed {
             name: self.runtime.name().to_owned(),
             version: self.runtime.version(),
@@ -152,13 +148,14 @@ impl<'a> Place<'a> {
 
 impl<'a> Bench<'a> {
     pub(crate) fn new(
-        kind: RuntimeKind,
+        engine: Engine,
         original: &Arc<Subject>,
         samples: &[Sample],
         config: &'a Config,
         reason: &str,
     ) -> Result<Self, RuntimeError> {
-        let place = Place::new(kind, original.copies(), config)?;
+        let tried = engine.kind().into_iter().collect();
+        let place = Place::new(engine, original.copies(), config)?;
         let ready = place.ready(original.path(), samples);
         let ready = ready.map_err(|error| error.about(original.file()))?;
         let Ready { session, cost, how } = ready;
@@ -174,7 +171,7 @@ impl<'a> Bench<'a> {
             cost,
             place,
             subject: Arc::clone(original),
-            tried: vec![kind],
+            tried,
         })
     }
 
@@ -274,7 +271,7 @@ impl<'a> Bench<'a> {
         let config = self.place.config;
         let named = config.runtime != RuntimeChoice::Auto;
         // Whoever names a runtime that is not embedded means its kernels.
-        let may_emulate = !named || self.place.kind.is_embedded();
+        let may_emulate = !named || self.place.engine.is_embedded();
         if !self.place.emulates && may_emulate {
             self.place.emulates = true;
             return true;
@@ -288,7 +285,9 @@ impl<'a> Bench<'a> {
                 continue;
             }
             self.tried.push(kind);
-            if let Ok(mut next) = Bench::new(kind, &self.subject, samples, config, &reason) {
+            let next =
+                Bench::new(Engine::Registered(kind), &self.subject, samples, config, &reason);
+            if let Ok(mut next) = next {
                 next.tried.clone_from(&self.tried);
                 if let Some(model) = &self.watching
                     && next.watch(model, samples).is_err()
@@ -338,7 +337,7 @@ impl<'a> Bench<'a> {
 
     /// The same runtime once more, for who has to outlive this.
     pub(crate) fn another_place(&self) -> Result<Place<'a>, RuntimeError> {
-        Place::new(self.place.kind, &self.place.copies, self.place.config)
+        Place::new(self.place.engine.clone(), &self.place.copies, self.place.config)
     }
 
     /// The original, and where other models are loaded beside it.
@@ -351,7 +350,8 @@ impl<'a> Bench<'a> {
         let left = self.original.left_out();
         let outputs = left.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let name = &self.used.name;
-        let broadest = RuntimeKind::broadest().filter(|broadest| *broadest != self.place.kind);
+        let broadest =
+            RuntimeKind::broadest().filter(|broadest| Some(*broadest) != self.place.engine.kind());
         let elsewhere =
             broadest.map(|broadest| format!("; {broadest} may return more")).unwrap_or_default();
         (!left.is_empty())
@@ -376,7 +376,7 @@ pub(crate) fn samples(model: &Model, config: &Config) -> Result<FittingSamples, 
         return Ok(fitting_samples(path, &graph_inputs(model))?);
     }
     let samples = synthesize(model, &config.synthesis()?)?;
-    Ok(FittingSamples { samples, warnings: Vec::new() })
+    Ok(FittingSamples { samples, oddities: Vec::new() })
 }
 
 /// The target with the original running in it: the first runtime that was named, or of the
@@ -388,12 +388,13 @@ pub(crate) fn target<'a>(
     config: &'a Config,
     left_out: &[&str],
 ) -> Result<Bench<'a>, Error> {
-    if let RuntimeChoice::Named(kinds) = &config.runtime {
-        let reason = if kinds.len() > 1 { "the target, named first" } else { "as asked" };
-        let Some(&kind) = kinds.first() else {
+    if config.runtime != RuntimeChoice::Auto {
+        let engines = config.runtime.engines();
+        let reason = if engines.len() > 1 { "the target, named first" } else { "as asked" };
+        let Some(engine) = engines.into_iter().next() else {
             return Err(ErrorKind::NoRuntime(Vec::new()).into());
         };
-        return Ok(Bench::new(kind, original, samples, config, reason)?);
+        return Ok(Bench::new(engine, original, samples, config, reason)?);
     }
     let mut failures: Vec<RuntimeError> = Vec::new();
     // What runs the original, but cannot return all of its outputs.
@@ -411,7 +412,7 @@ pub(crate) fn target<'a>(
             }
         };
         tried.push(kind);
-        match Bench::new(kind, original, samples, config, &reason) {
+        match Bench::new(Engine::Registered(kind), original, samples, config, &reason) {
             Ok(bench) if bench.original.left_out().is_empty() => {
                 return Ok(Bench { tried, ..bench });
             }
@@ -425,8 +426,8 @@ pub(crate) fn target<'a>(
 }
 
 /// A runtime of which nothing is known but that it was asked for.
-pub(crate) fn unknown(kind: RuntimeKind, threads: usize) -> report::RuntimeUsed {
-    let name = kind.name().to_owned();
+pub(crate) fn unknown(engine: &Engine, threads: usize) -> report::RuntimeUsed {
+    let name = engine.name().to_owned();
     report::RuntimeUsed { name, threads, ..report::RuntimeUsed::default() }
 }
 

@@ -75,7 +75,7 @@ impl From<Unwritten> for TrialError {
 
 #[cfg(test)]
 mod tests {
-    use modelopt_runtime::Stage;
+    use modelopt_runtime::{End, Stage};
 
     use super::*;
 
@@ -83,7 +83,7 @@ mod tests {
     fn what_is_wrong_here_is_told_from_what_is_wrong_with_the_plan() {
         let path = std::path::PathBuf::from("/somewhere/trial.onnx");
         let (runtime, message) = ("rten", "it is too large".to_owned());
-        let died = RuntimeError::Died { runtime, path: path.clone(), message: message.clone() };
+        let died = RuntimeError::Died { runtime, path: path.clone(), end: End::Gone };
         let stage = Stage::Running;
         let panicked =
             RuntimeError::Panicked { runtime, stage, path: path.clone(), message: message.clone() };

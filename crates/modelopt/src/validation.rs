@@ -6,7 +6,7 @@ use std::sync::Arc;
 use modelopt_graph::Model;
 use modelopt_report as report;
 use modelopt_runtime::worker::Cost;
-use modelopt_runtime::{RuntimeError, RuntimeKind, Sample, Session, graph_inputs};
+use modelopt_runtime::{RuntimeError, Sample, Session, graph_inputs};
 use modelopt_validate::{
     CompareError, Footprint, LatencyComparison, Measurements, MetricChange, Origins, Parity, Side,
     SizeChange, Verdict, compare_latency, judge,
@@ -14,11 +14,12 @@ use modelopt_validate::{
 
 use crate::Progress;
 use crate::budget::Stop;
-use crate::config::{Config, RuntimeChoice};
+use crate::config::Config;
 use crate::error::Error;
 use crate::io_cast::IoCast;
 use crate::metric::{LabelMetric, Meter, labelled};
 use crate::overhead;
+use crate::runtime_choice::{Engine, RuntimeChoice};
 use crate::subject::Subject;
 use crate::target::{self, Bench, Ready};
 use crate::witness;
@@ -204,19 +205,19 @@ pub(crate) fn run_others(
     config: &Config,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<report::Run>, Error> {
-    let RuntimeChoice::Named(kinds) = &config.runtime else { return Ok(Vec::new()) };
-    let run = |&kind: &RuntimeKind| match Bench::new(kind, original, samples, config, "as asked") {
-        Ok(mut bench) => {
-            bench.look(Origins::default(), samples)?;
-            run_both(&mut bench, candidate, samples, config, progress)
-        }
-        Err(error) => Ok(report::Run {
-            runtime: target::unknown(kind, config.threads),
-            failure: Some(error.without_path()),
-            ..report::Run::default()
-        }),
-    };
-    kinds.iter().skip(1).map(run).collect()
+    let run =
+        |engine: Engine| match Bench::new(engine.clone(), original, samples, config, "as asked") {
+            Ok(mut bench) => {
+                bench.look(Origins::default(), samples)?;
+                run_both(&mut bench, candidate, samples, config, progress)
+            }
+            Err(error) => Ok(report::Run {
+                runtime: target::unknown(&engine, config.threads),
+                failure: Some(error.without_path()),
+                ..report::Run::default()
+            }),
+        };
+    config.runtime.engines().into_iter().skip(1).map(run).collect()
 }
 
 fn failure(sample: &str, error: &RuntimeError) -> String {

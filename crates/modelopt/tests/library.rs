@@ -6,12 +6,18 @@
 #[path = "../examples/small_model/mod.rs"]
 mod small_model;
 
+#[path = "../examples/custom_pass.rs"]
+mod custom_pass;
+#[path = "../examples/custom_runtime.rs"]
+mod custom_runtime;
 #[path = "../examples/quantize_in_memory.rs"]
 mod quantize_in_memory;
 #[path = "../examples/samples_from_an_iterator.rs"]
 mod samples_from_an_iterator;
 #[path = "../examples/stop_from_another_thread.rs"]
 mod stop_from_another_thread;
+
+use std::sync::Arc;
 
 use modelopt::onnx;
 use modelopt::prelude::*;
@@ -42,9 +48,53 @@ fn quantized(seed: u32, min_sqnr_db: f64) -> (Vec<u8>, Plan, Trials) {
 
 #[test]
 fn examples_run() {
+    custom_pass::main().unwrap();
+    custom_runtime::main().unwrap();
     quantize_in_memory::main().unwrap();
     samples_from_an_iterator::main().unwrap();
     stop_from_another_thread::main().unwrap();
+}
+
+#[test]
+fn a_runtime_of_ones_own_measures_and_compares() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.onnx");
+    std::fs::write(&model, onnx::to_bytes(&small_model::perceptron(9)).unwrap()).unwrap();
+    let embedded = RuntimeKind::embedded().next().unwrap();
+    let own: Arc<dyn Runtime> = modelopt::runtime::runtime(embedded, None).unwrap().into();
+    let config = Config {
+        runtime: modelopt::RuntimeChoice::Custom(own.into()),
+        measure_latency: false,
+        ..Config::default()
+    };
+    let compared = modelopt::compare(&model, &model, &config, &mut |_| {}).unwrap();
+    assert!(compared.verdict.pass);
+    let used: Vec<_> = compared.runs.iter().map(|run| run.runtime.name.as_str()).collect();
+    assert_eq!(used, [embedded.name()]);
+    let rows = modelopt::bench(&model, &config, &modelopt::BenchOptions::default(), &mut |_| {});
+    let rows = rows.unwrap();
+    let [row] = rows.as_slice() else { panic!("{rows:?}") };
+    assert!(row.failure.is_none() && row.latency.is_some(), "{row:?}");
+}
+
+/// An example that is not run here proves nothing.
+#[test]
+fn every_example_is_run() {
+    let here = std::fs::read_to_string(file("tests/library.rs")).unwrap();
+    let mut examples = 0;
+    for entry in std::fs::read_dir(file("examples")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            assert!(here.contains(&format!("\n    {name}::main().unwrap();\n")), "{name}");
+            examples += 1;
+        }
+    }
+    assert!(examples >= 5, "{examples}");
+}
+
+fn file(path: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
 #[test]

@@ -23,6 +23,7 @@ pub(crate) fn hint(hint: &Hint, search: &LibrarySearch) -> String {
             "set TMPDIR to a folder with more room, on a disk that can be written".to_owned()
         }
         Hint::RealInputs => "give real inputs with --samples".to_owned(),
+        Hint::OpenSizes => "open sizes can be fixed with --dim".to_owned(),
         Hint::WithoutProof => "--no-validate emits without running it".to_owned(),
         Hint::Defect => "this is a defect of modelopt; --skip-rewrite NAME leaves the step out, \
                          --exclude a layer"

@@ -6,7 +6,7 @@ use modelopt_graph::{DataType, Tensor, element_count};
 use super::image::{self, Layout};
 use super::input::InputPlan;
 use super::random::Random;
-use crate::SampleError;
+use crate::{SampleError, Uninvented};
 
 /// Invents the values of an input.
 pub(super) fn fill(plan: &InputPlan<'_>, random: &mut Random) -> Result<Tensor, SampleError> {
@@ -27,7 +27,8 @@ pub(super) fn fill(plan: &InputPlan<'_>, random: &mut Random) -> Result<Tensor, 
     } else {
         from_integers(plan.dtype, &plan.shape, &integers(plan, count, mask, layout, random))
     };
-    tensor.ok_or_else(|| SampleError::needs_sample(plan.name, format!("it is {}", plan.dtype)))
+    let of_type = || Uninvented::OfType(plan.dtype.to_string());
+    tensor.ok_or_else(|| SampleError::needs_sample(plan.name, of_type()))
 }
 
 fn integers(

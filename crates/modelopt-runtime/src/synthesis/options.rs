@@ -5,8 +5,7 @@ use modelopt_graph::{DataType, Dim, Tensor, element_count};
 
 use super::dims::axis_name;
 use super::fill::{from_floats, from_integers};
-use crate::error::list;
-use crate::{InputSpec, SampleError};
+use crate::{InputSpec, OptionProblem, SampleError};
 
 /// How to invent inputs.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,11 +51,8 @@ impl InputValue {
     ) -> Result<Tensor, SampleError> {
         let count = element_count(shape).unwrap_or(usize::MAX);
         if self.len() != 1 && self.len() != count {
-            let message = format!(
-                "{} values for shape {shape:?}; give 1 or {count}, or fix open sizes with --dim",
-                self.len()
-            );
-            return Err(SampleError::option(input, message));
+            let problem = OptionProblem::Count { given: self.len(), shape: shape.to_vec() };
+            return Err(SampleError::option(input, problem));
         }
         let tensor = match self {
             InputValue::Integers(values) if dtype.is_float() => {
@@ -66,7 +62,7 @@ impl InputValue {
             InputValue::Integers(values) => from_integers(dtype, shape, &spread(values, count)),
             InputValue::Floats(values) => from_floats(dtype, shape, &spread(values, count)),
         };
-        tensor.ok_or_else(|| SampleError::option(input, format!("the values do not fit {dtype}")))
+        tensor.ok_or_else(|| SampleError::option(input, OptionProblem::Type(dtype)))
     }
 }
 
@@ -79,7 +75,7 @@ fn spread<T: Copy>(values: &[T], count: usize) -> Vec<T> {
 
 /// Parses `name=N`.
 pub fn parse_dim(option: &str) -> Result<(String, usize), SampleError> {
-    let wrong = || SampleError::option(option, "give it as NAME=SIZE, such as batch=1");
+    let wrong = || SampleError::option(option, OptionProblem::NoSize);
     let (name, size) = option.rsplit_once('=').ok_or_else(wrong)?;
     let size = size.trim().parse().map_err(|_| wrong())?;
     let name = name.trim();
@@ -91,8 +87,7 @@ pub fn parse_dim(option: &str) -> Result<(String, usize), SampleError> {
 
 /// Parses `name=value` or `name=1,2,3`; `true` and `false` stand for 1 and 0.
 pub fn parse_value(option: &str) -> Result<(String, InputValue), SampleError> {
-    let wrong =
-        || SampleError::option(option, "give it as INPUT=VALUE or INPUT=VALUE,VALUE,… of numbers");
+    let wrong = || SampleError::option(option, OptionProblem::NoValue);
     let (name, values) = option.rsplit_once('=').ok_or_else(wrong)?;
     let name = name.trim();
     let values = values.trim();
@@ -126,8 +121,10 @@ pub(super) fn check_names(
 ) -> Result<(), SampleError> {
     let inputs: Vec<String> = specs.iter().map(|spec| spec.name.clone()).collect();
     if let Some(unknown) = options.values.keys().find(|&name| !inputs.contains(name)) {
-        let message = format!("the model has no such input; it has {}", list(&inputs));
-        return Err(SampleError::option(unknown, message));
+        return Err(SampleError::option(
+            unknown,
+            OptionProblem::NoInput { inputs: inputs.clone() },
+        ));
     }
     let open = open_dims(specs);
     let known = |name: &String| {
@@ -135,10 +132,8 @@ pub(super) fn check_names(
             .any(|(dim, axis)| axis == name || dim.as_ref().is_some_and(|dim| named(dim, name)))
     };
     if let Some(unknown) = options.dims.keys().find(|&name| !known(name)) {
-        let names: Vec<String> =
-            open.into_iter().map(|(symbol, axis)| symbol.unwrap_or(axis)).collect();
-        let message = format!("the model has no such open dimension; it has {}", list(&names));
-        return Err(SampleError::option(unknown, message));
+        let dims = open.into_iter().map(|(symbol, axis)| symbol.unwrap_or(axis)).collect();
+        return Err(SampleError::option(unknown, OptionProblem::NoDim { dims }));
     }
     Ok(())
 }
@@ -190,7 +185,7 @@ mod tests {
         assert!(one.tensor("x", DataType::UINT8, &[2]).is_err());
         assert!(InputValue::Floats(vec![0.5]).tensor("x", DataType::INT64, &[]).is_err());
         let error = InputValue::Integers(vec![1, 2]).tensor("x", DataType::INT64, &[3]);
-        let message = "'x': 2 values for shape [3]; give 1 or 3, or fix open sizes with --dim";
+        let message = "'x': 2 values for shape [3]; give 1 or 3";
         assert_eq!(error.unwrap_err().to_string(), message);
     }
 

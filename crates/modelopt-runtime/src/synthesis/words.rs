@@ -7,7 +7,7 @@ use modelopt_graph::{AttributeValue, DataType, Model, Payload, Tensor, element_c
 
 use super::input::InputPlan;
 use super::random::Random;
-use crate::SampleError;
+use crate::{SampleError, Uninvented};
 
 /// Attributes in which operators keep the words that they know.
 const VOCABULARIES: [&str; 3] = ["pool_strings", "keys_strings", "cats_strings"];
@@ -73,8 +73,9 @@ impl Words {
             Bytes::from(words.collect::<Vec<_>>().join(&b' '))
         };
         let texts = Payload::Strings((0..count).map(|_| text()).collect());
-        Tensor::new(DataType::STRING, plan.shape.clone(), texts)
-            .map_err(|error| SampleError::needs_sample(plan.name, error.to_string()))
+        Tensor::new(DataType::STRING, plan.shape.clone(), texts).map_err(|_| {
+            SampleError::needs_sample(plan.name, Uninvented::TooLarge(plan.shape.clone()))
+        })
     }
 }
 

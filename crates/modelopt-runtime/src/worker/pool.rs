@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::process::Process;
-use super::session::WorkerRuntime;
-use crate::{Runtime, RuntimeError, RuntimeKind};
+use crate::RuntimeError;
 
 /// More workers than this are not kept when nobody uses them.
 const MOST_IDLE: usize = 4;
@@ -44,19 +43,6 @@ impl WorkerPool {
     /// request for as long as `patience` is ended.
     pub fn new(program: PathBuf, arguments: Vec<String>, patience: Duration) -> Self {
         WorkerPool(Arc::new(Shared { program, arguments, patience, idle: Mutex::default() }))
-    }
-
-    /// A runtime that loads and runs its models in workers. `library` is its library, if it needs
-    /// one; nothing of it is loaded in this process.
-    ///
-    /// # Errors
-    /// If no worker can be started, or the library cannot be loaded, or takes its process down.
-    pub fn runtime(
-        &self,
-        kind: RuntimeKind,
-        library: Option<&Path>,
-    ) -> Result<Box<dyn Runtime>, RuntimeError> {
-        Ok(Box::new(WorkerRuntime::open(self.clone(), kind, library)?))
     }
 
     pub(super) fn patience(&self) -> Duration {

@@ -11,6 +11,7 @@ use indexmap::IndexMap;
 use modelopt_graph::Tensor;
 
 use super::protocol::{self, Answer, Request};
+use crate::End;
 use crate::error::one_line;
 
 #[cfg(unix)]
@@ -26,8 +27,8 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Why there is no answer.
 #[derive(Debug)]
 pub(super) enum Broken {
-    /// The process ended, or had to be ended; how, and what it said.
-    Died(String),
+    /// The process ended, or had to be ended.
+    Died(End),
     /// The answer is there, but not enough memory for it.
     NoMemory,
 }
@@ -101,29 +102,25 @@ impl Process {
             io::ErrorKind::OutOfMemory => Broken::NoMemory,
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
                 self.kill();
-                Broken::Died(format!("it was not done after {} s", patience.as_secs()))
+                Broken::Died(End::Late(patience))
             }
             io::ErrorKind::InvalidData => {
                 self.kill();
-                Broken::Died(format!("the process that tried it answered nonsense: {error}"))
+                Broken::Died(End::Nonsense(error.to_string()))
             }
             _ => Broken::Died(self.last_words()),
         })
     }
 
     /// How it ended, after its socket was closed.
-    fn last_words(&mut self) -> String {
+    fn last_words(&mut self) -> End {
         let status = self.end();
         let heard = self.heard.take().map(|heard| heard.recv_timeout(LINGER));
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let said = if said.is_empty() || heard.is_none() {
-            String::new()
-        } else {
-            format!(", after '{}'", one_line(&said))
-        };
+        let said = (!said.is_empty() && heard.is_some()).then(|| one_line(&said));
         match status {
-            Ok(status) => format!("the process that tried it ended by {status}{said}"),
-            Err(error) => format!("the process that tried it is gone ({error}){said}"),
+            Ok(status) => End::Exited { status, said },
+            Err(cause) => End::Lost { cause: cause.to_string(), said },
         }
     }
 
@@ -182,7 +179,7 @@ mod tests {
         let arguments = ["-c".to_owned(), script.to_owned()];
         let mut process = Process::start(Path::new("/bin/sh"), &arguments).unwrap();
         match process.ask(&Request::Run { session: 0 }, &[], patience) {
-            Err(Broken::Died(message)) => message,
+            Err(Broken::Died(end)) => end.to_string(),
             other => panic!("{other:?}"),
         }
     }

@@ -10,8 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Cost;
 use crate::error::said_of;
-use crate::timing::Rounds;
-use crate::{LeftOut, RuntimeError, RuntimeKind, SessionOptions, Stage};
+use crate::{End, LeftOut, ProviderProblem, Rounds, RuntimeError, SessionOptions, Stage};
 
 /// No head is longer than this, in bytes: one that seems to be is no head.
 const LONGEST_HEAD: usize = 1 << 30;
@@ -40,8 +39,15 @@ pub(super) enum Request {
 /// A runtime, and where its library is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Place {
-    pub(super) runtime: RuntimeKind,
+    /// Its name.
+    pub(super) runtime: String,
     pub(super) library: Option<OsPath>,
+}
+
+impl Place {
+    pub(super) fn new(runtime: &str, library: Option<&Path>) -> Self {
+        Place { runtime: runtime.to_owned(), library: library.map(OsPath::new) }
+    }
 }
 
 /// One of several sessions that are timed in turn.
@@ -112,10 +118,12 @@ pub(super) enum Failure {
         message: String,
     },
     NoLibrary,
+    /// The worker has no such session.
+    NoSession,
     NotBuilt,
     Provider {
         provider: String,
-        message: String,
+        problem: ProviderProblem,
     },
     MissingInput {
         input: String,
@@ -131,7 +139,7 @@ pub(super) enum Failure {
         value: String,
     },
     NothingReturned {
-        outputs: String,
+        outputs: Vec<LeftOut>,
     },
     Unsupported {
         what: String,
@@ -141,7 +149,7 @@ pub(super) enum Failure {
 impl From<RuntimeError> for Failure {
     fn from(error: RuntimeError) -> Self {
         match error {
-            RuntimeError::Model(error) => Failure::Model(error.to_string()),
+            RuntimeError::Model(error) => Failure::Model(error.kind.to_string()),
             RuntimeError::Load { message, .. }
             | RuntimeError::Panicked { stage: Stage::Loading, message, .. } => {
                 Failure::Load(message)
@@ -151,8 +159,8 @@ impl From<RuntimeError> for Failure {
             }
             RuntimeError::NoLibrary => Failure::NoLibrary,
             RuntimeError::NotBuilt { .. } => Failure::NotBuilt,
-            RuntimeError::Provider { provider, message, .. } => {
-                Failure::Provider { provider, message }
+            RuntimeError::Provider { provider, problem, .. } => {
+                Failure::Provider { provider, problem }
             }
             RuntimeError::MissingInput { input, given } => Failure::MissingInput { input, given },
             RuntimeError::Mismatch { input, expected, actual } => {
@@ -171,8 +179,7 @@ impl From<RuntimeError> for Failure {
 
 impl Failure {
     /// The error as it was, about a model.
-    pub(super) fn into_error(self, kind: RuntimeKind, model: &Path) -> RuntimeError {
-        let runtime = kind.name();
+    pub(super) fn into_error(self, runtime: &'static str, model: &Path) -> RuntimeError {
         match self {
             Failure::Model(message) => match modelopt_onnx::load(model) {
                 Err(error) => RuntimeError::Model(error),
@@ -184,9 +191,12 @@ impl Failure {
                 RuntimeError::Library { path: path.to_path(), message: said_of(model, &message) }
             }
             Failure::NoLibrary => RuntimeError::NoLibrary,
+            Failure::NoSession => {
+                RuntimeError::Died { runtime, path: model.to_owned(), end: End::Gone }
+            }
             Failure::NotBuilt => RuntimeError::NotBuilt { runtime },
-            Failure::Provider { provider, message } => {
-                RuntimeError::Provider { runtime, provider, message }
+            Failure::Provider { provider, problem } => {
+                RuntimeError::Provider { runtime, provider, problem }
             }
             Failure::MissingInput { input, given } => RuntimeError::MissingInput { input, given },
             Failure::Mismatch { input, expected, actual } => {
@@ -354,7 +364,6 @@ mod tests {
     #[test]
     fn errors_come_back_as_they_were() {
         let model = Path::new("m.onnx");
-        let rten: RuntimeKind = "rten".parse().unwrap();
         let errors = [
             RuntimeError::load("rten", model, "no such operator"),
             RuntimeError::run("rten", model, "another shape"),
@@ -364,7 +373,7 @@ mod tests {
             RuntimeError::Provider {
                 runtime: "rten",
                 provider: "npu".into(),
-                message: "there is none".into(),
+                problem: ProviderProblem::Failed("there is none".into()),
             },
             RuntimeError::MissingInput { input: "x".into(), given: vec!["y".into()] },
             RuntimeError::Mismatch {
@@ -373,14 +382,17 @@ mod tests {
                 actual: "int8".into(),
             },
             RuntimeError::Range { runtime: "rten", name: "x".into(), value: "9".into() },
-            RuntimeError::NothingReturned { runtime: "rten", outputs: "'m'".into() },
+            RuntimeError::NothingReturned {
+                runtime: "rten",
+                outputs: vec![LeftOut { output: "m".into(), ty: "map".into() }],
+            },
             RuntimeError::Unsupported { runtime: "rten", what: "strings".into() },
         ];
         for error in errors {
             let said = error.to_string();
             let sent = serde_json::to_string(&Failure::from(error)).unwrap();
             let failure: Failure = serde_json::from_str(&sent).unwrap();
-            assert_eq!(failure.into_error(rten, model).to_string(), said);
+            assert_eq!(failure.into_error("rten", model).to_string(), said);
         }
         let panicked = RuntimeError::Panicked {
             runtime: "rten",
@@ -388,7 +400,7 @@ mod tests {
             path: model.into(),
             message: "at 3".into(),
         };
-        let error = Failure::from(panicked).into_error(rten, model).to_string();
+        let error = Failure::from(panicked).into_error("rten", model).to_string();
         assert_eq!(error, "rten cannot load m.onnx: at 3");
     }
 }

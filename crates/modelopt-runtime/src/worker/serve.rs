@@ -11,8 +11,8 @@ use modelopt_graph::Tensor;
 
 use super::Cost;
 use super::protocol::{self, Answer, Failure, Place, Request, Turn};
-use crate::timing::{self, Rounds, Timed};
-use crate::{Outputs, Runtime, RuntimeError, Session, SessionOptions, runtime};
+use crate::timing::{self, Timed};
+use crate::{Outputs, Rounds, Runtime, RuntimeKind, Session, SessionOptions, runtime};
 
 /// A request with its tensors.
 type Asked = (Request, Vec<(String, Tensor)>);
@@ -118,19 +118,20 @@ impl Worker {
                 Ok(Answer::Unloaded)
             }
         };
-        (answer.unwrap_or_else(|error| Answer::Failed(Failure::from(error))), None)
+        (answer.unwrap_or_else(Answer::Failed), None)
     }
 
-    fn runtime(&mut self, place: &Place) -> Result<&dyn Runtime, RuntimeError> {
+    fn runtime(&mut self, place: &Place) -> Result<&dyn Runtime, Failure> {
         let known = self.runtimes.iter().position(|(known, _)| known == place);
         let at = known.unwrap_or(self.runtimes.len());
         if known.is_none() {
             let library = place.library.as_ref().map(protocol::OsPath::to_path);
-            let opened = runtime(place.runtime, library.as_deref())?;
+            let kind: RuntimeKind = place.runtime.parse()?;
+            let opened = runtime(kind, library.as_deref())?;
             self.runtimes.push((place.clone(), opened));
         }
         let opened = self.runtimes.get(at).map(|(_, runtime)| runtime.as_ref());
-        opened.ok_or(RuntimeError::NotBuilt { runtime: place.runtime.name() })
+        opened.ok_or(Failure::NotBuilt)
     }
 
     fn load(
@@ -139,7 +140,7 @@ impl Worker {
         model: &Path,
         options: &SessionOptions,
         inputs: Option<&IndexMap<String, Tensor>>,
-    ) -> Result<Answer, RuntimeError> {
+    ) -> Result<Answer, Failure> {
         let is_fresh = self.next == 0;
         let runtime = self.runtime(place)?;
         let before = memory("VmRSS:");
@@ -161,12 +162,8 @@ impl Worker {
         Ok(Answer::Loaded { session: number, left_out, cost: Cost { load_ms, peak_bytes, run_ms } })
     }
 
-    fn run(
-        &mut self,
-        session: u64,
-        inputs: &IndexMap<String, Tensor>,
-    ) -> Result<Outputs, RuntimeError> {
-        self.sessions.get_mut(&session).ok_or_else(gone)?.run(inputs)
+    fn run(&mut self, session: u64, inputs: &IndexMap<String, Tensor>) -> Result<Outputs, Failure> {
+        Ok(self.sessions.get_mut(&session).ok_or(Failure::NoSession)?.run(inputs)?)
     }
 
     fn time(
@@ -174,14 +171,17 @@ impl Worker {
         turns: &[Turn],
         tensors: Vec<(String, Tensor)>,
         rounds: &Rounds,
-    ) -> Result<Vec<Vec<f64>>, RuntimeError> {
+    ) -> Result<Vec<Vec<f64>>, Failure> {
         let mut tensors = tensors.into_iter();
         let inputs: Vec<IndexMap<String, Tensor>> =
             turns.iter().map(|turn| tensors.by_ref().take(turn.tensors).collect()).collect();
         // Taken out, because several are held at a time.
         let mut held = Vec::new();
         for turn in turns {
-            held.push((turn.session, self.sessions.remove(&turn.session).ok_or_else(gone)?));
+            held.push((
+                turn.session,
+                self.sessions.remove(&turn.session).ok_or(Failure::NoSession)?,
+            ));
         }
         let mut timed: Vec<Timed<'_>> = held
             .iter_mut()
@@ -190,12 +190,8 @@ impl Worker {
             .collect();
         let times = timing::time_in_turn(&mut timed, rounds);
         self.sessions.extend(held);
-        times
+        Ok(times?)
     }
-}
-
-fn gone() -> RuntimeError {
-    RuntimeError::Unsupported { runtime: "the worker", what: "a session that is gone".to_owned() }
 }
 
 /// A figure of `/proc/self/status`, in bytes.
@@ -243,9 +239,9 @@ mod tests {
     fn what_is_not_there_is_a_failure_and_not_the_end() {
         let (mut socket, worker) = worker();
         let answer = ask(&mut socket, &Request::Run { session: 7 });
-        assert!(matches!(answer, Answer::Failed(Failure::Unsupported { .. })), "{answer:?}");
+        assert!(matches!(answer, Answer::Failed(Failure::NoSession)), "{answer:?}");
         for runtime in crate::RuntimeKind::embedded() {
-            let place = Place { runtime, library: None };
+            let place = Place::new(runtime.name(), None);
             let answer = ask(&mut socket, &Request::Open(place.clone()));
             assert!(matches!(answer, Answer::Opened { version } if version.starts_with("0.")));
             let model = protocol::OsPath::new(Path::new("nowhere.onnx"));

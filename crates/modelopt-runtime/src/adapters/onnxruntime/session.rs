@@ -17,7 +17,8 @@ use crate::interface::Interface;
 use crate::optionals::{self, Opened};
 use crate::outputs::{Kept, Returned};
 use crate::{
-    LeftOut, Optimization, Outputs, Runtime, RuntimeError, Session, SessionOptions, Stage,
+    LeftOut, Optimization, Outputs, ProviderProblem, Runtime, RuntimeError, Session,
+    SessionOptions, Stage,
 };
 
 /// The user's ONNX Runtime.
@@ -132,8 +133,8 @@ struct Provider {
 }
 
 /// Names of [`provider`].
-const PROVIDERS: &str =
-    "cpu, cuda, tensorrt, openvino, onednn, xnnpack, coreml, directml, migraphx";
+const PROVIDERS: [&str; 9] =
+    ["cpu", "cuda", "tensorrt", "openvino", "onednn", "xnnpack", "coreml", "directml", "migraphx"];
 
 fn provider(name: &str) -> Option<Provider> {
     fn of<P: ExecutionProvider + 'static>(provider: P) -> Provider
@@ -157,13 +158,13 @@ fn provider(name: &str) -> Option<Provider> {
 }
 
 fn check_provider(name: &str) -> Result<(), RuntimeError> {
-    let message = match provider(name).map(|provider| provider.available) {
+    let problem = match provider(name).map(|provider| provider.available) {
         Some(Ok(true)) => return Ok(()),
-        Some(Ok(false)) => "this library was built without it".to_owned(),
-        Some(Err(error)) => error.to_string(),
-        None => format!("there are {PROVIDERS}"),
+        Some(Ok(false)) => ProviderProblem::NotInLibrary,
+        Some(Err(error)) => ProviderProblem::Failed(error.to_string()),
+        None => ProviderProblem::Unknown { known: PROVIDERS.map(str::to_owned).to_vec() },
     };
-    Err(RuntimeError::Provider { runtime: NAME, provider: name.to_owned(), message })
+    Err(RuntimeError::Provider { runtime: NAME, provider: name.to_owned(), problem })
 }
 
 /// Asks for those outputs that can be returned.

@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use modelopt_graph::{DataType, Tensor, Type};
 use rten::{LoadErrorKind, Model, ModelOptions, NodeId, RunOptions, ThreadPool};
 
-use super::super::only_cpu;
+use super::super::cpu::only_cpu;
 use super::{NAME, value};
 use crate::binding::bind;
 use crate::guard::{Shielded, guarded};

@@ -13,7 +13,7 @@ use tract_onnx::prelude::{
     Framework, InferenceFact, InferenceModel, InferenceModelExt, TypedRunnableModel,
 };
 
-use super::super::only_cpu;
+use super::super::cpu::only_cpu;
 use super::plans::Plans;
 use super::{NAME, hazards, tensor};
 use crate::binding::bind;
