@@ -3,6 +3,7 @@
 mod bench;
 mod compare;
 mod convert;
+mod forms_help;
 mod gate;
 mod judging;
 mod making;

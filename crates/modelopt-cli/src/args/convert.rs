@@ -3,6 +3,7 @@
 use clap::Args;
 use modelopt::rewrite::Scheme;
 
+use super::forms_help;
 use super::gate::Enforcing;
 use super::judging::Judging;
 use super::making::Making;
@@ -14,11 +15,9 @@ pub(crate) struct Convert {
     #[command(flatten)]
     pub(crate) making: Making,
     /// What to convert to, wherever it is possible and safe
-    ///
-    /// fp16, bf16: computed in 16 bits, with casts where that ends. fp16-weights, bf16-weights:
-    /// weights stored in 16 bits, computed in float32: half the size at no cost.
     #[arg(
         long,
+        long_help = forms_help::of_to(),
         value_parser = sixteen,
         value_name = "TYPE",
         help_heading = "Plan",

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use modelopt::rewrite::Scheme;
 
+use super::forms_help;
 use super::planning::{Integers, Precision, Selection};
 use super::running::{Place, Sampling};
 
@@ -19,9 +20,7 @@ pub(crate) struct Plan {
     /// Save the plan as a file that `modelopt quantize --plan` takes
     #[arg(long, value_name = "FILE")]
     pub(crate) save: Option<PathBuf>,
-    /// What to do wherever it is possible: int8-dynamic, int8-weights, fp16, bf16, fp16-weights,
-    /// bf16-weights, keep [default: what pays on the target, see --runtime]
-    #[arg(long, value_name = "SCHEME", help_heading = "Plan", conflicts_with = "plan")]
+    #[arg(long, help = forms_help::of_planned_scheme(), value_name = "SCHEME", help_heading = "Plan", conflicts_with = "plan")]
     pub(crate) scheme: Option<Scheme>,
     #[command(flatten)]
     pub(crate) integers: Integers,

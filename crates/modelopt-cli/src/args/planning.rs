@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use modelopt::rewrite::{Granularity, Interface};
 
+use super::forms_help;
 use super::values::{Wanted, limit, scheme, step};
 
 /// What decides about layers.
@@ -12,14 +13,7 @@ use super::values::{Wanted, limit, scheme, step};
 #[command(next_help_heading = "Plan")]
 pub(crate) struct Planning {
     /// What to do to layers [default: auto]
-    ///
-    /// auto: search for the plan that meets the limits and gives up the least, from what pays on
-    /// the target (see --runtime) down the ladder int8-dynamic, int8-weights, fp16-weights, keep.
-    /// The others are done wherever they are possible, elsewhere the next one down.
-    /// int8-dynamic: activations quantized at run time, integer matrix products, the other weights
-    /// stored as int8. int8-weights: all weights stored as int8, computed in float. keep: nothing.
-    /// For 16 bits see `modelopt convert`.
-    #[arg(long, value_parser = scheme, value_name = "SCHEME", conflicts_with = "plan")]
+    #[arg(long, long_help = forms_help::of_scheme(), value_parser = scheme, value_name = "SCHEME", conflicts_with = "plan")]
     pub(crate) scheme: Option<Wanted>,
     #[command(flatten)]
     pub(crate) integers: Integers,
@@ -105,8 +99,7 @@ pub(crate) struct Selection {
     /// Leave weights alone that are smaller than this
     #[arg(long, value_name = "BYTES")]
     pub(crate) min_weight_bytes: Option<usize>,
-    /// Leave out a preparation step: sort, freeze-inputs, functions, aliases, constants, fold, batchnorm, types, hard-swish, scale-shift, dead
-    #[arg(long, value_parser = step, value_name = "NAME")]
+    #[arg(long, help = forms_help::of_steps(), value_parser = step, value_name = "NAME")]
     pub(crate) skip_rewrite: Vec<String>,
     /// Make inputs that have a default constants, so that callers can no longer override them
     #[arg(long)]

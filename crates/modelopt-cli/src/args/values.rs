@@ -9,13 +9,22 @@ pub(crate) enum Wanted {
     Scheme(Scheme),
 }
 
+/// Whether `quantize` knows a scheme.
+pub(super) fn of_quantize(scheme: Scheme) -> bool {
+    scheme.is_int8() || scheme.is_keep()
+}
+
+/// Whether `convert` does.
+pub(super) fn of_convert(scheme: Scheme) -> bool {
+    scheme.is_sixteen()
+}
+
 /// A scheme that `quantize` knows.
 pub(super) fn scheme(text: &str) -> Result<Wanted, String> {
     if text == "auto" {
         return Ok(Wanted::Auto);
     }
-    let known = |scheme: Scheme| scheme.is_int8() || scheme.is_keep();
-    among(text, known).map(Wanted::Scheme).map_err(|others| format!("{others}, auto"))
+    among(text, of_quantize).map(Wanted::Scheme).map_err(|others| format!("{others}, auto"))
 }
 
 /// A length of time, in seconds.
@@ -38,7 +47,7 @@ pub(super) fn time(text: &str) -> Result<f64, String> {
 
 /// A scheme that `convert` knows.
 pub(super) fn sixteen(text: &str) -> Result<Scheme, String> {
-    among(text, Scheme::is_sixteen)
+    among(text, of_convert)
 }
 
 fn among(text: &str, fits: impl Fn(Scheme) -> bool) -> Result<Scheme, String> {
