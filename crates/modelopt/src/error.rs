@@ -7,7 +7,7 @@ use modelopt_runtime::{RuntimeError, SampleError};
 use modelopt_validate::CompareError;
 
 use crate::hint::Hint;
-use crate::metric::MetricError;
+use crate::metric::{MetricError, MetricMistake};
 use crate::scratch::Unwritten;
 
 /// Why nothing came of it.
@@ -52,6 +52,9 @@ pub enum ErrorKind {
     /// The user's own metric has no figure.
     #[error(transparent)]
     Metric(#[from] MetricError),
+    /// The settings of the user's metric do not make sense together.
+    #[error(transparent)]
+    MetricSettings(#[from] MetricMistake),
     /// There is no artifact, because the candidate failed the limits or the run was stopped.
     #[error("no artifact was emitted{}", failed_checks(failed))]
     Refused {
@@ -174,6 +177,7 @@ through_kind!(
     RuntimeError,
     CompareError,
     MetricError,
+    MetricMistake,
     Unwritten,
     std::io::Error,
 );

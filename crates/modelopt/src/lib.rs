@@ -31,6 +31,7 @@ mod hint;
 mod inspect;
 mod io_cast;
 mod measure;
+mod meter;
 mod metric;
 mod optimize;
 mod optimizer;
@@ -61,7 +62,9 @@ pub use error::{Error, ErrorKind};
 pub use ground::FoundInputs;
 pub use hint::Hint;
 pub use inspect::{Inspection, OperatorCount, Port, WeightBytes, inspect};
-pub use metric::{CommandMetric, CustomMetric, Labels, Metric, MetricError, MetricOptions};
+pub use metric::{
+    CommandMetric, CustomMetric, Labels, Metric, MetricError, MetricMistake, MetricOptions,
+};
 pub use optimize::{Outcome, Search, optimize};
 pub use optimizer::{
     Artifact, Optimized, Optimizer, OptimizerBuilder, SampleSource, Sink, Source, Strategy, Target,

@@ -17,7 +17,7 @@ use crate::budget::Stop;
 use crate::config::{Config, RuntimeChoice};
 use crate::error::Error;
 use crate::io_cast::IoCast;
-use crate::metric::{LabelMetric, Meter, labelled};
+use crate::meter::{LabelMetric, Meter, labelled};
 use crate::overhead;
 use crate::subject::Subject;
 use crate::target::{self, Bench, Ready};

@@ -58,8 +58,7 @@ const fn allowed(measure: Measure, place: &'static str, ceiling: usize) -> Allow
     Allowed { measure, place, ceiling }
 }
 
-const ALLOWED: &[Allowed] =
-    &[allowed(Measure::Circle, "modelopt", 8), allowed(Measure::Circle, "modelopt-runtime", 20)];
+const ALLOWED: &[Allowed] = &[allowed(Measure::Circle, "modelopt-runtime", 20)];
 
 /// What is above its limit.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use crate::evaluator::{self, Prover};
 use crate::ground::Told;
 use crate::io_cast::IoCast;
 use crate::measure::{self, Cache};
-use crate::metric::Meter;
+use crate::meter::Meter;
 use crate::patience::Patience;
 use crate::planning::{self, Notes};
 use crate::provenance;

@@ -17,7 +17,7 @@ use crate::budget::Budget;
 use crate::config::Config;
 use crate::error::Error;
 use crate::io_cast::IoCast;
-use crate::metric::Meter;
+use crate::meter::Meter;
 use crate::provenance;
 use crate::subject::Subject;
 use crate::target::Ground;

@@ -16,7 +16,8 @@ use crate::budget::Budget;
 use crate::config::Config;
 use crate::evaluator::{Proved, Prover, worst_sqnr};
 use crate::excess::Excess;
-use crate::metric::{Meter, MetricError};
+use crate::meter::Meter;
+use crate::metric::MetricError;
 use crate::provenance;
 use crate::trial_error::TrialError;
 

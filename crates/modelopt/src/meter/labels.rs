@@ -1,67 +1,15 @@
 //! Accuracy, counted from labels that stand in the samples.
 
-use std::fmt;
 use std::path::Path;
-use std::str::FromStr;
 
 use indexmap::IndexMap;
 use modelopt_graph::Tensor;
 use modelopt_runtime::{RuntimeError, Sample, load_samples};
-use serde::{Deserialize, Serialize};
 
-use super::{Metric, MetricError};
 use crate::error::{Error, ErrorKind};
 use crate::io_cast::IoCast;
+use crate::metric::{Labels, Metric, MetricError};
 use crate::target::Place;
-
-/// Which output is judged by which array of the samples; written `OUTPUT:KEY`.
-///
-/// The array holds the index of the right class for each row of the output: its shape is the
-/// output's without the classes, which are along the last axis, or along the second (as in
-/// segmentation). An output that holds classes already has the shape of the array. Labels below 0
-/// do not count.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Labels {
-    /// Name of the output.
-    pub output: String,
-    /// Key of the array.
-    pub key: String,
-}
-
-impl FromStr for Labels {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        // Names of outputs may have colons in them.
-        match text.rsplit_once(':') {
-            Some((output, key)) if !output.is_empty() && !key.is_empty() => {
-                Ok(Labels { output: output.to_owned(), key: key.to_owned() })
-            }
-            _ => Err(format!("'{text}': give it as OUTPUT:KEY")),
-        }
-    }
-}
-
-impl fmt::Display for Labels {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.output, self.key)
-    }
-}
-
-impl TryFrom<String> for Labels {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<Labels> for String {
-    fn from(labels: Labels) -> Self {
-        labels.to_string()
-    }
-}
 
 /// Runs a model on the samples and counts the rows whose best class is the right one.
 pub(crate) struct LabelMetric<'a> {
@@ -316,15 +264,5 @@ mod tests {
         assert_eq!(error, "labels of shape [3] do not fit an output of shape [2, 3]");
         let error = tally(&[1, 3], &[0.0; 3], &[7], &[1]).unwrap_err();
         assert_eq!(error, "label 7 is none of 3 classes");
-    }
-
-    #[test]
-    fn names_of_outputs_may_have_colons() {
-        let labels: Labels = "logits:0:label".parse().unwrap();
-        assert_eq!((labels.output.as_str(), labels.key.as_str()), ("logits:0", "label"));
-        assert_eq!(labels.to_string(), "logits:0:label");
-        for wrong in ["scores", ":label", "scores:", ""] {
-            assert!(wrong.parse::<Labels>().is_err(), "{wrong}");
-        }
     }
 }
