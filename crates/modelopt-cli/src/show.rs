@@ -8,6 +8,7 @@ mod notes;
 mod outcome;
 mod runs;
 mod search;
+mod step;
 
 use std::fmt::Write;
 
@@ -23,6 +24,7 @@ pub(crate) use hint::hint;
 pub(crate) use inspection::inspection;
 pub(crate) use outcome::{compared, outcome};
 pub(crate) use search::{saved_plan, sensitivity};
+pub(crate) use step::step;
 
 /// A table without lines.
 fn table(header: &[&str]) -> Table {

@@ -11,13 +11,13 @@ use modelopt_runtime::RuntimeKind;
 use modelopt_validate::{Distribution, measure_latency};
 use serde::Serialize;
 
-use crate::Progress;
 use crate::config::{Config, RuntimeChoice};
 use crate::error::Error;
 use crate::ground::{FoundInputs, ground};
 use crate::resource_limits;
 use crate::subject::Subject;
 use crate::target::{self, Ground};
+use crate::{Progress, Step};
 
 /// What to vary.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub fn bench(
     options: &BenchOptions,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<BenchRow>, Error> {
-    progress(Progress::Step("loading"));
+    progress(Progress::Step(Step::Loading));
     let loaded = onnx::load(model)?;
     resource_limits::check_loaded(&loaded)?;
     let kinds = match &config.runtime {
@@ -74,7 +74,7 @@ pub fn bench(
     let sizes = combinations(&options.dims);
     let total = kinds.len() * threads.len() * sizes.len();
     let mut rows = Vec::with_capacity(total);
-    progress(Progress::Step("measuring latency"));
+    progress(Progress::Step(Step::MeasuringLatency));
     for dims in &sizes {
         let mut config = config.clone();
         config.dims.extend(dims.clone());

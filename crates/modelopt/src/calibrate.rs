@@ -11,9 +11,9 @@ use modelopt_onnx::Staged;
 use modelopt_rewrite::{Plan, Precision, Seen};
 use modelopt_runtime::{LeftOut, Outputs, RuntimeError, Sample, Session};
 
-use crate::Progress;
 use crate::scratch::Scratch;
 use crate::target::Place;
+use crate::{Progress, Step};
 
 /// What was seen.
 #[derive(Debug, Default)]
@@ -66,7 +66,7 @@ fn observe(
     place: &Place<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), String> {
-    progress(Progress::Step("measuring activations"));
+    progress(Progress::Step(Step::MeasuringActivations));
     let seen = Pass::new(prepared, samples).run(observations, place, &mut |step| {
         progress(Progress::Part { done: step.done, total: step.total });
         ControlFlow::Continue(())

@@ -9,7 +9,6 @@ use modelopt_validate::{
     LatencyComparison, LatencyOptions, Limits, Measurements, SizeChange, judge,
 };
 
-use crate::Progress;
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::overhead;
@@ -18,6 +17,7 @@ use crate::scratch::Scratch;
 use crate::search;
 use crate::target::Bench;
 use crate::trial_error::TrialError;
+use crate::{Progress, Step};
 
 /// Shorter than for a verdict: what comes of it is measured again.
 const BRIEF: LatencyOptions = LatencyOptions { min_pairs: 12, min_seconds: 0.25, max_seconds: 2.0 };
@@ -40,7 +40,7 @@ pub(crate) struct TargetClock<'a, 'b> {
 
 impl Clock for TargetClock<'_, '_> {
     fn time(&mut self, plan: &Plan, what: &str) -> Result<Timed, TrialError> {
-        (self.progress)(Progress::Step("measuring a plan"));
+        (self.progress)(Progress::Step(Step::TimingPlan));
         let mut trial = report::Trial {
             what: what.to_owned(),
             schemes: search::schemes(plan),

@@ -7,7 +7,6 @@ use modelopt_onnx as onnx;
 use modelopt_report as report;
 use modelopt_validate::{MetricChange, Parity, SizeChange, Verdict};
 
-use crate::Progress;
 use crate::budget::Stop;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
@@ -17,6 +16,7 @@ use crate::resource_limits;
 use crate::subject::{Copy, Subject};
 use crate::target::{self, Ground};
 use crate::validation;
+use crate::{Progress, Step};
 
 /// How two models compare.
 #[derive(Clone, Debug)]
@@ -59,7 +59,7 @@ pub fn compare_until(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Compared, Error> {
     config.check()?;
-    progress(Progress::Step("loading"));
+    progress(Progress::Step(Step::Loading));
     let model = onnx::load(original)?;
     let other = onnx::load(candidate)?;
     let inferred = resource_limits::check_loaded(&model)?;
@@ -68,7 +68,7 @@ pub fn compare_until(
         original_bytes: onnx::stored_size(original, &model)?,
         candidate_bytes: onnx::stored_size(candidate, &other)?,
     };
-    progress(Progress::Step("preparing the original"));
+    progress(Progress::Step(Step::PreparingOriginal));
     let subject = Arc::new(Subject::new(original, &model, &[&other], config)?);
     let copy = subject.copies().of_file(candidate)?;
     let (Ground { bench: mut target, samples }, told) = ground(&subject, &model, config)?;
@@ -86,7 +86,7 @@ pub fn compare_until(
     let mut runs = vec![run];
     let mut meter = validation::meter(original, &model, &target, config, stop, None)?;
     let metric = meter.as_mut().map(|meter| {
-        progress(Progress::Step("evaluating the metric"));
+        progress(Progress::Step(Step::EvaluatingMetric));
         meter.measure_file(candidate)
     });
     let metric = metric.transpose()?;

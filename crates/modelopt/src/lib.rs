@@ -25,6 +25,7 @@ mod culprits;
 mod emulation;
 mod error;
 mod evaluator;
+mod event;
 mod excess;
 mod ground;
 mod hint;
@@ -59,6 +60,7 @@ pub use budget::Stop;
 pub use compare::{Compared, compare, compare_until};
 pub use config::{Config, Enforcement, Objective, RuntimeChoice, SearchOptions, Smoothing};
 pub use error::{Error, ErrorKind};
+pub use event::{Progress, Step};
 pub use ground::FoundInputs;
 pub use hint::Hint;
 pub use inspect::{Inspection, OperatorCount, Port, WeightBytes, inspect};
@@ -83,7 +85,7 @@ pub mod prelude {
 
     pub use crate::{
         Artifact, Config, Enforcement, Error, ErrorKind, Metric, MetricError, Objective, Optimized,
-        Optimizer, Outcome, Progress, SampleSource, Sink, Source, Stop, Strategy, Target,
+        Optimizer, Outcome, Progress, SampleSource, Sink, Source, Step, Stop, Strategy, Target,
     };
 }
 
@@ -94,30 +96,6 @@ pub use modelopt_report as report;
 pub use modelopt_rewrite as rewrite;
 pub use modelopt_runtime as runtime;
 pub use modelopt_validate as validate;
-
-/// What [`optimize`] and [`compare`] are doing, for whoever waits.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Progress {
-    /// A step began.
-    Step(&'static str),
-    /// So many of so many parts of the current step are done.
-    Part {
-        /// Parts done.
-        done: usize,
-        /// Parts in all.
-        total: usize,
-    },
-    /// A search ran and judged a plan.
-    Trial(Box<report::Trial>),
-    /// What comes next takes long.
-    Long {
-        /// What comes.
-        step: &'static str,
-        /// How long it takes at most, by what the first run took.
-        seconds: u64,
-    },
-}
 
 /// Version of this library.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

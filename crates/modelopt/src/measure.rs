@@ -9,10 +9,10 @@ use modelopt_runtime::{Outputs, Sample};
 use modelopt_validate::{LatencyOptions, SlowLayer, compare_latency};
 use serde::{Deserialize, Serialize};
 
-use crate::Progress;
 use crate::provenance;
 use crate::scratch::Scratch;
 use crate::target::{self, Bench};
+use crate::{Progress, Step};
 
 /// Short, because there are many layers; the plan that comes of it is measured as a whole.
 const QUICK: LatencyOptions = LatencyOptions { min_pairs: 8, min_seconds: 0.04, max_seconds: 0.4 };
@@ -86,7 +86,7 @@ pub(crate) fn layers(
     let (isolated, unknown) = isolate(prepared, &target::shapes(sample).collect::<Vec<_>>());
     let place = format!("{} {}", bench.used.name, bench.used.version);
     let mut measured = Measured { unknown, ..Measured::default() };
-    progress(Progress::Step("measuring layers"));
+    progress(Progress::Step(Step::MeasuringLayers));
     let total = isolated.len();
     for (done, layer) in isolated.iter().enumerate() {
         let mut ratios = Vec::new();
@@ -116,7 +116,7 @@ pub(crate) fn slow_layers(
     let schemes: HashMap<&str, Scheme> =
         plan.layers.iter().map(|layer| (layer.name.as_str(), layer.scheme)).collect();
     let (isolated, _) = isolate(prepared, &target::shapes(sample).collect::<Vec<_>>());
-    progress(Progress::Step("looking for the layers that became slower"));
+    progress(Progress::Step(Step::FindingSlowLayers));
     let total = isolated.len();
     let mut slow = Vec::new();
     for (done, layer) in isolated.iter().enumerate() {

@@ -15,7 +15,6 @@ use modelopt_report as report;
 use modelopt_rewrite::{Plan, QuantizedWeight, Scheme};
 use modelopt_validate::{Culprit, MetricChange, SizeChange, SlowLayer, Verdict};
 
-use crate::Progress;
 use crate::budget::{Budget, Stop};
 use crate::config::{Config, Enforcement};
 use crate::error::Error;
@@ -25,6 +24,7 @@ use crate::planning;
 use crate::provenance;
 use crate::subject::Subject;
 use crate::transform;
+use crate::{Progress, Step};
 use course::{Course, Searched};
 use job::Job;
 
@@ -126,11 +126,11 @@ impl<'a> Search<'a> {
     ) -> Result<Outcome, Error> {
         let config = self.config;
         let budget = Budget::new(Instant::now(), config.search.time_budget, self.stop);
-        progress(Progress::Step("loading"));
+        progress(Progress::Step(Step::Loading));
         let original = onnx::load(input)?;
         let file = input.to_owned();
         let original_file = std::thread::spawn(move || provenance::model_file(&file, &file));
-        progress(Progress::Step("planning"));
+        progress(Progress::Step(Step::Planning));
         let prepared = transform::prepared(&original, config)?;
         let runs = config.enforcement != Enforcement::None;
         let subject = Arc::new(if runs {
@@ -189,7 +189,7 @@ impl Outcome {
             self.search_end = Some(report::SearchEnd::Stopped);
         }
         if self.emitted {
-            progress(Progress::Step("emitting"));
+            progress(Progress::Step(Step::Emitting));
             staged.commit()?;
         }
         Ok(self)

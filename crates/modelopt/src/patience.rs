@@ -6,10 +6,10 @@
 //! the machine, and a warning says so. A named runtime or `--time-budget` makes the count as large
 //! as it is meant to be.
 
-use crate::Progress;
 use crate::config::{Config, RuntimeChoice};
 use crate::search::tuning::PatienceTuning;
 use crate::target::Bench;
+use crate::{Progress, Step};
 
 /// What one run takes, and whether that bounds what is tried.
 #[derive(Clone, Debug)]
@@ -45,12 +45,7 @@ impl Patience {
     }
 
     /// Tells who waits how long a step of so many runs will take, where that is long.
-    pub(crate) fn announce(
-        &self,
-        step: &'static str,
-        runs: f64,
-        progress: &mut dyn FnMut(Progress),
-    ) {
+    pub(crate) fn announce(&self, step: Step, runs: f64, progress: &mut dyn FnMut(Progress)) {
         let seconds = self.run.unwrap_or_default() * runs;
         if seconds > self.tuning.worth_saying {
             progress(Progress::Long { step, seconds: seconds as u64 });
@@ -90,8 +85,8 @@ mod tests {
         let tuning = PatienceTuning::default();
         let patience = Patience { run: Some(2.0), bounded: true, tuning };
         let mut told = Vec::new();
-        patience.announce("short", 3.0, &mut |event| told.push(event));
-        patience.announce("long", 30.0, &mut |event| told.push(event));
-        assert_eq!(told, [Progress::Long { step: "long", seconds: 60 }]);
+        patience.announce(Step::Loading, 3.0, &mut |event| told.push(event));
+        patience.announce(Step::Searching, 30.0, &mut |event| told.push(event));
+        assert_eq!(told, [Progress::Long { step: Step::Searching, seconds: 60 }]);
     }
 }

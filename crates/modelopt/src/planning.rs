@@ -11,7 +11,6 @@ use modelopt_report as report;
 use modelopt_rewrite::{Plan, Prepared, Scheme};
 use modelopt_runtime::Sample;
 
-use crate::Progress;
 use crate::budget::{Budget, Stop};
 use crate::calibrate;
 use crate::config::{Config, Smoothing};
@@ -28,6 +27,7 @@ use crate::sensitivity;
 use crate::subject::Subject;
 use crate::target::{self, Bench, Ground};
 use crate::transform::{self, Hints, Measurements};
+use crate::{Progress, Step};
 
 /// What is kept of planning besides the plan, and what bounds it.
 pub(crate) struct Notes<'a> {
@@ -150,7 +150,7 @@ pub fn rank(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Ranked, Error> {
     let budget = Budget::new(Instant::now(), config.search.time_budget, Stop::default());
-    progress(Progress::Step("loading"));
+    progress(Progress::Step(Step::Loading));
     let original = onnx::load(input)?;
     let prepared = transform::prepared(&original, config)?;
     let plan = transform::planned(&prepared, config, &Hints::default())?;
@@ -182,7 +182,7 @@ pub(crate) fn survey<'a>(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(Ground<'a>, Told), Error> {
     resource_limits::check(prepared)?;
-    progress(Progress::Step("preparing the original"));
+    progress(Progress::Step(Step::PreparingOriginal));
     let (mut ground, told) = ground(subject, original, config)?;
     ground.bench.watch(prepared, &ground.samples)?;
     Ok((ground, told))

@@ -12,7 +12,6 @@ use modelopt_validate::{
     SizeChange, Verdict, compare_latency, judge,
 };
 
-use crate::Progress;
 use crate::budget::Stop;
 use crate::config::{Config, RuntimeChoice};
 use crate::error::Error;
@@ -22,6 +21,7 @@ use crate::overhead;
 use crate::subject::Subject;
 use crate::target::{self, Bench, Ready};
 use crate::witness;
+use crate::{Progress, Step};
 
 /// The model that is judged.
 #[derive(Clone, Copy)]
@@ -101,7 +101,7 @@ pub(crate) fn run_both(
         original: bench.cost.filter(|_| config.measure_latency).and_then(footprint),
         ..report::Run::default()
     };
-    progress(Progress::Step("preparing the candidate"));
+    progress(Progress::Step(Step::PreparingCandidate));
     let sample = samples.first().map_or("", |sample| &sample.name);
     let mut ready = match candidate.ready(bench, samples) {
         Ok(ready) => ready,
@@ -119,7 +119,7 @@ pub(crate) fn run_both(
     }
     run.runtime.how = ready.how.map(str::to_owned).or(run.runtime.how);
     run.candidate = ready.cost.filter(|_| config.measure_latency).and_then(footprint);
-    progress(Progress::Step("comparing"));
+    progress(Progress::Step(Step::Comparing));
     let mut shown = match candidate.shown(bench) {
         Ok(shown) => shown,
         Err(error) => {
@@ -138,7 +138,7 @@ pub(crate) fn run_both(
     // What is not run as it will be has no time of its own.
     let measures = config.measure_latency && ready.how.is_none();
     if let (true, Some(sample)) = (measures, samples.first()) {
-        progress(Progress::Step("measuring latency"));
+        progress(Progress::Step(Step::MeasuringLatency));
         run.latency = Some(timed(bench, candidate, ready.session, sample, config)?);
     }
     Ok(run)

@@ -7,7 +7,6 @@ use modelopt_validate::Verdict;
 
 use super::Outcome;
 use super::job::Job;
-use crate::Progress;
 use crate::config::{Config, Enforcement};
 use crate::culprits::{self, Inquiry, Suspects};
 use crate::error::Error;
@@ -25,6 +24,7 @@ use crate::subject::Copy;
 use crate::target::{self, Ground};
 use crate::transform::{self, Hints, Transformed};
 use crate::validation::{self, Candidate};
+use crate::{Progress, Step};
 
 /// A run under way.
 pub(super) struct Course<'a> {
@@ -138,7 +138,7 @@ impl Course<'_> {
         let runs_each = samples.len() as f64;
         let allowed = patience.allowed(wanted, tuning.patience.fewest_trials, runs_each);
         searched.warnings.extend(patience.warning(wanted, allowed));
-        patience.announce("searching for a plan", allowed as f64 * runs_each, progress);
+        patience.announce(Step::Searching, allowed as f64 * runs_each, progress);
         let prover = Prover::new(job.prepared, samples, bench, None);
         let court = Court {
             config: job.config,
@@ -276,7 +276,7 @@ impl Course<'_> {
         outcome.warnings.extend(bench.unsteady());
         let mut verdict = validation::verdict(Some(&target), outcome.size, config);
         if let (Some(meter), None) = (&mut self.meter, &target.failure) {
-            progress(Progress::Step("evaluating the metric"));
+            progress(Progress::Step(Step::EvaluatingMetric));
             let plan = &outcome.plan;
             let write = |path: &std::path::Path| search::carried_out(job.prepared, plan, path);
             outcome.metric = Some(meter.measure(&provenance::essence(plan), write)?);

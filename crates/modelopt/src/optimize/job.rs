@@ -12,7 +12,6 @@ use modelopt_validate::{Limits, SizeChange};
 use super::Outcome;
 use super::course::Searched;
 use super::warnings::{cpu_warning, kept_unproven, unchanged_warning};
-use crate::Progress;
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::error::Error;
@@ -23,6 +22,7 @@ use crate::subject::Subject;
 use crate::target::Ground;
 use crate::transform::{self, Transformed};
 use crate::validation;
+use crate::{Progress, Step};
 
 /// What does not change from one candidate to the next.
 pub(super) struct Job<'a> {
@@ -81,7 +81,7 @@ impl<'a> Job<'a> {
         if !made.unchanged {
             provenance::stamp(&mut made.model, original.blake3.clone(), &made.plan);
         }
-        progress(Progress::Step("writing the candidate"));
+        progress(Progress::Step(Step::WritingCandidate));
         let save = SaveOptions { external_data: self.config.external_data };
         // The candidate's weights are on disk then.
         let staged = Staged::write(&made.model, self.output, save)?;

@@ -8,7 +8,6 @@ use modelopt_validate::{Measurements, SizeChange, judge};
 use super::Outcome;
 use super::course::Course;
 use super::job::Job;
-use crate::Progress;
 use crate::clock::TargetClock;
 use crate::config::{Config, Enforcement};
 use crate::error::Error;
@@ -18,6 +17,7 @@ use crate::search;
 use crate::search::tuning::Tuning;
 use crate::target::Ground;
 use crate::transform::{self, Hints};
+use crate::{Progress, Step};
 
 /// How many verdicts there are at most: what turned out slow is moved in between. If the last one
 /// is slow as well, everything is kept.
@@ -125,7 +125,7 @@ impl Course<'_> {
         let Ok(plan) = transform::planned(job.prepared, &config, &Hints::default()) else {
             return Ok(None);
         };
-        progress(Progress::Step("trying a gentler scheme"));
+        progress(Progress::Step(Step::TryingGentlerScheme));
         let mut prover = Prover::new(job.prepared, &ground.samples, &mut ground.bench, None);
         let all = prover.all();
         let proved = match prover.prove(&plan, &all) {

@@ -11,9 +11,9 @@ use super::ladder::Ladder;
 use super::problem::Move;
 use super::trials::Trials;
 use super::tuning::Tuning;
-use crate::Progress;
 use crate::sensitivity::{Probe, Setting};
 use crate::trial_error::TrialError;
+use crate::{Progress, Step};
 
 /// Where the switches of a plan come from: they are made when they are asked for.
 pub(crate) type Board<'a> = Box<dyn FnOnce() -> Result<Switchboard, String> + 'a>;
@@ -23,8 +23,8 @@ pub(crate) struct Candidates<'t, 'a, 'b, 'm> {
     pub(crate) trials: &'t mut Trials<'a, 'b, 'm>,
     pub(crate) ladder: &'t Ladder,
     pub(crate) tuning: &'t Tuning,
-    /// What the search is called while it measures.
-    pub(crate) step: &'static str,
+    /// What is told to whoever waits while it measures.
+    pub(crate) step: Step,
     moves: Vec<Move>,
     board: Option<Board<'t>>,
     probe: Option<Probe>,
@@ -43,7 +43,7 @@ impl<'t, 'a, 'b, 'm> Candidates<'t, 'a, 'b, 'm> {
         board: Board<'t>,
     ) -> Self {
         let reserve = trials.reserve() + trials.last;
-        let step = "measuring what each layer costs";
+        let step = Step::MeasuringLayerCosts;
         let (board, probe) = (Some(board), None);
         Candidates { trials, ladder, tuning, step, moves, board, probe, reserve, probed: 0 }
     }
