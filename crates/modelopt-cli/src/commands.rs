@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::CommandFactory;
 use modelopt::report::{Document, SearchEnd};
-use modelopt::{Config, RuntimeChoice};
+use modelopt::{Config, RuntimeChoice, Warning};
 
 use crate::args::{self, Arguments, Command, Common};
 use crate::ending::{Done, STOPPED, Usage};
@@ -106,7 +106,7 @@ fn make(command: &str, args: &args::Making, config: Config, common: &Common) -> 
     }
     let outcome = search.run(input.path(), output.path(), &mut |event| bar.show(&event))?;
     bar.finish();
-    let document = outcome.document(command);
+    let document = outcome.document(command, show::warning);
     // What a search that found nothing got to is not lost.
     let best = (!outcome.emitted && outcome.search_end.is_some() && !to_stdout)
         .then(|| best_plan_beside(&target));
@@ -118,9 +118,7 @@ fn make(command: &str, args: &args::Making, config: Config, common: &Common) -> 
     if outcome.emitted {
         output.finish()?;
     }
-    for warning in &outcome.warnings {
-        eprintln!("warning: {}", show::plain(warning));
-    }
+    warn(&outcome.warnings);
     if common.json {
         print(&document.to_json())?;
     } else if !common.quiet {
@@ -140,6 +138,13 @@ fn make(command: &str, args: &args::Making, config: Config, common: &Common) -> 
         Some(SearchEnd::Stopped) => Done::Stopped,
         _ => Done::Refused,
     })
+}
+
+/// Tells what to know of a run.
+fn warn(warnings: &[Warning]) {
+    for warning in warnings {
+        eprintln!("warning: {}", show::plain(&show::warning(warning)));
+    }
 }
 
 /// Ends a search at the first Ctrl-C, and the program at the second.
@@ -203,9 +208,7 @@ fn sensitivity(input: &Input, args: &args::Plan, config: &Config, common: &Commo
     let mut bar = Bar::new(common.quiet);
     let ranked = modelopt::rank(input.path(), config, &mut |event| bar.show(&event))?;
     bar.finish();
-    for warning in &ranked.warnings {
-        eprintln!("warning: {}", show::plain(warning));
-    }
+    warn(&ranked.warnings);
     if let Some(path) = &args.save {
         write(path, &ranked.plan.to_toml())?;
     }
@@ -243,10 +246,8 @@ fn compare(args: &args::Compare, common: &Common) -> Result<Done> {
         return Ok(Done::Stopped);
     }
     let compared = compared?;
-    for warning in &compared.warnings {
-        eprintln!("warning: {}", show::plain(warning));
-    }
-    let document = compared.document();
+    warn(&compared.warnings);
+    let document = compared.document(show::warning);
     write_report(args.report.as_deref(), &document)?;
     if common.json {
         print(&document.to_json())?;

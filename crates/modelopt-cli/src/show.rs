@@ -9,6 +9,7 @@ mod outcome;
 mod runs;
 mod search;
 mod step;
+mod warning;
 
 use std::fmt::Write;
 
@@ -25,6 +26,7 @@ pub(crate) use inspection::inspection;
 pub(crate) use outcome::{compared, outcome};
 pub(crate) use search::{saved_plan, sensitivity};
 pub(crate) use step::step;
+pub(crate) use warning::warning;
 
 /// A table without lines.
 fn table(header: &[&str]) -> Table {

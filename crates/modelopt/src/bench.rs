@@ -13,7 +13,8 @@ use serde::Serialize;
 
 use crate::config::{Config, RuntimeChoice};
 use crate::error::Error;
-use crate::ground::{FoundInputs, ground};
+use crate::found_inputs::FoundInputs;
+use crate::ground::ground;
 use crate::resource_limits;
 use crate::subject::Subject;
 use crate::target::{self, Ground};

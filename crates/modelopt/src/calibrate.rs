@@ -13,6 +13,7 @@ use modelopt_runtime::{LeftOut, Outputs, RuntimeError, Sample, Session};
 
 use crate::scratch::Scratch;
 use crate::target::Place;
+use crate::warning::Warning;
 use crate::{Progress, Step};
 
 /// What was seen.
@@ -20,8 +21,8 @@ use crate::{Progress, Step};
 pub(crate) struct Observed {
     /// Activations that rounding to 16 bits takes too much of, with the reason.
     pub(crate) unfit: HashMap<ValueId, String>,
-    /// What could not be looked at, in words.
-    pub(crate) warning: Option<String>,
+    /// What could not be looked at.
+    pub(crate) warning: Option<Warning>,
 }
 
 /// Measures what rounding to `to` would take from each activation of a prepared model.
@@ -37,9 +38,7 @@ pub(crate) fn activations(
     let mut observations = Observations::default();
     rounded.watch(prepared, &mut observations);
     let seen = observe(prepared, &mut observations, samples, place, progress);
-    let warning = seen.err().map(|why| {
-        format!("activations could not be measured, so that their range is not known: {why}")
-    });
+    let warning = seen.err().map(|reason| Warning::UnknownRanges { reason });
     Observed { unfit: rounded.unfit(prepared, &observations, min_sqnr_db), warning }
 }
 

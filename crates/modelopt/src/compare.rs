@@ -10,12 +10,14 @@ use modelopt_validate::{MetricChange, Parity, SizeChange, Verdict};
 use crate::budget::Stop;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
-use crate::ground::{FoundInputs, ground};
+use crate::found_inputs::FoundInputs;
+use crate::ground::ground;
 use crate::provenance;
 use crate::resource_limits;
 use crate::subject::{Copy, Subject};
 use crate::target::{self, Ground};
 use crate::validation;
+use crate::warning::Warning;
 use crate::{Progress, Step};
 
 /// How two models compare.
@@ -34,7 +36,7 @@ pub struct Compared {
     /// The figures against the limits.
     pub verdict: Verdict,
     /// What the user should know.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
     original: report::ModelFile,
     candidate: report::ModelFile,
 }
@@ -111,8 +113,9 @@ impl Compared {
         self.runs.first()?.parity.as_ref()
     }
 
-    /// The comparison as a report document.
-    pub fn document(&self) -> report::Document {
+    /// The comparison as a report document. `say` words warnings: [`Warning::to_string`] does, and a
+    /// program that has settings may name them.
+    pub fn document(&self, say: impl Fn(&Warning) -> String) -> report::Document {
         report::Document {
             tool_version: crate::VERSION.to_owned(),
             command: "compare".to_owned(),
@@ -123,7 +126,7 @@ impl Compared {
             runs: self.runs.clone(),
             metric: self.metric.clone(),
             verdict: Some(self.verdict.clone()),
-            warnings: self.warnings.clone(),
+            warnings: self.warnings.iter().map(say).collect(),
             machine: Some(provenance::machine()),
             ..report::Document::default()
         }

@@ -27,6 +27,7 @@ mod error;
 mod evaluator;
 mod event;
 mod excess;
+mod found_inputs;
 mod ground;
 mod hint;
 mod inspect;
@@ -53,6 +54,7 @@ mod testing;
 mod transform;
 mod trial_error;
 mod validation;
+mod warning;
 mod witness;
 
 pub use bench::{BenchOptions, BenchRow, bench};
@@ -61,7 +63,7 @@ pub use compare::{Compared, compare, compare_until};
 pub use config::{Config, Enforcement, Objective, RuntimeChoice, SearchOptions, Smoothing};
 pub use error::{Error, ErrorKind};
 pub use event::{Progress, Step};
-pub use ground::FoundInputs;
+pub use found_inputs::FoundInputs;
 pub use hint::Hint;
 pub use inspect::{Inspection, OperatorCount, Port, WeightBytes, inspect};
 pub use metric::{
@@ -75,6 +77,7 @@ pub use optimizer::{
 pub use planning::{Ranked, rank};
 pub use scratch::Unwritten;
 pub use transform::{Transformed, transform};
+pub use warning::Warning;
 
 /// What most programs need: `use modelopt::prelude::*`.
 pub mod prelude {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::provenance;
 use crate::scratch::Scratch;
 use crate::target::{self, Bench};
+use crate::warning::Warning;
 use crate::{Progress, Step};
 
 /// Short, because there are many layers; the plan that comes of it is measured as a whole.
@@ -50,7 +51,7 @@ impl Cache {
     }
 
     /// Writes what is new, and tells why it could not.
-    pub(crate) fn close(self) -> Option<String> {
+    pub(crate) fn close(self) -> Option<Warning> {
         let file = self.file.filter(|_| self.changed)?;
         let write = || -> std::io::Result<()> {
             let folder = file.parent().unwrap_or(Path::new("."));
@@ -60,7 +61,7 @@ impl Cache {
             staged.persist(&file)?;
             Ok(())
         };
-        write().err().map(|error| format!("measurements are not kept: {error}"))
+        write().err().map(|error| Warning::NotCached { reason: error.to_string() })
     }
 }
 

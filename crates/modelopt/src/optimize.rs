@@ -4,7 +4,6 @@ mod course;
 mod document;
 mod job;
 mod rounds;
-mod warnings;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,12 +17,14 @@ use modelopt_validate::{Culprit, MetricChange, SizeChange, SlowLayer, Verdict};
 use crate::budget::{Budget, Stop};
 use crate::config::{Config, Enforcement};
 use crate::error::Error;
-use crate::ground::{FoundInputs, Told};
+use crate::found_inputs::FoundInputs;
+use crate::ground::Told;
 use crate::measure::Cache;
 use crate::planning;
 use crate::provenance;
 use crate::subject::Subject;
 use crate::transform;
+use crate::warning::Warning;
 use crate::{Progress, Step};
 use course::{Course, Searched};
 use job::Job;
@@ -67,7 +68,7 @@ pub struct Outcome {
     /// What each layer costs, where a search measured it.
     pub sensitivity: Vec<report::Sensitivity>,
     /// What the user should know.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
     original: report::ModelFile,
     candidate: report::ModelFile,
 }

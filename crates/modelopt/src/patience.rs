@@ -3,12 +3,13 @@
 //! A search is counted, not timed, so that the same model gives the same plan on any machine. Where
 //! a single run takes so long that the count would take more than five minutes, fewer are made: the
 //! count is halved, as often as needed, by what the first run took. What is found then depends on
-//! the machine, and a warning says so. A named runtime or `--time-budget` makes the count as large
-//! as it is meant to be.
+//! the machine, and a warning says so. A named runtime or a budget of time makes the count as
+//! large as it is meant to be.
 
 use crate::config::{Config, RuntimeChoice};
 use crate::search::tuning::PatienceTuning;
 use crate::target::Bench;
+use crate::warning::Warning;
 use crate::{Progress, Step};
 
 /// What one run takes, and whether that bounds what is tried.
@@ -53,13 +54,9 @@ impl Patience {
     }
 
     /// What a search that was cut short says.
-    pub(crate) fn warning(&self, wanted: usize, allowed: usize) -> Option<String> {
-        (allowed < wanted).then(|| {
-            format!(
-                "only {allowed} of {wanted} trials were made, because one run takes {:.1} s: --time-budget SECONDS allows more",
-                self.run.unwrap_or_default()
-            )
-        })
+    pub(crate) fn warning(&self, wanted: usize, allowed: usize) -> Option<Warning> {
+        let run_seconds = self.run.unwrap_or_default();
+        (allowed < wanted).then_some(Warning::FewerTrials { allowed, wanted, run_seconds })
     }
 }
 
@@ -75,9 +72,9 @@ mod tests {
         assert_eq!(patience(Some(1000.0), true).allowed(25, 3, 4.0), 3);
         assert_eq!(patience(Some(1000.0), false).allowed(25, 3, 4.0), 25);
         assert_eq!(patience(None, true).allowed(25, 3, 4.0), 25);
-        assert!(
-            patience(Some(10.0), true).warning(25, 6).unwrap().contains("one run takes 10.0 s")
-        );
+        let warning = Warning::FewerTrials { allowed: 6, wanted: 25, run_seconds: 10.0 };
+        assert_eq!(patience(Some(10.0), true).warning(25, 6), Some(warning));
+        assert_eq!(patience(Some(10.0), true).warning(25, 25), None);
     }
 
     #[test]

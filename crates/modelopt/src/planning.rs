@@ -27,12 +27,13 @@ use crate::sensitivity;
 use crate::subject::Subject;
 use crate::target::{self, Bench, Ground};
 use crate::transform::{self, Hints, Measurements};
+use crate::warning::Warning;
 use crate::{Progress, Step};
 
 /// What is kept of planning besides the plan, and what bounds it.
 pub(crate) struct Notes<'a> {
     pub(crate) cache: &'a mut Cache,
-    pub(crate) warnings: &'a mut Vec<String>,
+    pub(crate) warnings: &'a mut Vec<Warning>,
     /// How long it may take.
     pub(crate) budget: &'a Budget,
 }
@@ -77,7 +78,7 @@ pub(crate) fn informed(
         return match sensitivity::statistics(&prover, &plan, progress) {
             Ok(seen) => Ok(prepared.improve(&plan, &seen, search::improvements(config, real))),
             Err(why) => {
-                notes.warnings.push(format!("activations are not smoothed: {why}"));
+                notes.warnings.push(Warning::NotSmoothed { reason: why });
                 Ok(plan)
             }
         };
@@ -118,10 +119,7 @@ fn measure_layers(
     let measured =
         measure::layers(prepared, sample, config.numerics, &ground.bench, notes.cache, progress);
     if !measured.unknown.is_empty() {
-        notes.warnings.push(format!(
-            "{} layers are planned by the table: their shapes are known only while the model runs",
-            measured.unknown.len()
-        ));
+        notes.warnings.push(Warning::Unmeasured { layers: measured.unknown });
     }
     tracing::info!(layers = measured.layers.len(), fresh = measured.fresh, "measured layers");
     measured.layers
@@ -139,7 +137,7 @@ pub struct Ranked {
     /// On what.
     pub samples: report::Samples,
     /// What the user should know of the samples.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
 }
 
 /// Measures what each int8 layer of a plan costs at the outputs: alone, and by what the whole gains

@@ -18,6 +18,7 @@ use crate::config::{Config, RuntimeChoice};
 use crate::emulation::StandIn;
 use crate::error::{Error, ErrorKind};
 use crate::subject::{Copies, Subject};
+use crate::warning::Warning;
 use crate::witness;
 
 /// The embedded runtimes in the order in which a model is tried in them.
@@ -219,15 +220,10 @@ impl<'a> Bench<'a> {
     }
 
     /// What to say of an original that differs from itself.
-    pub(crate) fn unsteady(&self) -> Option<String> {
-        let outputs: Vec<String> =
-            self.profile.unsteady().map(|(name, db)| format!("{name} ({db:.1} dB)")).collect();
-        (!outputs.is_empty()).then(|| {
-            format!(
-                "the original differs from itself from run to run, and cannot be judged more closely than that: {}",
-                outputs.join(", ")
-            )
-        })
+    pub(crate) fn unsteady(&self) -> Option<Warning> {
+        let outputs: Vec<(String, f64)> =
+            self.profile.unsteady().map(|(name, db)| (name.to_owned(), db)).collect();
+        (!outputs.is_empty()).then_some(Warning::Unsteady { outputs })
     }
 
     fn show(
@@ -346,16 +342,12 @@ impl<'a> Bench<'a> {
         (self.original.as_mut(), &self.place)
     }
 
-    /// What the runtime cannot return, in words.
-    pub(crate) fn left_out(&self) -> Option<String> {
-        let left = self.original.left_out();
-        let outputs = left.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let name = &self.used.name;
-        let broadest = RuntimeKind::broadest().filter(|broadest| *broadest != self.place.kind);
-        let elsewhere =
-            broadest.map(|broadest| format!("; {broadest} may return more")).unwrap_or_default();
-        (!left.is_empty())
-            .then(|| format!("not compared, because {name} cannot return it: {outputs}{elsewhere}"))
+    /// What the runtime cannot return.
+    pub(crate) fn left_out(&self) -> Option<Warning> {
+        let (runtime, outputs) = (self.used.name.clone(), self.original.left_out().to_vec());
+        let elsewhere = RuntimeKind::broadest().filter(|broadest| *broadest != self.place.kind);
+        let left_out = !outputs.is_empty();
+        left_out.then_some(Warning::NotReturned { runtime, outputs, elsewhere })
     }
 
     /// What tells measurements apart: runtime, version and settings.

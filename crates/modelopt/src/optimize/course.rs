@@ -24,6 +24,7 @@ use crate::subject::Copy;
 use crate::target::{self, Ground};
 use crate::transform::{self, Hints, Transformed};
 use crate::validation::{self, Candidate};
+use crate::warning::Warning;
 use crate::{Progress, Step};
 
 /// A run under way.
@@ -36,7 +37,7 @@ pub(super) struct Course<'a> {
     pub(super) told: Told,
     pub(super) meter: Option<Meter<'a>>,
     pub(super) cache: Cache,
-    pub(super) warnings: Vec<String>,
+    pub(super) warnings: Vec<Warning>,
     pub(super) searched: Searched,
 }
 
@@ -47,7 +48,7 @@ pub(super) struct Searched {
     pub(super) end: Option<report::SearchEnd>,
     pub(super) passes: bool,
     pub(super) sensitivity: Vec<report::Sensitivity>,
-    warnings: Vec<String>,
+    warnings: Vec<Warning>,
 }
 
 impl Searched {
@@ -164,7 +165,7 @@ impl Course<'_> {
     pub(super) fn rounds(
         &mut self,
         (mut made, mut casting): Made,
-        mut of_plan: Vec<String>,
+        mut of_plan: Vec<Warning>,
         original: &report::ModelFile,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(Outcome, Staged), Error> {
@@ -265,13 +266,10 @@ impl Course<'_> {
         };
         outcome.samples = Some(target::summary(samples));
         if outcome.samples.is_some_and(|samples| samples.kind == report::SampleKind::Synthetic) {
-            outcome.warnings.push(
-                "judged on invented inputs: parity on real ones may differ; give some with --samples"
-                    .to_owned(),
-            );
+            outcome.warnings.push(Warning::InventedInputs);
         }
         let target = validation::run_somewhere(bench, candidate, samples, config, progress)?;
-        outcome.warnings.extend(target.failure.clone());
+        outcome.warnings.extend(target.failure.clone().map(Warning::CandidateFails));
         outcome.warnings.extend(bench.left_out());
         outcome.warnings.extend(bench.unsteady());
         let mut verdict = validation::verdict(Some(&target), outcome.size, config);
@@ -345,9 +343,9 @@ impl Course<'_> {
 
 /// What cannot be proven is emitted only where the user said to emit whatever the verdict. Samples
 /// that are not what the model takes are a mistake even then.
-fn tolerate(error: Error, config: &Config, warnings: &mut Vec<String>) -> Result<(), Error> {
+fn tolerate(error: Error, config: &Config, warnings: &mut Vec<Warning>) -> Result<(), Error> {
     if config.enforcement == Enforcement::Judge && !error.is_mistake() {
-        warnings.push(format!("emitted without proof: {error}"));
+        warnings.push(Warning::Unproven { reason: error.to_string() });
         return Ok(());
     }
     Err(error)

@@ -17,6 +17,7 @@ use crate::search;
 use crate::search::tuning::Tuning;
 use crate::target::Ground;
 use crate::transform::{self, Hints};
+use crate::warning::Warning;
 use crate::{Progress, Step};
 
 /// How many verdicts there are at most: what turned out slow is moved in between. If the last one
@@ -31,7 +32,7 @@ const FASTER: f64 = 0.95;
 pub(super) struct Next {
     pub(super) plan: Plan,
     /// What the user should know of it.
-    pub(super) why: Option<String>,
+    pub(super) why: Option<Warning>,
 }
 
 impl Course<'_> {
@@ -99,12 +100,8 @@ impl Course<'_> {
         search::tidy(&mut plan);
         // Layers that share a weight agree.
         let Ok(plan) = rewrite::plan_from(job.prepared, &plan) else { return Ok(None) };
-        let why = (plan.changed() == 0).then(|| {
-            format!(
-                "every plan is slower than the limit allows on {}: the model is emitted as it is",
-                ground.bench.used.name
-            )
-        });
+        let runtime = &ground.bench.used.name;
+        let why = (plan.changed() == 0).then(|| Warning::AllSlower { runtime: runtime.to_owned() });
         Ok(Some(Next { plan, why }))
     }
 
@@ -158,20 +155,17 @@ impl<'a> Job<'a> {
         let plan = transform::planned(self.prepared, &config, &Hints::default())?;
         let latency = outcome.runs.first().and_then(|run| run.latency.as_ref());
         let ratio = latency.map_or(f64::NAN, |latency| latency.ratio_median);
-        let (name, dtype) = (to.name(), to.dtype());
-        let instead = match plan.changed() {
-            0 => "and it has no weights to store in fewer bits; it is emitted as it is".to_owned(),
-            _ => format!("so weights are only stored in it, as by --to {name}-weights"),
+        let why = Warning::SlowerIn16Bits {
+            precision: to,
+            ratio,
+            allowance: ratio + 0.05,
+            stored: (plan.changed() > 0).then_some(scheme),
         };
-        let why = format!(
-            "computed in {dtype} it takes {ratio:.2}x of the time here, {instead}; --max-slowdown {:.2} would let it pass as it was asked for",
-            ratio + 0.05
-        );
         Ok(Some(Next { plan, why: Some(why) }))
     }
 
     /// Why the candidate is of no use, if it is of none and nobody asked for it as it is.
-    fn pointless(&self, outcome: &Outcome) -> Option<String> {
+    fn pointless(&self, outcome: &Outcome) -> Option<Warning> {
         let config = self.config;
         let as_asked = config.plan.is_some()
             || config.freeze_inputs
@@ -191,10 +185,7 @@ impl<'a> Job<'a> {
         {
             return None;
         }
-        let more = candidate_bytes - original_bytes;
-        Some(format!(
-            "nothing to gain: it would be {more} bytes larger and not faster; the model is emitted as it is"
-        ))
+        Some(Warning::NothingToGain { more_bytes: candidate_bytes - original_bytes })
     }
 
     fn clock<'c>(
