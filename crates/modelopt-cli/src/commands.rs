@@ -104,8 +104,11 @@ fn make(command: &str, args: &args::Making, config: Config, common: &Common) -> 
     if config.searches() || config.metric.is_given() {
         stop_on_interrupt(search.stop())?;
     }
-    let outcome = search.run(input.path(), output.path(), &mut |event| bar.show(&event))?;
+    let mut outcome = search.run(input.path(), output.path(), &mut |event| bar.show(&event))?;
     bar.finish();
+    if let Some(verdict) = &mut outcome.verdict {
+        show::say_reasons(verdict);
+    }
     let document = outcome.document(command, show::warning);
     // What a search that found nothing got to is not lost.
     let best = (!outcome.emitted && outcome.search_end.is_some() && !to_stdout)
@@ -245,7 +248,8 @@ fn compare(args: &args::Compare, common: &Common) -> Result<Done> {
     if stop.is_stopped() {
         return Ok(Done::Stopped);
     }
-    let compared = compared?;
+    let mut compared = compared?;
+    show::say_reasons(&mut compared.verdict);
     warn(&compared.warnings);
     let document = compared.document(show::warning);
     write_report(args.report.as_deref(), &document)?;

@@ -8,8 +8,8 @@ use modelopt_report as report;
 use modelopt_runtime::worker::Cost;
 use modelopt_runtime::{RuntimeError, RuntimeKind, Sample, Session, graph_inputs};
 use modelopt_validate::{
-    CompareError, Footprint, LatencyComparison, Measurements, MetricChange, Origins, Parity, Side,
-    SizeChange, Verdict, compare_latency, judge,
+    CompareError, Footprint, LatencyComparison, Measurements, MetricChange, Origins, Parity,
+    Reason, Side, SizeChange, Verdict, compare_latency, judge,
 };
 
 use crate::budget::Stop;
@@ -239,15 +239,12 @@ pub(crate) fn verdict(target: Option<&report::Run>, size: SizeChange, config: &C
     let mut verdict = judge(&config.limits(), &measured);
     if let (false, Some(latency)) = (judged, latency) {
         for left in verdict.unjudged.iter_mut().filter(|left| left.name == "slowdown") {
-            left.reason = format!(
-                "{:.2}x here, but no target was named: --runtime says where the model will run",
-                latency.ratio_median
-            );
+            left.reason = Reason::NoTarget { slowdown: latency.ratio_median };
         }
     }
     if target.is_some_and(|run| run.runtime.how.is_some()) {
         for left in verdict.unjudged.iter_mut().filter(|left| left.name == "slowdown") {
-            "what was run is not what will be".clone_into(&mut left.reason);
+            left.reason = "what was run is not what will be".to_owned().into();
         }
     }
     verdict.pass &= target.is_none_or(|run| run.failure.is_none());

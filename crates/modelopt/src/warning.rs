@@ -217,3 +217,112 @@ impl Warning {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use modelopt_rewrite::random_operators;
+    use xtask::testdata::fixture;
+
+    use super::*;
+
+    /// The operators of a model that is random.
+    fn operators(name: &str) -> Vec<RandomOperator> {
+        let model = modelopt_onnx::load(&fixture(format!("random/{name}.onnx"))).unwrap();
+        random_operators(&model)
+    }
+
+    fn reason() -> String {
+        "planted".to_owned()
+    }
+
+    /// One of each.
+    fn all() -> Vec<Warning> {
+        let operators = operators("normal_like");
+        let outputs = vec![("y".to_owned(), 31.25), ("z".to_owned(), 40.0)];
+        let left = vec![LeftOut { output: "s".to_owned(), ty: "sequence".to_owned() }];
+        let precision = Precision::Fp16;
+        vec![
+            Warning::InventedInputs,
+            Warning::FoundInputs(FoundInputs::default()),
+            Warning::OddInput(reason()),
+            Warning::InTraining { operators: operators.clone() },
+            Warning::SameNoise { operators: operators.clone() },
+            Warning::RandomOriginal { operators },
+            Warning::LeftRandom { labels: vec![reason()], reason: reason() },
+            Warning::Unsteady { outputs },
+            Warning::NotReturned { runtime: reason(), outputs: left, elsewhere: None },
+            Warning::CandidateFails(reason()),
+            Warning::Unproven { reason: reason() },
+            Warning::FormatChanges { before: 3, after: 4 },
+            Warning::NothingToDo { layers: 2, narrow_already: false },
+            Warning::KeptUnproven { layers: 2 },
+            Warning::NothingToGain { more_bytes: 7 },
+            Warning::AllSlower { runtime: reason() },
+            Warning::SlowOnProcessors { precision, stored: None },
+            Warning::SlowerIn16Bits { precision, ratio: 1.5, allowance: 1.55, stored: None },
+            Warning::FewerTrials { allowed: 6, wanted: 25, run_seconds: 10.0 },
+            Warning::UnseenActivations { reason: reason() },
+            Warning::UnknownRanges { reason: reason() },
+            Warning::NotSmoothed { reason: reason() },
+            Warning::RankedByOwnError { reason: reason() },
+            Warning::Unmeasured { layers: vec![reason()] },
+            Warning::NotCached { reason: reason() },
+        ]
+    }
+
+    #[test]
+    fn kinds_are_names_of_their_own_and_sentences_name_no_flag() {
+        let all = all();
+        let kinds: BTreeSet<&str> = all.iter().map(Warning::kind).collect();
+        assert_eq!(kinds.len(), all.len());
+        let is_name = |kind: &&str| {
+            kind.split('-').all(|word| {
+                !word.is_empty()
+                    && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
+            })
+        };
+        assert!(kinds.iter().all(is_name), "{kinds:?}");
+        for warning in all {
+            let said = warning.to_string();
+            assert!(!said.is_empty() && !said.contains("--"), "{warning:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn operators_that_do_the_same_are_told_together() {
+        let (noise, dropout) = (operators("normal_like"), operators("dropout"));
+        let said = |operators: Vec<RandomOperator>| Warning::SameNoise { operators }.to_string();
+        let one = said(noise.clone());
+        assert_eq!(
+            one,
+            "RandomNormalLike 'noise' draws random numbers; both models were run with the same noise \
+             to be compared, the files themselves stay random"
+        );
+        let many = said([vec![noise[0].clone(); 5], dropout.clone()].concat());
+        assert!(many.contains("'noise' and 2 more draw random numbers; Dropout"), "{many}");
+        assert!(many.ends_with("export in evaluation mode if it is not meant to"), "{many}");
+        let both = said(vec![dropout[0].clone(); 2]);
+        assert!(both.contains("are in training mode: they drop elements at random"), "{both}");
+        let batch = operators("batchnorm");
+        let said = |operators: Vec<RandomOperator>| Warning::InTraining { operators }.to_string();
+        assert!(said(batch.clone()).ends_with("if it is not meant to"), "{}", said(batch.clone()));
+        assert!(said(vec![batch[0].clone(); 2]).contains("they normalize by the batch at hand"));
+    }
+
+    #[test]
+    fn nothing_to_do_says_why() {
+        let said =
+            |layers, narrow_already| Warning::NothingToDo { layers, narrow_already }.to_string();
+        assert_eq!(
+            [said(0, false), said(1, false), said(5, false), said(5, true)],
+            [
+                "nothing to do: the model has no float weights; it is emitted as it is",
+                "nothing to do: the only layer is kept; the model is emitted as it is",
+                "nothing to do: all 5 layers are kept; the model is emitted as it is",
+                "nothing to do: the weights are 16-bit already; the model is emitted as it is",
+            ]
+        );
+    }
+}
