@@ -16,9 +16,9 @@ use crate::target::Place;
 use crate::warning::Warning;
 use crate::{Progress, Step};
 
-/// What was seen.
+/// What rounding to 16 bits was seen to do.
 #[derive(Debug, Default)]
-pub(crate) struct Observed {
+pub(crate) struct Rounding {
     /// Activations that rounding to 16 bits takes too much of, with the reason.
     pub(crate) unfit: HashMap<ValueId, String>,
     /// What could not be looked at.
@@ -28,18 +28,18 @@ pub(crate) struct Observed {
 /// Measures what rounding to `to` would take from each activation of a prepared model.
 pub(crate) fn activations(
     prepared: &Model,
-    rounding: (Precision, f64),
+    limit: (Precision, f64),
     samples: &[Sample],
     place: &Place<'_>,
     progress: &mut dyn FnMut(Progress),
-) -> Observed {
-    let (to, min_sqnr_db) = rounding;
+) -> Rounding {
+    let (to, min_sqnr_db) = limit;
     let rounded = Rounded::of(prepared, to);
     let mut observations = Observations::default();
     rounded.watch(prepared, &mut observations);
     let seen = observe(prepared, &mut observations, samples, place, progress);
     let warning = seen.err().map(|reason| Warning::UnknownRanges { reason });
-    Observed { unfit: rounded.unfit(prepared, &observations, min_sqnr_db), warning }
+    Rounding { unfit: rounded.unfit(prepared, &observations, min_sqnr_db), warning }
 }
 
 /// What the layers of a plan read on the samples, by name of the layer.

@@ -1,5 +1,6 @@
 //! Errors of the library: what failed, on which file, and what to try.
 
+use modelopt_calibrate::{PassError as ObservingError, Unobservable};
 use modelopt_onnx::Error as OnnxError;
 use modelopt_rewrite::engine::BrokenRewrite;
 use modelopt_rewrite::{PassError, PlanError};
@@ -46,6 +47,12 @@ pub enum ErrorKind {
     /// The model that is to be judged does not run.
     #[error("{0}")]
     Candidate(String),
+    /// A value cannot be observed.
+    #[error(transparent)]
+    Unobservable(#[from] Unobservable),
+    /// The model did not run with what is to be observed as outputs, or somebody stopped it.
+    #[error(transparent)]
+    Observing(#[from] ObservingError),
     /// The model asks for more than any machine has.
     #[error("the model cannot be run here: {0}")]
     Unreasonable(String),
@@ -176,6 +183,8 @@ through_kind!(
     SampleError,
     RuntimeError,
     CompareError,
+    Unobservable,
+    ObservingError,
     MetricError,
     MetricMistake,
     Unwritten,

@@ -9,6 +9,7 @@
 //! - [`rank`]: what each layer of a plan costs at the outputs.
 //! - [`transform`]: the same without files and without running anything: model in, model out.
 //! - [`compare`]: parity, latency and size of any two models.
+//! - [`observe()`]: what flows through a model, shown to observers of the caller's.
 //! - [`bench()`]: latency of models on several runtimes, thread counts and sizes.
 //! - [`inspect`]: what is in a model, and what could be done with it.
 //!
@@ -35,6 +36,7 @@ mod io_cast;
 mod measure;
 mod meter;
 mod metric;
+mod observe;
 mod optimize;
 mod optimizer;
 mod overhead;
@@ -69,6 +71,7 @@ pub use inspect::{Inspection, OperatorCount, Port, WeightBytes, inspect};
 pub use metric::{
     CommandMetric, CustomMetric, Labels, Metric, MetricError, MetricMistake, MetricOptions,
 };
+pub use observe::{Observed, observe};
 pub use optimize::{Outcome, Search, optimize};
 pub use optimizer::{
     Artifact, Optimized, Optimizer, OptimizerBuilder, SampleSource, Sink, Source, Strategy, Target,

@@ -23,7 +23,18 @@ pub(crate) fn noise(count: usize, seed: u32) -> Vec<f32> {
 }
 
 /// `x: [n, 64]` to `y: [n, 64]`, by weights that depend on the seed.
+#[allow(dead_code)] // Not every example takes this.
 pub(crate) fn perceptron(seed: u32) -> Model {
+    layers(seed, 1)
+}
+
+/// The same with every rectifier twice.
+#[allow(dead_code)] // Not every example takes this.
+pub(crate) fn twice_rectified(seed: u32) -> Model {
+    layers(seed, 2)
+}
+
+fn layers(seed: u32, rectifiers: usize) -> Model {
     let import = OpsetImport { domain: String::new(), version: 17, origin: Origin::NONE };
     let info = ModelInfo { ir_version: 8, opsets: vec![import], ..ModelInfo::default() };
     let mut model = Model::new(info);
@@ -39,8 +50,9 @@ pub(crate) fn perceptron(seed: u32) -> Model {
         let product = model.add_value(if layer == 2 { "y".into() } else { format!("p{layer}") });
         insert(&mut model, "MatMul", &[current, weight], product);
         current = product;
-        if layer < 2 {
-            let rectified = model.add_value(format!("h{layer}"));
+        for time in (0..rectifiers).filter(|_| layer < 2) {
+            let again = if time > 0 { "again" } else { "" };
+            let rectified = model.add_value(format!("h{layer}{again}"));
             insert(&mut model, "Relu", &[current], rectified);
             current = rectified;
         }
@@ -50,7 +62,7 @@ pub(crate) fn perceptron(seed: u32) -> Model {
 }
 
 /// Inputs for it, one set for each sample.
-#[allow(dead_code)] // Not every example takes these.
+#[allow(dead_code)] // Not every example takes this.
 pub(crate) fn inputs(samples: usize) -> Vec<Vec<(String, Tensor)>> {
     let input = |seed| {
         let numbers = noise(4 * WIDTH, 1000 + seed as u32);
