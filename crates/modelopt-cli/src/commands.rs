@@ -16,8 +16,9 @@ use crate::ending::{Done, STOPPED, Usage};
 use crate::files::{Input, Output};
 use crate::progress::Bar;
 use crate::settings::{
-    apply_enforcing, apply_integers, apply_judging, apply_place, apply_planning, apply_precision,
-    apply_sampling, apply_searching, apply_selection, default_cache, settings, settings_over,
+    apply_enforcing, apply_integers, apply_judging, apply_planning, apply_precision,
+    apply_sampling, apply_searching, apply_selection, apply_target, default_cache, settings,
+    settings_over,
 };
 use crate::{places, show, sniff};
 
@@ -173,7 +174,7 @@ fn plan(args: &args::Plan, common: &Common) -> Result<Done> {
         let message = "the model is run with --sensitivity only: samples, sizes and seeds need it";
         return Err(Usage(message.into()).into());
     }
-    if !args.sensitivity && args.selection.plan.is_some() && args.place.runtime.is_some() {
+    if !args.sensitivity && args.selection.plan.is_some() && args.target.runtime.is_some() {
         let message = "--runtime is for the default rules, which --plan replaces; with both, only \
                        --sensitivity makes sense";
         return Err(Usage(message.into()).into());
@@ -184,7 +185,7 @@ fn plan(args: &args::Plan, common: &Common) -> Result<Done> {
     apply_precision(&mut config, &args.precision)?;
     apply_selection(&mut config, &args.selection)?;
     check_distinct(args.save.as_deref(), &[&args.input])?;
-    apply_place(&mut config, &args.place);
+    apply_target(&mut config, &args.target);
     apply_sampling(&mut config, &args.sampling)?;
     let input = Input::new(&args.input)?;
     if args.sensitivity {

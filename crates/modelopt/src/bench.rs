@@ -118,14 +118,14 @@ impl BenchRow {
         config: &Config,
     ) -> Result<Option<FoundInputs>, String> {
         let subject = Arc::new(Subject::as_it_is(model));
-        let (Ground { mut bench, samples }, told) =
+        let (Ground { mut rig, samples }, told) =
             ground(&subject, loaded, config).map_err(|error| error.without_path())?;
-        self.runtime = bench.used.clone();
-        self.load_ms = bench.cost.map(|cost| cost.load_ms);
-        self.peak_bytes = bench.cost.and_then(|cost| cost.peak_bytes);
+        self.runtime = rig.used.clone();
+        self.load_ms = rig.cost.map(|cost| cost.load_ms);
+        self.peak_bytes = rig.cost.and_then(|cost| cost.peak_bytes);
         let Some(sample) = samples.first() else { return Ok(told.found) };
         self.inputs = target::shapes(sample).collect();
-        let latency = measure_latency(bench.original.as_mut(), &sample.inputs, &config.latency)
+        let latency = measure_latency(rig.original.as_mut(), &sample.inputs, &config.latency)
             .map_err(|error| error.without_path())?;
         self.latency = Some(latency);
         Ok(told.found)

@@ -12,7 +12,7 @@ use modelopt_rewrite::{Plan, Precision, Seen};
 use modelopt_runtime::{LeftOut, Outputs, RuntimeError, Sample, Session};
 
 use crate::scratch::Scratch;
-use crate::target::Place;
+use crate::target::Host;
 use crate::warning::Warning;
 use crate::{Progress, Step};
 
@@ -30,14 +30,14 @@ pub(crate) fn activations(
     prepared: &Model,
     limit: (Precision, f64),
     samples: &[Sample],
-    place: &Place<'_>,
+    host: &Host<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Rounding {
     let (to, min_sqnr_db) = limit;
     let rounded = Rounded::of(prepared, to);
     let mut observations = Observations::default();
     rounded.watch(prepared, &mut observations);
-    let seen = observe(prepared, &mut observations, samples, place, progress);
+    let seen = observe(prepared, &mut observations, samples, host, progress);
     let warning = seen.err().map(|reason| Warning::UnknownRanges { reason });
     Rounding { unfit: rounded.unfit(prepared, &observations, min_sqnr_db), warning }
 }
@@ -47,13 +47,13 @@ pub(crate) fn statistics(
     prepared: &Model,
     plan: &Plan,
     samples: &[Sample],
-    place: &Place<'_>,
+    host: &Host<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Seen, String> {
     let inputs = LayerInputs::of(prepared, plan);
     let mut observations = Observations::default();
     inputs.watch(prepared, &mut observations);
-    observe(prepared, &mut observations, samples, place, progress)?;
+    observe(prepared, &mut observations, samples, host, progress)?;
     Ok(inputs.seen(prepared, &observations))
 }
 
@@ -62,11 +62,11 @@ fn observe(
     prepared: &Model,
     observations: &mut Observations,
     samples: &[Sample],
-    place: &Place<'_>,
+    host: &Host<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), String> {
     progress(Progress::Step(Step::MeasuringActivations));
-    let seen = Pass::new(prepared, samples).run(observations, place, &mut |step| {
+    let seen = Pass::new(prepared, samples).run(observations, host, &mut |step| {
         progress(Progress::Part { done: step.done, total: step.total });
         ControlFlow::Continue(())
     });
@@ -90,7 +90,7 @@ impl Session for Kept {
     }
 }
 
-impl OpenSession for Place<'_> {
+impl OpenSession for Host<'_> {
     fn open(&self, model: &Model) -> Result<Box<dyn Session + '_>, String> {
         let scratch = Scratch::new()?;
         let staged = scratch.write(&self.copies.of(model), "activations.onnx")?;

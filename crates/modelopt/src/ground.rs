@@ -50,9 +50,9 @@ pub(crate) fn ground<'a>(
 ) -> Result<(Ground<'a>, Told), Error> {
     if config.samples.is_some() || config.given_samples.is_some() {
         let FittingSamples { samples, warnings } = target::samples(model, config)?;
-        let bench = target::target(original, &samples, config, &[])?;
+        let rig = target::target(original, &samples, config, &[])?;
         let warnings = warnings.into_iter().map(Warning::OddInput).collect();
-        return Ok((Ground { bench, samples }, Told { found: None, warnings }));
+        return Ok((Ground { rig, samples }, Told { found: None, warnings }));
     }
     let options = config.synthesis()?;
     let mut proposals = Proposals::new(model, &options);
@@ -64,9 +64,9 @@ pub(crate) fn ground<'a>(
             Err(_) => continue,
         };
         match target::target(original, &samples, config, &trying.left_out) {
-            Ok(bench) => {
+            Ok(rig) => {
                 let found = FoundInputs::of(proposal, trying.tries);
-                return Ok((Ground { bench, samples }, found.into()));
+                return Ok((Ground { rig, samples }, found.into()));
             }
             Err(error) => {
                 tracing::debug!(?proposal, %error, "the original does not run");

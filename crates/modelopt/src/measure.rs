@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::provenance;
 use crate::scratch::Scratch;
-use crate::target::{self, Bench};
+use crate::target::{self, Rig};
 use crate::warning::Warning;
 use crate::{Progress, Step};
 
@@ -80,12 +80,12 @@ pub(crate) fn layers(
     prepared: &Prepared,
     sample: &Sample,
     numerics: Numerics,
-    bench: &Bench<'_>,
+    rig: &Rig<'_>,
     cache: &mut Cache,
     progress: &mut dyn FnMut(Progress),
 ) -> Measured {
     let (isolated, unknown) = isolate(prepared, &target::shapes(sample).collect::<Vec<_>>());
-    let place = format!("{} {}", bench.used.name, bench.used.version);
+    let place = format!("{} {}", rig.used.name, rig.used.version);
     let mut measured = Measured { unknown, ..Measured::default() };
     progress(Progress::Step(Step::MeasuringLayers));
     let total = isolated.len();
@@ -93,7 +93,7 @@ pub(crate) fn layers(
         let mut ratios = Vec::new();
         for scheme in Scheme::default_ladder().into_iter().rev() {
             let before = cache.known.len();
-            if let Some(figure) = figure(prepared, layer, (scheme, numerics), bench, cache) {
+            if let Some(figure) = figure(prepared, layer, (scheme, numerics), rig, cache) {
                 ratios.push((scheme, figure.ratio));
             }
             measured.fresh += cache.known.len() - before;
@@ -110,7 +110,7 @@ pub(crate) fn slow_layers(
     prepared: &Prepared,
     plan: &Plan,
     sample: &Sample,
-    bench: &Bench<'_>,
+    rig: &Rig<'_>,
     cache: &mut Cache,
     progress: &mut dyn FnMut(Progress),
 ) -> Vec<SlowLayer> {
@@ -123,7 +123,7 @@ pub(crate) fn slow_layers(
     for (done, layer) in isolated.iter().enumerate() {
         let scheme = schemes.get(layer.name.as_str()).copied().unwrap_or_default();
         if !scheme.is_keep()
-            && let Some(figure) = figure(prepared, layer, (scheme, plan.numerics), bench, cache)
+            && let Some(figure) = figure(prepared, layer, (scheme, plan.numerics), rig, cache)
             && figure.ratio > 1.05
         {
             slow.push(SlowLayer {
@@ -145,11 +145,11 @@ fn figure(
     prepared: &Prepared,
     layer: &Isolated,
     (scheme, numerics): (Scheme, Numerics),
-    bench: &Bench<'_>,
+    rig: &Rig<'_>,
     cache: &mut Cache,
 ) -> Option<Figure> {
     let how = format!("{scheme} {:?} {}", numerics.granularity, numerics.reduce_range);
-    let key = format!("{} | {} | {} | {how}", bench.key(), cache.cpu, layer.key);
+    let key = format!("{} | {} | {} | {how}", rig.key(), cache.cpu, layer.key);
     if let Some(&known) = cache.known.get(&key) {
         return Some(known);
     }
@@ -157,7 +157,7 @@ fn figure(
     let scratch = Scratch::new().ok()?;
     let prepare = |model: &Model, name: &str| {
         let staged = scratch.write(model, name).ok()?;
-        bench.prepare(staged.path()).ok()
+        rig.prepare(staged.path()).ok()
     };
     let mut original = prepare(&layer.model, "original.onnx")?;
     let mut candidate = prepare(&changed, "changed.onnx")?;

@@ -54,10 +54,10 @@ pub fn observe(
     let mut observations = watch(&model)?;
     progress(Progress::Step(Step::PreparingOriginal));
     let subject = Arc::new(Subject::new(input, &loaded, &[], config)?);
-    let (Ground { mut bench, samples }, told) = ground(&subject, &loaded, config)?;
+    let (Ground { mut rig, samples }, told) = ground(&subject, &loaded, config)?;
     progress(Progress::Step(Step::MeasuringActivations));
     let pass = Pass::new(&model, &samples);
-    let seen = pass.run(&mut observations, bench.parts().1, &mut |step| {
+    let seen = pass.run(&mut observations, rig.parts().1, &mut |step| {
         progress(Progress::Part { done: step.done, total: step.total });
         if stop.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
@@ -67,7 +67,7 @@ pub fn observe(
     Ok(Observed {
         calibration: Calibration::new(onnx::digest(input)?, pass.places(), observations),
         samples: target::summary(&samples),
-        runtime: bench.used.clone(),
+        runtime: rig.used.clone(),
         warnings,
     })
 }

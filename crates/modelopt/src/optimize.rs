@@ -2,7 +2,7 @@
 
 mod course;
 mod document;
-mod job;
+mod given;
 mod rounds;
 
 use std::path::Path;
@@ -27,7 +27,7 @@ use crate::transform;
 use crate::warning::Warning;
 use crate::{Progress, Step};
 use course::{Course, Searched};
-use job::Job;
+use given::Given;
 
 /// What came of a run.
 #[derive(Clone, Debug)]
@@ -141,7 +141,7 @@ impl<'a> Search<'a> {
         });
         let is_idle =
             runs && planning::runs_the_model(config) && transform::leaves_alone(&prepared, config)?;
-        let job = Job {
+        let given = Given {
             subject: &subject,
             limits: &config.limits(),
             output,
@@ -152,7 +152,7 @@ impl<'a> Search<'a> {
             budget: &budget,
         };
         let mut course = Course {
-            job: &job,
+            given: &given,
             runs: runs && !is_idle,
             ground: None,
             told: Told::default(),
@@ -164,14 +164,14 @@ impl<'a> Search<'a> {
         let start = course.start(progress)?;
         let plan = course.search(&start, progress)?;
         let mut of_plan = Vec::new();
-        let made = job.made(plan, &mut of_plan)?;
+        let made = given.made(plan, &mut of_plan)?;
         course.prepare_for(&made.0, progress)?;
         // Reading a file again cannot panic; if it did, the report would lack its digest.
         let original_file = original_file.join().unwrap_or_default();
         let (mut outcome, staged) = course.rounds(made, of_plan, &original_file, progress)?;
         outcome.warnings.extend(course.cache.close());
         outcome.found_inputs = course.told.found;
-        outcome.emit(staged, &job, progress)
+        outcome.emit(staged, &given, progress)
     }
 }
 
@@ -180,12 +180,12 @@ impl Outcome {
     fn emit(
         mut self,
         staged: Staged,
-        job: &Job<'_>,
+        given: &Given<'_>,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self, Error> {
         let pass = self.verdict.as_ref().is_none_or(|verdict| verdict.pass);
-        let stopped = job.budget.is_stopped();
-        self.emitted = !stopped && (pass || job.config.enforcement != Enforcement::Gate);
+        let stopped = given.budget.is_stopped();
+        self.emitted = !stopped && (pass || given.config.enforcement != Enforcement::Gate);
         if stopped {
             self.search_end = Some(report::SearchEnd::Stopped);
         }

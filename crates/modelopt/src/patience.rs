@@ -8,7 +8,7 @@
 
 use crate::config::{Config, RuntimeChoice};
 use crate::search::tuning::PatienceTuning;
-use crate::target::Bench;
+use crate::target::Rig;
 use crate::warning::Warning;
 use crate::{Progress, Step};
 
@@ -22,9 +22,9 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
-    pub(crate) fn of(bench: &Bench<'_>, config: &Config) -> Self {
+    pub(crate) fn of(rig: &Rig<'_>, config: &Config) -> Self {
         let bounded = config.runtime == RuntimeChoice::Auto && config.search.time_budget.is_none();
-        let run = bench.cost.and_then(|cost| Some(cost.run_ms? * 1e-3));
+        let run = rig.cost.and_then(|cost| Some(cost.run_ms? * 1e-3));
         Patience { run, bounded, tuning: PatienceTuning::default() }
     }
 

@@ -25,7 +25,7 @@ use crate::scratch::Scratch;
 use crate::search::{self, Court, Trials, mixing, tuning::Tuning};
 use crate::sensitivity;
 use crate::subject::Subject;
-use crate::target::{self, Bench, Ground};
+use crate::target::{self, Ground, Rig};
 use crate::transform::{self, Hints, Measurements};
 use crate::warning::Warning;
 use crate::{Progress, Step};
@@ -64,17 +64,17 @@ pub(crate) fn informed(
     if config.measure {
         hints.measured = measure_layers(prepared, ground, config, notes, progress);
     }
-    let Ground { bench, samples } = ground;
+    let Ground { rig, samples } = ground;
     if let Some(to) = config.computes_in() {
         let rounding = (to, config.min_rounding_sqnr_db);
-        let seen = calibrate::activations(prepared, rounding, samples, bench.parts().1, progress);
+        let seen = calibrate::activations(prepared, rounding, samples, rig.parts().1, progress);
         hints.unfit = seen.unfit;
         notes.warnings.extend(seen.warning);
     }
     let plan = transform::planned(prepared, config, &hints)?;
     if smooths(config) {
         let real = target::summary(samples).kind == report::SampleKind::Real;
-        let prover = Prover::new(prepared, samples, bench, None);
+        let prover = Prover::new(prepared, samples, rig, None);
         return match sensitivity::statistics(&prover, &plan, progress) {
             Ok(seen) => Ok(prepared.improve(&plan, &seen, search::improvements(config, real))),
             Err(why) => {
@@ -88,23 +88,23 @@ pub(crate) fn informed(
     }
     let casting = plan.io.precision().map(|to| IoCast::of(original, to));
     let first = casting.as_ref().map(|casting| casting.samples(samples));
-    accommodate(prepared, &plan, first.as_deref().unwrap_or(samples), bench);
-    let patience = Patience::of(bench, config);
-    let prover = Prover::new(prepared, samples, bench, casting.as_ref());
+    accommodate(prepared, &plan, first.as_deref().unwrap_or(samples), rig);
+    let patience = Patience::of(rig, config);
+    let prover = Prover::new(prepared, samples, rig, casting.as_ref());
     let limits = mixing::limits(&config.gate);
     let (budget, original_bytes, meter) = (notes.budget, 0, None);
     let court = Court { config, limits: &limits, budget, original_bytes, meter, progress };
     mixing::mixed(&plan, Trials::new(prover, court), &patience, &Tuning::default())
 }
 
-/// Lets the bench move on to where what a plan makes of the model runs.
-fn accommodate(prepared: &Prepared, plan: &Plan, samples: &[Sample], bench: &mut Bench<'_>) {
+/// Lets the rig move on to where what a plan makes of the model runs.
+fn accommodate(prepared: &Prepared, plan: &Plan, samples: &[Sample], rig: &mut Rig<'_>) {
     let Ok(scratch) = Scratch::new() else { return };
     // Whatever is wrong here is told when the candidate is made.
     if let Ok((model, _)) = prepared.apply(plan)
         && let Ok(staged) = scratch.write(&model, "trial.onnx")
     {
-        bench.accommodate(staged.path(), samples);
+        rig.accommodate(staged.path(), samples);
     }
 }
 
@@ -117,7 +117,7 @@ fn measure_layers(
 ) -> Measurements {
     let Some(sample) = ground.samples.first() else { return Measurements::new() };
     let measured =
-        measure::layers(prepared, sample, config.numerics, &ground.bench, notes.cache, progress);
+        measure::layers(prepared, sample, config.numerics, &ground.rig, notes.cache, progress);
     if !measured.unknown.is_empty() {
         notes.warnings.push(Warning::Unmeasured { layers: measured.unknown });
     }
@@ -153,10 +153,10 @@ pub fn rank(
     let prepared = transform::prepared(&original, config)?;
     let plan = transform::planned(&prepared, config, &Hints::default())?;
     let subject = Arc::new(Subject::new(input, &original, &[], config)?);
-    let (Ground { mut bench, samples }, told) =
+    let (Ground { mut rig, samples }, told) =
         survey(&subject, &original, &prepared, config, progress)?;
-    let runtime = bench.used.clone();
-    let prover = Prover::new(&prepared, &samples, &mut bench, None);
+    let runtime = rig.used.clone();
+    let prover = Prover::new(&prepared, &samples, &mut rig, None);
     let unknown = |why: String| Error::from(ErrorKind::Candidate(why));
     let seen = sensitivity::statistics(&prover, &plan, progress).map_err(unknown)?;
     let layers = sensitivity::ranked(&prover, &plan, &seen, &budget, progress)
@@ -182,6 +182,6 @@ pub(crate) fn survey<'a>(
     resource_limits::check(prepared)?;
     progress(Progress::Step(Step::PreparingOriginal));
     let (mut ground, told) = ground(subject, original, config)?;
-    ground.bench.watch(prepared, &ground.samples)?;
+    ground.rig.watch(prepared, &ground.samples)?;
     Ok((ground, told))
 }

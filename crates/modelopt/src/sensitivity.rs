@@ -61,8 +61,8 @@ impl Probe {
     ) -> Result<Self, TrialError> {
         witness::show_named(&mut board.model, prover.witnesses());
         let scratch = Scratch::new()?;
-        let path = scratch.keep(&prover.place.copies.of(&board.model), "switches.onnx")?;
-        let pool = SessionPool::new(prover.place, path, None)?;
+        let path = scratch.keep(&prover.host.copies.of(&board.model), "switches.onnx")?;
+        let pool = SessionPool::new(prover.host, path, None)?;
         let amplified = tuning.amplified;
         Ok(Probe { board, pool, off: HashMap::new(), amplified, _scratch: scratch })
     }
@@ -91,9 +91,9 @@ impl Probe {
             inputs
         };
         let off = &mut self.off;
-        let place = prover.place;
+        let host = prover.host;
         self.pool.run(
-            place,
+            host,
             fresh.len(),
             |index| inputs(fresh[index], &[], 0.0),
             &mut |index, outputs| {
@@ -107,7 +107,7 @@ impl Probe {
         };
         let (off, total) = (&self.off, settings.len());
         let mut parities = Vec::with_capacity(total);
-        self.pool.run(place, total, of, &mut |index, outputs| {
+        self.pool.run(host, total, of, &mut |index, outputs| {
             if !budget.allows(Duration::ZERO) {
                 return Err("there is no time left to measure layers".to_owned().into());
             }
@@ -167,7 +167,7 @@ pub(crate) fn statistics(
     plan: &Plan,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Seen, String> {
-    calibrate::statistics(prover.prepared, plan, prover.samples, prover.place, progress)
+    calibrate::statistics(prover.prepared, plan, prover.samples, prover.host, progress)
 }
 
 /// Multiplications of each layer on the largest sample, by name.

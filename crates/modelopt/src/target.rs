@@ -28,7 +28,7 @@ fn embedded(model: &Path) -> Vec<RuntimeKind> {
 }
 
 /// A runtime with the original loaded and seen to run.
-pub(crate) struct Bench<'a> {
+pub(crate) struct Rig<'a> {
     pub(crate) original: Box<dyn Session>,
     /// The original with values that are judged beside its outputs, if there are any.
     watched: Option<Box<dyn Session>>,
@@ -37,7 +37,7 @@ pub(crate) struct Bench<'a> {
     pub(crate) used: report::RuntimeUsed,
     /// What the original costs a process of its own, if it was loaded by one.
     pub(crate) cost: Option<Cost>,
-    place: Place<'a>,
+    host: Host<'a>,
     /// The original, to be run elsewhere.
     subject: Arc<Subject>,
     /// The same with its types, if it is watched.
@@ -48,12 +48,12 @@ pub(crate) struct Bench<'a> {
 
 /// Where validation starts: the target with the original running in it.
 pub(crate) struct Ground<'a> {
-    pub(crate) bench: Bench<'a>,
+    pub(crate) rig: Rig<'a>,
     pub(crate) samples: Vec<Sample>,
 }
 
 /// A runtime and how it is used.
-pub(crate) struct Place<'a> {
+pub(crate) struct Host<'a> {
     kind: RuntimeKind,
     runtime: Box<dyn Runtime>,
     options: SessionOptions,
@@ -72,7 +72,7 @@ pub(crate) struct Ready {
     pub(crate) how: Option<&'static str>,
 }
 
-impl<'a> Place<'a> {
+impl<'a> Host<'a> {
     pub(crate) fn new(
         kind: RuntimeKind,
         copies: &Copies,
@@ -90,7 +90,7 @@ impl<'a> Place<'a> {
             && !config.judge_latency_anywhere
             && kind.is_embedded();
         let copies = copies.clone();
-        Ok(Place { kind, runtime, options, copies, config, emulates })
+        Ok(Host { kind, runtime, options, copies, config, emulates })
     }
 
     /// What is run in place of a model, if it is not run itself.
@@ -151,7 +151,7 @@ impl<'a> Place<'a> {
     }
 }
 
-impl<'a> Bench<'a> {
+impl<'a> Rig<'a> {
     pub(crate) fn new(
         kind: RuntimeKind,
         original: &Arc<Subject>,
@@ -159,13 +159,13 @@ impl<'a> Bench<'a> {
         config: &'a Config,
         reason: &str,
     ) -> Result<Self, RuntimeError> {
-        let place = Place::new(kind, original.copies(), config)?;
-        let ready = place.ready(original.path(), samples);
+        let host = Host::new(kind, original.copies(), config)?;
+        let ready = host.ready(original.path(), samples);
         let ready = ready.map_err(|error| error.about(original.file()))?;
         let Ready { session, cost, how } = ready;
         let used =
-            report::RuntimeUsed { how: how.map(str::to_owned), ..place.used(reason.to_owned()) };
-        Ok(Bench {
+            report::RuntimeUsed { how: how.map(str::to_owned), ..host.used(reason.to_owned()) };
+        Ok(Rig {
             original: original.named(session),
             watched: None,
             kept: Kept::default(),
@@ -173,7 +173,7 @@ impl<'a> Bench<'a> {
             watching: None,
             used,
             cost,
-            place,
+            host,
             subject: Arc::clone(original),
             tried: vec![kind],
         })
@@ -200,7 +200,7 @@ impl<'a> Bench<'a> {
 
     /// The same of an original of which nothing but its file is known.
     pub(crate) fn look(&mut self, origins: Origins, samples: &[Sample]) -> Result<(), Error> {
-        let limit = self.place.config.limits().min_sqnr_db;
+        let limit = self.host.config.limits().min_sqnr_db;
         let profile = self.references(samples).profile(origins)?.within(limit);
         self.profile = Arc::new(profile.clone());
         let again = self.again(samples)?;
@@ -232,8 +232,8 @@ impl<'a> Bench<'a> {
         names: &[String],
         samples: &[Sample],
     ) -> Result<Box<dyn Session>, Error> {
-        let copy = witness::copy(&self.place.copies.of(model), names)?;
-        let mut session = self.place.prepare(copy.path())?;
+        let copy = witness::copy(&self.host.copies.of(model), names)?;
+        let mut session = self.host.prepare(copy.path())?;
         if let Some(sample) = samples.first() {
             session.run(&sample.inputs)?;
         }
@@ -246,7 +246,7 @@ impl<'a> Bench<'a> {
 
     /// A model as it is run here.
     pub(crate) fn copy_of<'m>(&self, model: &'m Model) -> Cow<'m, Model> {
-        self.place.copies.of(model)
+        self.host.copies.of(model)
     }
 
     /// Names of values that are judged beside the outputs.
@@ -258,21 +258,21 @@ impl<'a> Bench<'a> {
     pub(crate) fn judging<'s>(
         &'s mut self,
         samples: &'s [Sample],
-    ) -> (References<'s>, Arc<Profile>, &'s Place<'a>) {
+    ) -> (References<'s>, Arc<Profile>, &'s Host<'a>) {
         let session = self.watched.as_mut().unwrap_or(&mut self.original);
         let references = References::new(session.as_mut(), samples, &mut self.kept);
-        (references, Arc::clone(&self.profile), &self.place)
+        (references, Arc::clone(&self.profile), &self.host)
     }
 
     /// Goes on in another way after `why` a model could not be run here: with 16 bits emulated, or,
     /// where nobody named this runtime, in another one, the original too. Says whether there was one.
     pub(crate) fn moves_on(&mut self, samples: &[Sample], why: &str) -> bool {
-        let config = self.place.config;
+        let config = self.host.config;
         let named = config.runtime != RuntimeChoice::Auto;
         // Whoever names a runtime that is not embedded means its kernels.
-        let may_emulate = !named || self.place.kind.is_embedded();
-        if !self.place.emulates && may_emulate {
-            self.place.emulates = true;
+        let may_emulate = !named || self.host.kind.is_embedded();
+        if !self.host.emulates && may_emulate {
+            self.host.emulates = true;
             return true;
         }
         if named {
@@ -284,7 +284,7 @@ impl<'a> Bench<'a> {
                 continue;
             }
             self.tried.push(kind);
-            if let Ok(mut next) = Bench::new(kind, &self.subject, samples, config, &reason) {
+            if let Ok(mut next) = Rig::new(kind, &self.subject, samples, config, &reason) {
                 next.tried.clone_from(&self.tried);
                 if let Some(model) = &self.watching
                     && next.watch(model, samples).is_err()
@@ -300,7 +300,7 @@ impl<'a> Bench<'a> {
 
     /// Moves on until a model that is to be judged runs, if it does anywhere.
     pub(crate) fn accommodate(&mut self, model: &Path, samples: &[Sample]) {
-        while let Err(error) = self.place.ready(model, samples) {
+        while let Err(error) = self.host.ready(model, samples) {
             if error.is_of_machine() || !self.moves_on(samples, &error.without_path()) {
                 return;
             }
@@ -309,13 +309,13 @@ impl<'a> Bench<'a> {
 
     /// Loads another model into the same runtime, of which nobody knows whether it runs there.
     pub(crate) fn ready(&self, model: &Path, samples: &[Sample]) -> Result<Ready, RuntimeError> {
-        self.place.ready(model, samples)
+        self.host.ready(model, samples)
     }
 
     /// Loads a model that was made from one that runs, where the original is, so that both can be
     /// timed.
     pub(crate) fn prepare(&self, model: &Path) -> Result<Box<dyn Session>, RuntimeError> {
-        self.place.prepare_beside(self.original.as_ref(), model)
+        self.host.prepare_beside(self.original.as_ref(), model)
     }
 
     /// A model that runs, to be timed with the original: loaded once more where it is in another
@@ -333,26 +333,26 @@ impl<'a> Bench<'a> {
     }
 
     /// The same runtime once more, for who has to outlive this.
-    pub(crate) fn another_place(&self) -> Result<Place<'a>, RuntimeError> {
-        Place::new(self.place.kind, &self.place.copies, self.place.config)
+    pub(crate) fn another_host(&self) -> Result<Host<'a>, RuntimeError> {
+        Host::new(self.host.kind, &self.host.copies, self.host.config)
     }
 
     /// The original, and where other models are loaded beside it.
-    pub(crate) fn parts(&mut self) -> (&mut dyn Session, &Place<'a>) {
-        (self.original.as_mut(), &self.place)
+    pub(crate) fn parts(&mut self) -> (&mut dyn Session, &Host<'a>) {
+        (self.original.as_mut(), &self.host)
     }
 
     /// What the runtime cannot return.
     pub(crate) fn left_out(&self) -> Option<Warning> {
         let (runtime, outputs) = (self.used.name.clone(), self.original.left_out().to_vec());
-        let elsewhere = RuntimeKind::broadest().filter(|broadest| *broadest != self.place.kind);
+        let elsewhere = RuntimeKind::broadest().filter(|broadest| *broadest != self.host.kind);
         let left_out = !outputs.is_empty();
         left_out.then_some(Warning::NotReturned { runtime, outputs, elsewhere })
     }
 
     /// What tells measurements apart: runtime, version and settings.
     pub(crate) fn key(&self) -> String {
-        let SessionOptions { threads, optimization, provider } = &self.place.options;
+        let SessionOptions { threads, optimization, provider } = &self.host.options;
         let report::RuntimeUsed { name, version, .. } = &self.used;
         format!("{name} {version} {provider} {} threads={threads}", optimization.name())
     }
@@ -379,17 +379,17 @@ pub(crate) fn target<'a>(
     samples: &[Sample],
     config: &'a Config,
     left_out: &[&str],
-) -> Result<Bench<'a>, Error> {
+) -> Result<Rig<'a>, Error> {
     if let RuntimeChoice::Named(kinds) = &config.runtime {
         let reason = if kinds.len() > 1 { "the target, named first" } else { "as asked" };
         let Some(&kind) = kinds.first() else {
             return Err(ErrorKind::NoRuntime(Vec::new()).into());
         };
-        return Ok(Bench::new(kind, original, samples, config, reason)?);
+        return Ok(Rig::new(kind, original, samples, config, reason)?);
     }
     let mut failures: Vec<RuntimeError> = Vec::new();
     // What runs the original, but cannot return all of its outputs.
-    let mut partial: Option<Bench<'_>> = None;
+    let mut partial: Option<Rig<'_>> = None;
     let mut tried = Vec::new();
     let search = config.library_search();
     let found = RuntimeKind::by_library().filter(|kind| kind.find_library(&search).is_ok());
@@ -397,17 +397,17 @@ pub(crate) fn target<'a>(
     for kind in kinds.filter(|kind| !left_out.contains(&kind.name())) {
         let reason = match (failures.as_slice(), &partial) {
             ([], None) => "the default, and it runs the original".to_owned(),
-            ([], Some(bench)) => format!("{} cannot return all outputs", bench.used.name),
+            ([], Some(rig)) => format!("{} cannot return all outputs", rig.used.name),
             (failures, _) => {
                 failures.iter().map(RuntimeError::without_path).collect::<Vec<_>>().join("; ")
             }
         };
         tried.push(kind);
-        match Bench::new(kind, original, samples, config, &reason) {
-            Ok(bench) if bench.original.left_out().is_empty() => {
-                return Ok(Bench { tried, ..bench });
+        match Rig::new(kind, original, samples, config, &reason) {
+            Ok(rig) if rig.original.left_out().is_empty() => {
+                return Ok(Rig { tried, ..rig });
             }
-            Ok(bench) => partial = partial.or(Some(bench)),
+            Ok(rig) => partial = partial.or(Some(rig)),
             // Others would fare no better.
             Err(failure) if failure.is_of_machine() => return Err(failure.into()),
             Err(failure) => failures.push(failure),

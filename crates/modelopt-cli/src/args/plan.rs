@@ -6,7 +6,7 @@ use clap::Args;
 use modelopt::rewrite::Scheme;
 
 use super::planning::{Integers, Precision, Selection};
-use super::running::{Place, Sampling};
+use super::running::{Sampling, Target};
 
 #[derive(Args, Debug)]
 pub(crate) struct Plan {
@@ -30,7 +30,7 @@ pub(crate) struct Plan {
     #[command(flatten)]
     pub(crate) selection: Selection,
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) target: Target,
     #[command(flatten)]
     pub(crate) sampling: Sampling,
 }

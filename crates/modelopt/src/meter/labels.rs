@@ -9,11 +9,11 @@ use modelopt_runtime::{RuntimeError, Sample, load_samples};
 use crate::error::{Error, ErrorKind};
 use crate::io_cast::IoCast;
 use crate::metric::{Labels, Metric, MetricError};
-use crate::target::Place;
+use crate::target::Host;
 
 /// Runs a model on the samples and counts the rows whose best class is the right one.
 pub(crate) struct LabelMetric<'a> {
-    place: Place<'a>,
+    host: Host<'a>,
     output: String,
     samples: Vec<Labelled>,
     /// How candidates take what the original takes.
@@ -70,13 +70,13 @@ fn integers(tensor: &Tensor) -> Option<Vec<i64>> {
 impl<'a> LabelMetric<'a> {
     /// The metric for an output, in a runtime.
     pub(crate) fn new(
-        place: Place<'a>,
+        host: Host<'a>,
         output: &str,
         samples: Vec<Labelled>,
         casting: Option<IoCast>,
     ) -> Self {
         let output = output.to_owned();
-        LabelMetric { place, output, samples, casting, casts: false, top5: None }
+        LabelMetric { host, output, samples, casting, casts: false, top5: None }
     }
 
     /// Whether the next model takes and gives other types than the samples have.
@@ -86,7 +86,7 @@ impl<'a> LabelMetric<'a> {
 
     fn count(&self, model: &Path) -> Result<Tally, String> {
         let told = |error: RuntimeError| error.without_path();
-        let mut session = self.place.prepare(model).map_err(told)?;
+        let mut session = self.host.prepare(model).map_err(told)?;
         if let (Some(casting), true) = (&self.casting, self.casts) {
             session = Box::new(casting.clone().around(session));
         }

@@ -42,7 +42,7 @@ impl Outcome {
         self.runs.first()?.parity.as_ref()
     }
 
-    /// The outcome as a report document of a command. `say` words warnings: [`Warning::to_string`]
+    /// The outcome as a report document of a command. `say` words warnings: `Warning::to_string`
     /// does, and a program that has settings may name them.
     pub fn document(&self, command: &str, say: impl Fn(&Warning) -> String) -> report::Document {
         report::Document {

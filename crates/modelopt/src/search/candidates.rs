@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use modelopt_rewrite::{Switch, Switchboard};
 
-use super::evaluator::{End, Evaluation, Evaluator, Trial, Why};
+use super::evaluator::{End, Evaluation, Evaluator, Why};
 use super::halving;
 use super::ladder::Ladder;
-use super::problem::Move;
+use super::problem::{Move, Selection};
 use super::trials::Trials;
 use super::tuning::Tuning;
 use crate::sensitivity::{Probe, Setting};
@@ -49,10 +49,10 @@ impl<'t, 'a, 'b, 'm> Candidates<'t, 'a, 'b, 'm> {
     }
 
     /// Why a candidate is tried, in words.
-    fn words(&self, trial: &Trial<'_>) -> String {
+    fn words(&self, selection: &Selection, why: Why) -> String {
         let name = |of: usize| self.moves.get(of).map_or("", |step| self.ladder.name(step));
-        match trial.why {
-            Why::Down => match self.ladder.moved(trial.selection) {
+        match why {
+            Why::Down => match self.ladder.moved(selection) {
                 1 => "1 layer down the ladder".to_owned(),
                 count => format!("{count} layers down the ladder"),
             },
@@ -64,9 +64,9 @@ impl<'t, 'a, 'b, 'm> Candidates<'t, 'a, 'b, 'm> {
 }
 
 impl Evaluator for Candidates<'_, '_, '_, '_> {
-    fn evaluate(&mut self, trial: &Trial<'_>) -> Result<Evaluation, TrialError> {
-        let what = self.words(trial);
-        self.trials.run(&self.ladder.plan(trial.selection), what)
+    fn evaluate(&mut self, selection: &Selection, why: Why) -> Result<Evaluation, TrialError> {
+        let what = self.words(selection, why);
+        self.trials.run(&self.ladder.plan(selection), what)
     }
 
     fn probe(&mut self, sample: usize) -> Result<Vec<f64>, TrialError> {

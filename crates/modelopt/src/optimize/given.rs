@@ -25,7 +25,7 @@ use crate::warning::Warning;
 use crate::{Progress, Step};
 
 /// What does not change from one candidate to the next.
-pub(super) struct Job<'a> {
+pub(super) struct Given<'a> {
     pub(super) subject: &'a Arc<Subject>,
     pub(super) output: &'a Path,
     pub(super) config: &'a Config,
@@ -36,7 +36,7 @@ pub(super) struct Job<'a> {
     pub(super) budget: &'a Budget,
 }
 
-impl<'a> Job<'a> {
+impl<'a> Given<'a> {
     /// What evaluates the user's metric, if there is one.
     pub(super) fn meter(
         &self,
@@ -48,7 +48,7 @@ impl<'a> Job<'a> {
         validation::meter(
             self.subject.file(),
             self.original,
-            &ground.bench,
+            &ground.rig,
             self.config,
             &stop,
             casting,
