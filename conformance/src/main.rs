@@ -55,7 +55,9 @@ fn answer(config: &Config, job: &Job) -> Value {
 
 fn run(config: &Config, model: &Path, output: &Path) -> Result<Value> {
     let outcome = optimize(model, output, config, &mut |_| {})?;
-    Ok(serde_json::from_str(&outcome.document("conformance").to_json())?)
+    Ok(serde_json::from_str(
+        &outcome.document("conformance", modelopt::Warning::to_string).to_json(),
+    )?)
 }
 
 fn tell(place: usize, document: &Value) -> Result<()> {

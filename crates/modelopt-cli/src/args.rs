@@ -30,7 +30,7 @@ pub(crate) use plan::Plan;
 pub(crate) use planning::{Integers, Planning, Precision, Selection};
 pub(crate) use quantize::{Quantize, Searching};
 pub(crate) use report::{FormatArgument, Report};
-pub(crate) use running::{Place, Running, SameNoiseArgument, Sampling};
+pub(crate) use running::{Running, SameNoiseArgument, Sampling, Target};
 pub(crate) use values::Wanted;
 
 /// Makes ONNX models smaller and faster, and proves that they still are the same model.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::CommandFactory;
 use modelopt::report::{Document, SearchEnd};
-use modelopt::{Config, RuntimeChoice};
+use modelopt::{Config, RuntimeChoice, Warning};
 
 use crate::args::{self, Arguments, Command, Common};
 use crate::ending::{Done, STOPPED, Usage};
@@ -17,8 +17,9 @@ use crate::files::{Input, Output};
 use crate::plan_document::PlanDocument;
 use crate::progress::Bar;
 use crate::settings::{
-    apply_enforcing, apply_integers, apply_judging, apply_place, apply_planning, apply_precision,
-    apply_sampling, apply_searching, apply_selection, default_cache, settings, settings_over,
+    apply_enforcing, apply_integers, apply_judging, apply_planning, apply_precision,
+    apply_sampling, apply_searching, apply_selection, apply_target, default_cache, settings,
+    settings_over,
 };
 use crate::{places, show, sniff};
 
@@ -105,9 +106,12 @@ fn make(command: &str, args: &args::Making, config: Config, common: &Common) -> 
     if config.searches() || config.metric.is_given() {
         stop_on_interrupt(search.stop())?;
     }
-    let outcome = search.run(input.path(), output.path(), &mut |event| bar.show(&event))?;
+    let mut outcome = search.run(input.path(), output.path(), &mut |event| bar.show(&event))?;
     bar.finish();
-    let document = outcome.document(command);
+    if let Some(verdict) = &mut outcome.verdict {
+        show::say_reasons(verdict);
+    }
+    let document = outcome.document(command, show::warning);
     // What a search that found nothing got to is not lost.
     let best = (!outcome.emitted && outcome.search_end.is_some() && !to_stdout)
         .then(|| best_plan_beside(&target));
@@ -119,9 +123,7 @@ fn make(command: &str, args: &args::Making, config: Config, common: &Common) -> 
     if outcome.emitted {
         output.finish()?;
     }
-    for warning in &outcome.warnings {
-        eprintln!("warning: {}", show::plain(warning));
-    }
+    warn(&outcome.warnings);
     if common.json {
         print(&document.to_json())?;
     } else if !common.quiet {
@@ -141,6 +143,13 @@ fn make(command: &str, args: &args::Making, config: Config, common: &Common) -> 
         Some(SearchEnd::Stopped) => Done::Stopped,
         _ => Done::Refused,
     })
+}
+
+/// Tells what to know of a run.
+fn warn(warnings: &[Warning]) {
+    for warning in warnings {
+        eprintln!("warning: {}", show::plain(&show::warning(warning)));
+    }
 }
 
 /// Ends a search at the first Ctrl-C, and the program at the second.
@@ -166,7 +175,7 @@ fn plan(args: &args::Plan, common: &Common) -> Result<Done> {
         let message = "the model is run with --sensitivity only: samples, sizes and seeds need it";
         return Err(Usage(message.into()).into());
     }
-    if !args.sensitivity && args.selection.plan.is_some() && args.place.runtime.is_some() {
+    if !args.sensitivity && args.selection.plan.is_some() && args.target.runtime.is_some() {
         let message = "--runtime is for the default rules, which --plan replaces; with both, only \
                        --sensitivity makes sense";
         return Err(Usage(message.into()).into());
@@ -177,7 +186,7 @@ fn plan(args: &args::Plan, common: &Common) -> Result<Done> {
     apply_precision(&mut config, &args.precision)?;
     apply_selection(&mut config, &args.selection)?;
     check_distinct(args.save.as_deref(), &[&args.input])?;
-    apply_place(&mut config, &args.place);
+    apply_target(&mut config, &args.target);
     apply_sampling(&mut config, &args.sampling)?;
     let input = Input::new(&args.input)?;
     if args.sensitivity {
@@ -204,9 +213,7 @@ fn sensitivity(input: &Input, args: &args::Plan, config: &Config, common: &Commo
     let mut bar = Bar::new(common.quiet);
     let ranked = modelopt::rank(input.path(), config, &mut |event| bar.show(&event))?;
     bar.finish();
-    for warning in &ranked.warnings {
-        eprintln!("warning: {}", show::plain(warning));
-    }
+    warn(&ranked.warnings);
     if let Some(path) = &args.save {
         write(path, &ranked.plan.to_toml())?;
     }
@@ -243,11 +250,10 @@ fn compare(args: &args::Compare, common: &Common) -> Result<Done> {
     if stop.is_stopped() {
         return Ok(Done::Stopped);
     }
-    let compared = compared?;
-    for warning in &compared.warnings {
-        eprintln!("warning: {}", show::plain(warning));
-    }
-    let document = compared.document();
+    let mut compared = compared?;
+    show::say_reasons(&mut compared.verdict);
+    warn(&compared.warnings);
+    let document = compared.document(show::warning);
     write_report(args.report.as_deref(), &document)?;
     if common.json {
         print(&document.to_json())?;

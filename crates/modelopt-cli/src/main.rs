@@ -56,6 +56,9 @@ fn report(error: &anyhow::Error, json: bool) {
 
 /// What failed and why, from the outside in. Some errors tell their cause themselves.
 fn message(error: &anyhow::Error) -> String {
+    if let Some(said) = error.downcast_ref::<modelopt::Error>().and_then(show::mistake) {
+        return said.to_owned();
+    }
     let mut message = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !message.contains(&cause) {

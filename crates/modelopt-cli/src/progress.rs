@@ -30,8 +30,8 @@ impl Bar {
     pub(crate) fn show(&mut self, event: &Progress) {
         match event {
             Progress::Step(step) => {
-                self.step = step;
-                self.shown.set_message(*step);
+                self.step = show::step(*step);
+                self.shown.set_message(self.step);
             }
             Progress::Part { done, total } => {
                 self.shown.set_message(format!("{} {done}/{total}", self.step));
@@ -46,7 +46,7 @@ impl Bar {
                 self.shown.println(show::plain(&line));
             }
             Progress::Long { step, seconds } => {
-                let line = format!("{step} takes up to {}", duration(*seconds));
+                let line = format!("{} takes up to {}", show::step(*step), duration(*seconds));
                 // Whoever reads a log waits, too.
                 if self.shown.is_hidden() && !self.quiet {
                     eprintln!("{line}");

@@ -147,7 +147,7 @@ pub(crate) fn apply_judging(config: &mut Config, args: &args::Judging) -> Result
 }
 
 fn apply_running(config: &mut Config, args: &args::Running) -> Result<()> {
-    apply_place(config, &args.place);
+    apply_target(config, &args.target);
     config.measure_latency &= !args.no_latency;
     config.threads = args.threads.unwrap_or(config.threads);
     match args.same_noise {
@@ -172,7 +172,7 @@ pub(crate) fn apply_sampling(config: &mut Config, args: &args::Sampling) -> Resu
     apply_inputs(config, &args.fixed)
 }
 
-pub(crate) fn apply_place(config: &mut Config, args: &args::Place) {
+pub(crate) fn apply_target(config: &mut Config, args: &args::Target) {
     if let Some(runtime) = &args.runtime {
         config.runtime = runtime.clone();
     }

@@ -8,6 +8,8 @@ mod notes;
 mod outcome;
 mod runs;
 mod search;
+mod step;
+mod warning;
 
 use std::fmt::Write;
 
@@ -19,10 +21,13 @@ use crate::files;
 use notes::Notes;
 
 pub(crate) use bench::bench;
-pub(crate) use hint::hint;
+pub(crate) use hint::{hint, mistake};
 pub(crate) use inspection::inspection;
 pub(crate) use outcome::{compared, outcome};
+pub(crate) use runs::say_reasons;
 pub(crate) use search::{saved_plan, sensitivity};
+pub(crate) use step::step;
+pub(crate) use warning::warning;
 
 /// A table without lines.
 fn table(header: &[&str]) -> Table {

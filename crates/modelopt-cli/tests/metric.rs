@@ -184,6 +184,12 @@ fn flags_of_the_metric_need_one() {
     let base = args!["quantize", fixture("digits/cnn.onnx"), "-o", "out.onnx"];
     let output = run([&base[..], &args!["--labels", "scores:label"]].concat()).expect(2);
     insta::assert_snapshot!(output.stderr, @"error: --labels needs --samples: labels stand beside the inputs");
+    // Settings that come from a file are checked by the library.
+    let folder = tempdir();
+    fs_err::write(folder.path().join("modelopt.toml"), "[metric]\nlabels = \"scores:label\"\n")
+        .unwrap();
+    let output = run_in(folder.path(), args!["inspect", fixture("digits/cnn.onnx")]).expect(1);
+    insta::assert_snapshot!(output.stderr, @"error: labels stand in samples: give some with --samples");
     let output = run([&base[..], &args!["--metric", "x {model}", "--no-validate"]].concat());
     insta::assert_snapshot!(output.expect(2).stderr, @"error: --no-validate runs nothing: it has no use for a metric");
 }

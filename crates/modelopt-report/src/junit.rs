@@ -77,7 +77,7 @@ fn check_case(check: &Check) -> TestCase {
 }
 
 fn unjudged_case(left: &Unjudged) -> TestCase {
-    not_passed(MODEL, &left.name, TestCaseStatus::skipped(), "limit", &left.reason)
+    not_passed(MODEL, &left.name, TestCaseStatus::skipped(), "limit", &left.reason.to_string())
 }
 
 /// What there is to say of a passed test case is its output.

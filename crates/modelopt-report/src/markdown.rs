@@ -91,11 +91,9 @@ impl Markdown {
             self.folded(&format!("{count} passed"), &folded);
         }
         let left = verdict.unjudged.iter();
-        self.lines(
-            left.map(|left| {
-                format!("Not judged: {} ({}).\n", text(&left.name), text(&left.reason))
-            }),
-        );
+        self.lines(left.map(|left| {
+            format!("Not judged: {} ({}).\n", text(&left.name), text(&left.reason.to_string()))
+        }));
     }
 
     fn metric(&mut self, document: &Document) {

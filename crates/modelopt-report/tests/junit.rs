@@ -157,7 +157,7 @@ fn with_everywhere(text: &str) -> Document {
     };
     judge_again(&mut document, &Limits::default());
     let unjudged = &mut document.verdict.as_mut().unwrap().unjudged;
-    unjudged.push(Unjudged { name: name(), reason: name() });
+    unjudged.push(Unjudged { name: name(), reason: name().into() });
     document
 }
 

@@ -5,7 +5,7 @@ mod verdict;
 
 use limits::is_of;
 pub use limits::{Limits, OutputLimits};
-pub use verdict::{Bound, Check, Unit, Unjudged, Verdict};
+pub use verdict::{Bound, Check, Reason, Unit, Unjudged, Verdict};
 
 use crate::parity::{Decisions, FloatParity, OutputParity, Parity};
 use crate::profile::margin;
@@ -293,7 +293,7 @@ impl Judge {
     }
 
     fn leave_out(&mut self, name: &str, reason: &str) {
-        self.unjudged.push(Unjudged { name: name.to_owned(), reason: reason.to_owned() });
+        self.unjudged.push(Unjudged { name: name.to_owned(), reason: reason.to_owned().into() });
     }
 }
 
@@ -565,7 +565,7 @@ mod tests {
         // 4 µs more are nothing, 6 µs are something.
         let verdict = judged(&slower(0.010, 1.4));
         assert!(left_out(&verdict), "{verdict:?}");
-        let reason = &verdict.unjudged[0].reason;
+        let reason = verdict.unjudged[0].reason.to_string();
         assert_eq!(reason, "1.40x, but 4.0 µs are less than clock and call can tell (5.0 µs)");
         assert_eq!(failures(&judged(&slower(0.010, 1.6))), [("slowdown", "model")]);
         // Unless the call itself takes longer.

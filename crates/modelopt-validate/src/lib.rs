@@ -42,7 +42,9 @@ mod timing;
 pub use accumulator::Accumulator;
 pub use compare::{CompareError, Kept, References, Side, compare};
 pub use culprit::{Culprit, SlowLayer};
-pub use gate::{Bound, Check, Limits, Measurements, OutputLimits, Unit, Unjudged, Verdict, judge};
+pub use gate::{
+    Bound, Check, Limits, Measurements, OutputLimits, Reason, Unit, Unjudged, Verdict, judge,
+};
 pub use latency::{Distribution, Footprint, LatencyComparison};
 pub use metric::{Direction, FurtherFigure, MaxDrop, MetricChange};
 pub use origin::Origins;

@@ -11,14 +11,15 @@ use modelopt_runtime::RuntimeKind;
 use modelopt_validate::{Distribution, measure_latency};
 use serde::Serialize;
 
-use crate::Progress;
 use crate::config::Config;
 use crate::error::Error;
-use crate::ground::{FoundInputs, ground};
+use crate::found_inputs::FoundInputs;
+use crate::ground::ground;
 use crate::resource_limits;
 use crate::runtime_choice::{Engine, RuntimeChoice};
 use crate::subject::Subject;
 use crate::target::{self, Ground};
+use crate::{Progress, Step};
 
 /// What to vary.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,7 +64,7 @@ pub fn bench(
     options: &BenchOptions,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<BenchRow>, Error> {
-    progress(Progress::Step("loading"));
+    progress(Progress::Step(Step::Loading));
     let loaded = onnx::load(model)?;
     resource_limits::check_loaded(&loaded)?;
     let engines = match &config.runtime {
@@ -75,7 +76,7 @@ pub fn bench(
     let sizes = combinations(&options.dims);
     let total = engines.len() * threads.len() * sizes.len();
     let mut rows = Vec::with_capacity(total);
-    progress(Progress::Step("measuring latency"));
+    progress(Progress::Step(Step::MeasuringLatency));
     for dims in &sizes {
         let mut config = config.clone();
         config.dims.extend(dims.clone());
@@ -117,14 +118,14 @@ impl BenchRow {
         config: &Config,
     ) -> Result<Option<FoundInputs>, String> {
         let subject = Arc::new(Subject::as_it_is(model));
-        let (Ground { mut bench, samples }, told) =
+        let (Ground { mut rig, samples }, told) =
             ground(&subject, loaded, config).map_err(|error| error.without_path())?;
-        self.runtime = bench.used.clone();
-        self.load_ms = bench.cost.map(|cost| cost.load_ms);
-        self.peak_bytes = bench.cost.and_then(|cost| cost.peak_bytes);
+        self.runtime = rig.used.clone();
+        self.load_ms = rig.cost.map(|cost| cost.load_ms);
+        self.peak_bytes = rig.cost.and_then(|cost| cost.peak_bytes);
         let Some(sample) = samples.first() else { return Ok(told.found) };
         self.inputs = target::shapes(sample).collect();
-        let latency = measure_latency(bench.original.as_mut(), &sample.inputs, &config.latency)
+        let latency = measure_latency(rig.original.as_mut(), &sample.inputs, &config.latency)
             .map_err(|error| error.without_path())?;
         self.latency = Some(latency);
         Ok(told.found)

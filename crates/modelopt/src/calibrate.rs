@@ -11,36 +11,35 @@ use modelopt_onnx::Staged;
 use modelopt_rewrite::{Plan, Precision, Seen};
 use modelopt_runtime::{LeftOut, Outputs, RuntimeError, Sample, Session};
 
-use crate::Progress;
 use crate::scratch::Scratch;
-use crate::target::Place;
+use crate::target::Host;
+use crate::warning::Warning;
+use crate::{Progress, Step};
 
-/// What was seen.
+/// What rounding to 16 bits was seen to do.
 #[derive(Debug, Default)]
-pub(crate) struct Observed {
+pub(crate) struct Rounding {
     /// Activations that rounding to 16 bits takes too much of, with the reason.
     pub(crate) unfit: HashMap<ValueId, String>,
-    /// What could not be looked at, in words.
-    pub(crate) warning: Option<String>,
+    /// What could not be looked at.
+    pub(crate) warning: Option<Warning>,
 }
 
 /// Measures what rounding to `to` would take from each activation of a prepared model.
 pub(crate) fn activations(
     prepared: &Model,
-    rounding: (Precision, f64),
+    limit: (Precision, f64),
     samples: &[Sample],
-    place: &Place<'_>,
+    host: &Host<'_>,
     progress: &mut dyn FnMut(Progress),
-) -> Observed {
-    let (to, min_sqnr_db) = rounding;
+) -> Rounding {
+    let (to, min_sqnr_db) = limit;
     let rounded = Rounded::of(prepared, to);
     let mut observations = Observations::default();
     rounded.watch(prepared, &mut observations);
-    let seen = observe(prepared, &mut observations, samples, place, progress);
-    let warning = seen.err().map(|why| {
-        format!("activations could not be measured, so that their range is not known: {why}")
-    });
-    Observed { unfit: rounded.unfit(prepared, &observations, min_sqnr_db), warning }
+    let seen = observe(prepared, &mut observations, samples, host, progress);
+    let warning = seen.err().map(|reason| Warning::UnknownRanges { reason });
+    Rounding { unfit: rounded.unfit(prepared, &observations, min_sqnr_db), warning }
 }
 
 /// What the layers of a plan read on the samples, by name of the layer.
@@ -48,13 +47,13 @@ pub(crate) fn statistics(
     prepared: &Model,
     plan: &Plan,
     samples: &[Sample],
-    place: &Place<'_>,
+    host: &Host<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Seen, String> {
     let inputs = LayerInputs::of(prepared, plan);
     let mut observations = Observations::default();
     inputs.watch(prepared, &mut observations);
-    observe(prepared, &mut observations, samples, place, progress)?;
+    observe(prepared, &mut observations, samples, host, progress)?;
     Ok(inputs.seen(prepared, &observations))
 }
 
@@ -63,11 +62,11 @@ fn observe(
     prepared: &Model,
     observations: &mut Observations,
     samples: &[Sample],
-    place: &Place<'_>,
+    host: &Host<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), String> {
-    progress(Progress::Step("measuring activations"));
-    let seen = Pass::new(prepared, samples).run(observations, place, &mut |step| {
+    progress(Progress::Step(Step::MeasuringActivations));
+    let seen = Pass::new(prepared, samples).run(observations, host, &mut |step| {
         progress(Progress::Part { done: step.done, total: step.total });
         ControlFlow::Continue(())
     });
@@ -91,7 +90,7 @@ impl Session for Kept {
     }
 }
 
-impl OpenSession for Place<'_> {
+impl OpenSession for Host<'_> {
     fn open(&self, model: &Model) -> Result<Box<dyn Session + '_>, RuntimeError> {
         let scratch = Scratch::new()?;
         let staged = scratch.write(&self.copies.of(model), "activations.onnx")?;

@@ -9,15 +9,15 @@ use modelopt_validate::{
     LatencyComparison, LatencyOptions, Limits, Measurements, SizeChange, judge,
 };
 
-use crate::Progress;
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::overhead;
 use crate::quicken::{Clock, Timed};
 use crate::scratch::Scratch;
 use crate::search;
-use crate::target::Bench;
+use crate::target::Rig;
 use crate::trial_error::TrialError;
+use crate::{Progress, Step};
 
 /// Shorter than for a verdict: what comes of it is measured again.
 const BRIEF: LatencyOptions = LatencyOptions { min_pairs: 12, min_seconds: 0.25, max_seconds: 2.0 };
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_mins(2);
 pub(crate) struct TargetClock<'a, 'b> {
     pub(crate) prepared: &'a Prepared,
     pub(crate) sample: &'a Sample,
-    pub(crate) bench: &'a mut Bench<'b>,
+    pub(crate) rig: &'a mut Rig<'b>,
     pub(crate) config: &'a Config,
     pub(crate) budget: &'a Budget,
     pub(crate) started: Instant,
@@ -40,7 +40,7 @@ pub(crate) struct TargetClock<'a, 'b> {
 
 impl Clock for TargetClock<'_, '_> {
     fn time(&mut self, plan: &ExplainedPlan, what: &str) -> Result<Timed, TrialError> {
-        (self.progress)(Progress::Step("measuring a plan"));
+        (self.progress)(Progress::Step(Step::TimingPlan));
         let mut trial = report::Trial {
             what: what.to_owned(),
             schemes: search::schemes(plan),
@@ -73,9 +73,9 @@ impl TargetClock<'_, '_> {
         let plan = rewrite::plan_from(self.prepared, plan)?;
         let (model, _) = self.prepared.apply(&plan)?;
         let scratch = Scratch::new()?;
-        let staged = scratch.write(&self.bench.copy_of(&model), "trial.onnx")?;
-        let mut candidate = self.bench.prepare(staged.path())?;
-        let (original, inputs) = (self.bench.original.as_mut(), &self.sample.inputs);
+        let staged = scratch.write(&self.rig.copy_of(&model), "trial.onnx")?;
+        let mut candidate = self.rig.prepare(staged.path())?;
+        let (original, inputs) = (self.rig.original.as_mut(), &self.sample.inputs);
         let threads = self.config.threads;
         let latency = modelopt_validate::compare_latency(
             original,
@@ -85,7 +85,7 @@ impl TargetClock<'_, '_> {
             &BRIEF,
         );
         let mut latency = latency?;
-        latency.call_ms = overhead::call_ms(self.bench, inputs.len());
+        latency.call_ms = overhead::call_ms(self.rig, inputs.len());
         Ok((latency, staged.size()))
     }
 

@@ -7,16 +7,18 @@ use modelopt_onnx as onnx;
 use modelopt_report as report;
 use modelopt_validate::{MetricChange, Parity, SizeChange, Verdict};
 
-use crate::Progress;
 use crate::budget::Stop;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
-use crate::ground::{FoundInputs, ground};
+use crate::found_inputs::FoundInputs;
+use crate::ground::ground;
 use crate::provenance;
 use crate::resource_limits;
 use crate::subject::{Copy, Subject};
 use crate::target::{self, Ground};
 use crate::validation;
+use crate::warning::Warning;
+use crate::{Progress, Step};
 
 /// How two models compare.
 #[derive(Clone, Debug)]
@@ -34,7 +36,7 @@ pub struct Compared {
     /// The figures against the limits.
     pub verdict: Verdict,
     /// What the user should know.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
     original: report::ModelFile,
     candidate: report::ModelFile,
 }
@@ -59,7 +61,7 @@ pub fn compare_until(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Compared, Error> {
     config.check()?;
-    progress(Progress::Step("loading"));
+    progress(Progress::Step(Step::Loading));
     let model = onnx::load(original)?;
     let other = onnx::load(candidate)?;
     let inferred = resource_limits::check_loaded(&model)?;
@@ -68,10 +70,10 @@ pub fn compare_until(
         original_bytes: onnx::stored_size(original, &model)?,
         candidate_bytes: onnx::stored_size(candidate, &other)?,
     };
-    progress(Progress::Step("preparing the original"));
+    progress(Progress::Step(Step::PreparingOriginal));
     let subject = Arc::new(Subject::new(original, &model, &[&other], config)?);
     let copy = subject.copies().of_file(candidate)?;
-    let (Ground { bench: mut target, samples }, told) = ground(&subject, &model, config)?;
+    let (Ground { rig: mut target, samples }, told) = ground(&subject, &model, config)?;
     target.watch(&inferred, &samples)?;
     let path = copy.as_ref().map_or(candidate, Copy::path);
     let judged = validation::Candidate { path, casting: None, known: false };
@@ -86,7 +88,7 @@ pub fn compare_until(
     let mut runs = vec![run];
     let mut meter = validation::meter(original, &model, &target, config, stop, None)?;
     let metric = meter.as_mut().map(|meter| {
-        progress(Progress::Step("evaluating the metric"));
+        progress(Progress::Step(Step::EvaluatingMetric));
         meter.measure_file(candidate)
     });
     let metric = metric.transpose()?;
@@ -111,8 +113,9 @@ impl Compared {
         self.runs.first()?.parity.as_ref()
     }
 
-    /// The comparison as a report document.
-    pub fn document(&self) -> report::Document {
+    /// The comparison as a report document. `say` words warnings: `Warning::to_string` does, and a
+    /// program that has settings may name them.
+    pub fn document(&self, say: impl Fn(&Warning) -> String) -> report::Document {
         report::Document {
             tool_version: crate::VERSION.to_owned(),
             command: "compare".to_owned(),
@@ -123,7 +126,7 @@ impl Compared {
             runs: self.runs.clone(),
             metric: self.metric.clone(),
             verdict: Some(self.verdict.clone()),
-            warnings: self.warnings.clone(),
+            warnings: self.warnings.iter().map(say).collect(),
             machine: Some(provenance::machine()),
             ..report::Document::default()
         }

@@ -382,7 +382,7 @@ impl Config {
                 return Err(ErrorKind::Config(message).into());
             }
         }
-        self.metric.check(self.samples.as_deref())
+        Ok(self.metric.check(self.samples.as_deref())?)
     }
 }
 

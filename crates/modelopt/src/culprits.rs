@@ -11,13 +11,13 @@ use modelopt_report as report;
 use modelopt_rewrite::{self as rewrite, ExplainedPlan, Explanation, Scheme, Switchboard};
 use modelopt_validate::Culprit;
 
-use crate::Progress;
 use crate::budget::Budget;
 use crate::error::Error;
 use crate::evaluator::{Prover, worst_sqnr};
 use crate::search::tuning::Tuning;
 use crate::sensitivity::{self, Probe, Setting, lowest_db};
 use crate::trial_error::TrialError;
+use crate::{Progress, Step};
 
 /// Which layers to look at first.
 pub(crate) enum Suspects<'a> {
@@ -73,7 +73,7 @@ impl Inquiry<'_, '_, '_> {
     /// The layers of the plan by the damage that each does alone, worst first. An error is one of the
     /// environment.
     pub(crate) fn culprits(mut self, suspects: &Suspects<'_>) -> Result<Vec<Culprit>, Error> {
-        (self.progress)(Progress::Step("looking for the layers to blame"));
+        (self.progress)(Progress::Step(Step::FindingCulprits));
         let tuning = &self.tuning.culprits;
         let mut groups = suspects.groups(self.plan, tuning.most_ranked);
         groups.truncate(tuning.most_switched);

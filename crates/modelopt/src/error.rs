@@ -1,5 +1,6 @@
 //! Errors of the library: what failed, on which file, and what to try.
 
+use modelopt_calibrate::{PassError as ObservingError, Unobservable};
 use modelopt_onnx::Error as OnnxError;
 use modelopt_rewrite::engine::BrokenRewrite;
 use modelopt_rewrite::{PassError, PlanError};
@@ -7,7 +8,7 @@ use modelopt_runtime::{OptionProblem, RuntimeError, SampleError};
 use modelopt_validate::CompareError;
 
 use crate::hint::Hint;
-use crate::metric::MetricError;
+use crate::metric::{MetricError, MetricMistake};
 use crate::scratch::Unwritten;
 
 /// Why nothing came of it.
@@ -46,12 +47,21 @@ pub enum ErrorKind {
     /// The model that is to be judged does not run.
     #[error("{0}")]
     Candidate(String),
+    /// A value cannot be observed.
+    #[error(transparent)]
+    Unobservable(#[from] Unobservable),
+    /// The model did not run with what is to be observed as outputs, or somebody stopped it.
+    #[error(transparent)]
+    Observing(#[from] ObservingError),
     /// The model asks for more than any machine has.
     #[error("the model cannot be run here: {0}")]
     Unreasonable(String),
     /// The user's own metric has no figure.
     #[error(transparent)]
     Metric(#[from] MetricError),
+    /// The settings of the user's metric do not make sense together.
+    #[error(transparent)]
+    MetricSettings(#[from] MetricMistake),
     /// There is no artifact, because the candidate failed the limits or the run was stopped.
     #[error("no artifact was emitted{}", failed_checks(failed))]
     Refused {
@@ -181,7 +191,10 @@ through_kind!(
     SampleError,
     RuntimeError,
     CompareError,
+    Unobservable,
+    ObservingError,
     MetricError,
+    MetricMistake,
     Unwritten,
     std::io::Error,
 );

@@ -11,7 +11,7 @@ use modelopt_validate::{Accumulator, CompareError, Parity, Profile, References, 
 use crate::io_cast::IoCast;
 use crate::scratch::Scratch;
 use crate::session_pool::SessionPool;
-use crate::target::{Bench, Place};
+use crate::target::{Host, Rig};
 use crate::trial_error::TrialError;
 use crate::witness;
 
@@ -20,7 +20,7 @@ pub(crate) struct Prover<'a, 'b> {
     pub(crate) prepared: &'a Prepared,
     pub(crate) samples: &'a [Sample],
     /// Where models are loaded.
-    pub(crate) place: &'a Place<'b>,
+    pub(crate) host: &'a Host<'b>,
     references: References<'a>,
     profile: Arc<Profile>,
     casting: Option<&'a IoCast>,
@@ -37,11 +37,11 @@ impl<'a, 'b> Prover<'a, 'b> {
     pub(crate) fn new(
         prepared: &'a Prepared,
         samples: &'a [Sample],
-        bench: &'a mut Bench<'b>,
+        rig: &'a mut Rig<'b>,
         casting: Option<&'a IoCast>,
     ) -> Self {
-        let (references, profile, place) = bench.judging(samples);
-        Prover { prepared, samples, place, references, profile, casting }
+        let (references, profile, host) = rig.judging(samples);
+        Prover { prepared, samples, host, references, profile, casting }
     }
 
     /// A comparison by the same measure as the verdict's.
@@ -69,20 +69,20 @@ impl<'a, 'b> Prover<'a, 'b> {
         let (mut model, _) = self.prepared.apply(plan)?;
         witness::show_named(&mut model, self.witnesses());
         let scratch = Scratch::new()?;
-        let staged = scratch.write(&self.place.copies.of(&model), "trial.onnx")?;
-        let (all, place) = (self.samples, self.place);
-        let mut pool = SessionPool::new(place, staged.path().to_owned(), self.casting.cloned())?;
+        let staged = scratch.write(&self.host.copies.of(&model), "trial.onnx")?;
+        let (all, host) = (self.samples, self.host);
+        let mut pool = SessionPool::new(host, staged.path().to_owned(), self.casting.cloned())?;
         let mut parity = self.accumulator();
         let sample = |index: usize| samples.get(index).and_then(|&place| all.get(place));
         let inputs = |index| sample(index).map(|sample| sample.inputs.clone()).unwrap_or_default();
-        pool.run(place, samples.len(), inputs, &mut |index, outputs| {
+        pool.run(host, samples.len(), inputs, &mut |index, outputs| {
             if let (Some(sample), Some(&place)) = (sample(index), samples.get(index)) {
                 let synthetic = sample.kind == SampleKind::Synthetic;
                 parity.add(&sample.name, synthetic, &*self.reference(place)?, outputs);
             }
             Ok(())
         })?;
-        Ok(Proved { parity: parity.finish(), bytes: place.copies.size_without(staged.size()) })
+        Ok(Proved { parity: parity.finish(), bytes: host.copies.size_without(staged.size()) })
     }
 
     /// What the original makes of a sample.

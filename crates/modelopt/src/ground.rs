@@ -8,17 +8,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use indexmap::IndexMap;
 use modelopt_graph::Model;
-use modelopt_runtime::{
-    FittingSamples, InputValue, Proposal, Proposals, RuntimeError, Stage, synthesize,
-};
-use serde::Serialize;
+use modelopt_runtime::{FittingSamples, Proposals, RuntimeError, Stage, synthesize};
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
+use crate::found_inputs::FoundInputs;
 use crate::subject::Subject;
 use crate::target::{self, Ground};
+use crate::warning::Warning;
 
 /// How many sizes are tried.
 const MOST_TRIES: usize = 24;
@@ -29,81 +27,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A runtime that says the same for so many sizes is not asked again.
 const SAME_ANSWERS: usize = 6;
 
-/// What invented inputs had to be for the original to run, beyond the first guess and what the
-/// settings say.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct FoundInputs {
-    /// Sizes of open dimensions, as in [`Config::dims`].
-    pub dims: IndexMap<String, usize>,
-    /// Values of inputs, as in [`Config::inputs`].
-    pub inputs: IndexMap<String, String>,
-    /// How many others were tried before.
-    pub tries: usize,
-}
-
-impl FoundInputs {
-    fn of(proposal: Proposal, tries: usize) -> Option<Self> {
-        if proposal.is_first_guess() {
-            return None;
-        }
-        let inputs = proposal.values.into_iter().map(|(name, value)| (name, text(&value)));
-        Some(FoundInputs { dims: proposal.dims, inputs: inputs.collect(), tries })
-    }
-
-    /// The settings with what was found.
-    pub fn settings(&self, config: &Config) -> Config {
-        let mut config = config.clone();
-        config.dims.extend(self.dims.clone());
-        config.inputs.extend(self.inputs.clone());
-        config
-    }
-
-    /// What to tell the user, who can say so next time.
-    pub fn warning(&self) -> String {
-        let dims = self.dims.iter().map(|(name, size)| option("--dim", &format!("{name}={size}")));
-        let inputs =
-            self.inputs.iter().map(|(name, value)| option("--input", &format!("{name}={value}")));
-        let options: Vec<String> = dims.chain(inputs).collect();
-        format!(
-            "inputs as they are guessed first do not suit the model; found for it: {}",
-            options.join(" ")
-        )
-    }
-}
-
-/// An option as a shell takes it.
-fn option(name: &str, value: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.=,/:+".contains(c);
-    if value.chars().all(plain) {
-        format!("{name} {value}")
-    } else {
-        format!("{name} '{}'", value.replace('\'', r"'\''"))
-    }
-}
-
-fn text(value: &InputValue) -> String {
-    match value {
-        InputValue::Integers(values) => {
-            values.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-        }
-        InputValue::Floats(values) => {
-            values.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-        }
-    }
-}
-
 /// What is to be told of the samples.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     /// What invented inputs had to be.
     pub(crate) found: Option<FoundInputs>,
     /// That, and what is odd about the user's samples.
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warnings: Vec<Warning>,
 }
 
 impl From<Option<FoundInputs>> for Told {
     fn from(found: Option<FoundInputs>) -> Self {
-        Told { warnings: found.iter().map(FoundInputs::warning).collect(), found }
+        Told { warnings: found.iter().cloned().map(Warning::FoundInputs).collect(), found }
     }
 }
 
@@ -115,9 +50,9 @@ pub(crate) fn ground<'a>(
 ) -> Result<(Ground<'a>, Told), Error> {
     if config.samples.is_some() || config.given_samples.is_some() {
         let FittingSamples { samples, oddities } = target::samples(model, config)?;
-        let warnings = oddities.iter().map(ToString::to_string).collect();
-        let bench = target::target(original, &samples, config, &[])?;
-        return Ok((Ground { bench, samples }, Told { found: None, warnings }));
+        let rig = target::target(original, &samples, config, &[])?;
+        let warnings = oddities.into_iter().map(Warning::OddInput).collect();
+        return Ok((Ground { rig, samples }, Told { found: None, warnings }));
     }
     let options = config.synthesis()?;
     let mut proposals = Proposals::new(model, &options);
@@ -129,9 +64,9 @@ pub(crate) fn ground<'a>(
             Err(_) => continue,
         };
         match target::target(original, &samples, config, &trying.left_out) {
-            Ok(bench) => {
+            Ok(rig) => {
                 let found = FoundInputs::of(proposal, trying.tries);
-                return Ok((Ground { bench, samples }, found.into()));
+                return Ok((Ground { rig, samples }, found.into()));
             }
             Err(error) => {
                 tracing::debug!(?proposal, %error, "the original does not run");

@@ -9,6 +9,7 @@
 //! - [`rank`]: what each layer of a plan costs at the outputs.
 //! - [`transform`]: the same without files and without running anything: model in, model out.
 //! - [`compare`]: parity, latency and size of any two models.
+//! - [`observe()`]: what flows through a model, shown to observers of the caller's.
 //! - [`bench()`]: latency of models on several runtimes, thread counts and sizes.
 //! - [`inspect`]: what is in a model, and what could be done with it.
 //!
@@ -25,13 +26,17 @@ mod culprits;
 mod emulation;
 mod error;
 mod evaluator;
+mod event;
 mod excess;
+mod found_inputs;
 mod ground;
 mod hint;
 mod inspect;
 mod io_cast;
 mod measure;
+mod meter;
 mod metric;
+mod observe;
 mod optimize;
 mod optimizer;
 mod overhead;
@@ -52,6 +57,7 @@ mod testing;
 mod transform;
 mod trial_error;
 mod validation;
+mod warning;
 mod witness;
 
 pub use bench::{BenchOptions, BenchRow, bench};
@@ -59,10 +65,14 @@ pub use budget::Stop;
 pub use compare::{Compared, compare, compare_until};
 pub use config::{Config, Enforcement, Objective, SearchOptions, Smoothing};
 pub use error::{Error, ErrorKind};
-pub use ground::FoundInputs;
+pub use event::{Progress, Step};
+pub use found_inputs::FoundInputs;
 pub use hint::Hint;
 pub use inspect::{Inspection, OperatorCount, Port, WeightBytes, inspect};
-pub use metric::{CommandMetric, CustomMetric, Labels, Metric, MetricError, MetricOptions};
+pub use metric::{
+    CommandMetric, CustomMetric, Labels, Metric, MetricError, MetricMistake, MetricOptions,
+};
+pub use observe::{Observed, observe};
 pub use optimize::{Outcome, Search, optimize};
 pub use optimizer::{
     Artifact, Optimized, Optimizer, OptimizerBuilder, SampleSource, Sink, Source, Strategy, Target,
@@ -72,6 +82,7 @@ pub use planning::{Ranked, rank};
 pub use runtime_choice::RuntimeChoice;
 pub use scratch::Unwritten;
 pub use transform::{Transformed, transform};
+pub use warning::Warning;
 
 /// What most programs need: `use modelopt::prelude::*`.
 pub mod prelude {
@@ -84,7 +95,7 @@ pub mod prelude {
 
     pub use crate::{
         Artifact, Config, Enforcement, Error, ErrorKind, Metric, MetricError, Objective, Optimized,
-        Optimizer, Outcome, Progress, SampleSource, Sink, Source, Stop, Strategy, Target,
+        Optimizer, Outcome, Progress, SampleSource, Sink, Source, Step, Stop, Strategy, Target,
     };
 }
 
@@ -95,30 +106,6 @@ pub use modelopt_report as report;
 pub use modelopt_rewrite as rewrite;
 pub use modelopt_runtime as runtime;
 pub use modelopt_validate as validate;
-
-/// What [`optimize`] and [`compare`] are doing, for whoever waits.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Progress {
-    /// A step began.
-    Step(&'static str),
-    /// So many of so many parts of the current step are done.
-    Part {
-        /// Parts done.
-        done: usize,
-        /// Parts in all.
-        total: usize,
-    },
-    /// A search ran and judged a plan.
-    Trial(Box<report::Trial>),
-    /// What comes next takes long.
-    Long {
-        /// What comes.
-        step: &'static str,
-        /// How long it takes at most, by what the first run took.
-        seconds: u64,
-    },
-}
 
 /// Version of this library.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

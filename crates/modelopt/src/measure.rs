@@ -9,10 +9,11 @@ use modelopt_runtime::{Outputs, Sample};
 use modelopt_validate::{LatencyOptions, SlowLayer, compare_latency};
 use serde::{Deserialize, Serialize};
 
-use crate::Progress;
 use crate::provenance;
 use crate::scratch::Scratch;
-use crate::target::{self, Bench};
+use crate::target::{self, Rig};
+use crate::warning::Warning;
+use crate::{Progress, Step};
 
 /// Short, because there are many layers; the plan that comes of it is measured as a whole.
 const QUICK: LatencyOptions = LatencyOptions { min_pairs: 8, min_seconds: 0.04, max_seconds: 0.4 };
@@ -50,7 +51,7 @@ impl Cache {
     }
 
     /// Writes what is new, and tells why it could not.
-    pub(crate) fn close(self) -> Option<String> {
+    pub(crate) fn close(self) -> Option<Warning> {
         let file = self.file.filter(|_| self.changed)?;
         let write = || -> std::io::Result<()> {
             let folder = file.parent().unwrap_or(Path::new("."));
@@ -60,7 +61,7 @@ impl Cache {
             staged.persist(&file)?;
             Ok(())
         };
-        write().err().map(|error| format!("measurements are not kept: {error}"))
+        write().err().map(|error| Warning::NotCached { reason: error.to_string() })
     }
 }
 
@@ -79,20 +80,20 @@ pub(crate) fn layers(
     prepared: &Prepared,
     sample: &Sample,
     numerics: Numerics,
-    bench: &Bench<'_>,
+    rig: &Rig<'_>,
     cache: &mut Cache,
     progress: &mut dyn FnMut(Progress),
 ) -> Measured {
     let (isolated, unknown) = isolate(prepared, &target::shapes(sample).collect::<Vec<_>>());
-    let place = format!("{} {}", bench.used.name, bench.used.version);
+    let place = format!("{} {}", rig.used.name, rig.used.version);
     let mut measured = Measured { unknown, ..Measured::default() };
-    progress(Progress::Step("measuring layers"));
+    progress(Progress::Step(Step::MeasuringLayers));
     let total = isolated.len();
     for (done, layer) in isolated.iter().enumerate() {
         let mut ratios = Vec::new();
         for scheme in Scheme::default_ladder().into_iter().rev() {
             let before = cache.known.len();
-            if let Some(figure) = figure(prepared, layer, (scheme, numerics), bench, cache) {
+            if let Some(figure) = figure(prepared, layer, (scheme, numerics), rig, cache) {
                 ratios.push((scheme, figure.ratio));
             }
             measured.fresh += cache.known.len() - before;
@@ -109,20 +110,20 @@ pub(crate) fn slow_layers(
     prepared: &Prepared,
     plan: &Plan,
     sample: &Sample,
-    bench: &Bench<'_>,
+    rig: &Rig<'_>,
     cache: &mut Cache,
     progress: &mut dyn FnMut(Progress),
 ) -> Vec<SlowLayer> {
     let places = plan.places();
     let (isolated, _) = isolate(prepared, &target::shapes(sample).collect::<Vec<_>>());
-    progress(Progress::Step("looking for the layers that became slower"));
+    progress(Progress::Step(Step::FindingSlowLayers));
     let total = isolated.len();
     let mut slow = Vec::new();
     for (done, layer) in isolated.iter().enumerate() {
         let planned = places.get(layer.name.as_str()).map(|&place| &plan.layers[place]);
         if let Some(planned) = planned.filter(|planned| !planned.scheme.is_keep())
             && let how = (planned.scheme, plan.numerics_of(planned))
-            && let Some(figure) = figure(prepared, layer, how, bench, cache)
+            && let Some(figure) = figure(prepared, layer, how, rig, cache)
             && figure.ratio > 1.05
         {
             slow.push(SlowLayer {
@@ -144,11 +145,11 @@ fn figure(
     prepared: &Prepared,
     layer: &Isolated,
     (scheme, numerics): (Scheme, Numerics),
-    bench: &Bench<'_>,
+    rig: &Rig<'_>,
     cache: &mut Cache,
 ) -> Option<Figure> {
     let how = format!("{scheme} {:?} {}", numerics.granularity, numerics.reduce_range);
-    let key = format!("{} | {} | {} | {how}", bench.key(), cache.cpu, layer.key);
+    let key = format!("{} | {} | {} | {how}", rig.key(), cache.cpu, layer.key);
     if let Some(&known) = cache.known.get(&key) {
         return Some(known);
     }
@@ -156,7 +157,7 @@ fn figure(
     let scratch = Scratch::new().ok()?;
     let prepare = |model: &Model, name: &str| {
         let staged = scratch.write(model, name).ok()?;
-        bench.prepare(staged.path()).ok()
+        rig.prepare(staged.path()).ok()
     };
     let mut original = prepare(&layer.model, "original.onnx")?;
     let mut candidate = prepare(&changed, "changed.onnx")?;

@@ -4,24 +4,20 @@
 //! verdict where there is one, and the last word of a search, which parity guides in between.
 
 mod command;
-mod labels;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indexmap::IndexMap;
-use modelopt_validate::{Direction, FurtherFigure, MaxDrop, MetricChange};
+use modelopt_validate::{Direction, MaxDrop};
 use serde::{Deserialize, Serialize};
 
 pub use command::CommandMetric;
-pub use labels::Labels;
-pub(crate) use labels::{LabelMetric, labelled};
 
-use crate::budget::Stop;
-use crate::config::Config;
-use crate::error::{Error, ErrorKind};
+/// Where the path of the model goes in a command.
+const PLACE: &str = "{model}";
 
 /// Turns a model into a number.
 ///
@@ -65,6 +61,12 @@ impl CustomMetric {
     /// Takes in a metric.
     pub fn new(metric: impl Metric + Send + 'static) -> Self {
         CustomMetric(Arc::new(Mutex::new(metric)))
+    }
+
+    /// The metric, for as long as nobody else asks it.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, dyn Metric + Send + 'static> {
+        // Whoever panicked with it held has told so.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -196,227 +198,110 @@ impl MetricOptions {
     }
 
     /// Whether the settings make sense together.
-    pub(crate) fn check(&self, samples: Option<&Path>) -> Result<(), Error> {
-        let wrong = |message: &str| Err(ErrorKind::Config(message.to_owned()).into());
+    pub(crate) fn check(&self, samples: Option<&Path>) -> Result<(), MetricMistake> {
         let given = [self.command.is_some(), self.labels.is_some(), self.custom.is_some()];
         if given.into_iter().filter(|given| *given).count() > 1 {
-            return wrong("there can be one metric: a command or labels");
+            return Err(MetricMistake::SeveralMetrics);
         }
-        match &self.command {
-            Some(command) if !command.contains(command::PLACE) => {
-                return wrong(
-                    "the metric's command has no {model}, where the path of the model goes",
-                );
-            }
-            _ => {}
+        if self.command.as_ref().is_some_and(|command| !command.contains(PLACE)) {
+            return Err(MetricMistake::NoPlace);
         }
         if self.labels.is_some() && samples.is_none() {
-            return wrong("labels stand in samples: give some with --samples");
+            return Err(MetricMistake::LabelsWithoutSamples);
         }
         if !(self.timeout > 0.0 && self.timeout.is_finite()) {
-            return wrong("the metric's timeout must be above 0");
+            return Err(MetricMistake::NoTime);
         }
         Ok(())
     }
 }
 
-/// What a metric said of one model.
-#[derive(Clone, Debug, PartialEq)]
-struct Evaluated {
-    value: f64,
-    further: IndexMap<String, f64>,
+/// Settings of a metric that do not make sense together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MetricMistake {
+    /// There is more than one metric.
+    #[error("there can be one metric: a command or labels")]
+    SeveralMetrics,
+    /// The command does not say where the path of the model goes.
+    #[error("the metric's command has no {PLACE}, where the path of the model goes")]
+    NoPlace,
+    /// Labels stand in samples, and there are none.
+    #[error("labels stand in samples, and there are none")]
+    LabelsWithoutSamples,
+    /// The command has no time.
+    #[error("the metric's timeout must be above 0")]
+    NoTime,
 }
 
-/// A metric, with what it said before.
-pub(crate) struct Meter<'a> {
-    metric: Held<'a>,
-    direction: Direction,
-    max_drop: MaxDrop,
-    original: &'a Path,
-    of_original: Option<Evaluated>,
-    /// By digest of the model, or of what it was made by.
-    known: HashMap<String, Evaluated>,
+/// Which output is judged by which array of the samples; written `OUTPUT:KEY`.
+///
+/// The array holds the index of the right class for each row of the output: its shape is the
+/// output's without the classes, which are along the last axis, or along the second (as in
+/// segmentation). An output that holds classes already has the shape of the array. Labels below 0
+/// do not count.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Labels {
+    /// Name of the output.
+    pub output: String,
+    /// Key of the array.
+    pub key: String,
 }
 
-/// Where a metric comes from.
-enum Held<'a> {
-    Command(CommandMetric),
-    Labels(Box<LabelMetric<'a>>),
-    Custom(CustomMetric),
-}
+impl FromStr for Labels {
+    type Err = String;
 
-impl<'a> Meter<'a> {
-    /// The meter for the settings' metric, if there is one; `labels` makes the one that counts
-    /// right answers.
-    pub(crate) fn new(
-        config: &Config,
-        original: &'a Path,
-        stop: &Stop,
-        labels: impl FnOnce(&Labels) -> Result<LabelMetric<'a>, Error>,
-    ) -> Result<Option<Self>, Error> {
-        let options = &config.metric;
-        let metric = if let Some(command) = &options.command {
-            let metric = CommandMetric::new(command, options.name.clone(), options.timeout);
-            Held::Command(metric.until(stop.clone()))
-        } else if let Some(custom) = &options.custom {
-            Held::Custom(custom.clone())
-        } else if let Some(own) = &options.labels {
-            Held::Labels(Box::new(labels(own)?))
-        } else {
-            return Ok(None);
-        };
-        Ok(Some(Meter {
-            metric,
-            direction: options.direction,
-            max_drop: options.max_drop,
-            original,
-            of_original: None,
-            known: HashMap::new(),
-        }))
-    }
-
-    /// The metric of a candidate beside the original's. `digest` tells candidates apart; only one
-    /// that is not known is made, at the path that is given then.
-    pub(crate) fn measure(
-        &mut self,
-        digest: &str,
-        make: impl FnOnce(&Path) -> Result<(), String>,
-    ) -> Result<MetricChange, MetricError> {
-        let original = if let Some(known) = &self.of_original {
-            known.clone()
-        } else {
-            let path = self.original;
-            let evaluated = self.evaluate(path, true)?;
-            self.of_original.insert(evaluated).clone()
-        };
-        let candidate = if let Some(known) = self.known.get(digest) {
-            known.clone()
-        } else {
-            let folder = tempfile::tempdir().map_err(|e| MetricError::Other(e.to_string()))?;
-            let path = folder.path().join("candidate.onnx");
-            make(&path).map_err(MetricError::Other)?;
-            let evaluated = self.evaluate(&path, false)?;
-            self.known.insert(digest.to_owned(), evaluated.clone());
-            evaluated
-        };
-        Ok(self.change(&original, &candidate))
-    }
-
-    /// The metric of a candidate that lies in a file.
-    pub(crate) fn measure_file(&mut self, path: &Path) -> Result<MetricChange, MetricError> {
-        let original = self.original;
-        let original = self.evaluate(original, true)?;
-        let candidate = self.evaluate(path, false)?;
-        Ok(self.change(&original, &candidate))
-    }
-
-    fn change(&mut self, original: &Evaluated, candidate: &Evaluated) -> MetricChange {
-        let further = candidate.further.iter().filter_map(|(name, &candidate)| {
-            let original = *original.further.get(name)?;
-            Some(FurtherFigure { name: name.clone(), original, candidate })
-        });
-        MetricChange {
-            name: self.metric.with(|metric| metric.name().to_owned()),
-            direction: self.direction,
-            original: original.value,
-            candidate: candidate.value,
-            max_drop: self.max_drop,
-            further: further.collect(),
-        }
-    }
-
-    fn evaluate(&mut self, path: &Path, is_original: bool) -> Result<Evaluated, MetricError> {
-        match &mut self.metric {
-            Held::Command(metric) => {
-                metric.subject(if is_original { "original" } else { "candidate" });
+    fn from_str(text: &str) -> Result<Self, String> {
+        // Names of outputs may have colons in them.
+        match text.rsplit_once(':') {
+            Some((output, key)) if !output.is_empty() && !key.is_empty() => {
+                Ok(Labels { output: output.to_owned(), key: key.to_owned() })
             }
-            Held::Labels(metric) => metric.casts(!is_original),
-            Held::Custom(_) => {}
+            _ => Err(format!("'{text}': give it as OUTPUT:KEY")),
         }
-        self.metric.with(|metric| {
-            let value = metric.evaluate(path)?;
-            Ok(Evaluated { value, further: metric.further() })
-        })
     }
 }
 
-impl Held<'_> {
-    fn with<T>(&mut self, use_it: impl FnOnce(&mut dyn Metric) -> T) -> T {
-        match self {
-            Held::Command(metric) => use_it(metric),
-            Held::Labels(metric) => use_it(metric.as_mut()),
-            // Whoever panicked with it held has told so.
-            Held::Custom(CustomMetric(metric)) => {
-                let mut metric = metric.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                use_it(&mut *metric)
-            }
-        }
+impl fmt::Display for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.output, self.key)
+    }
+}
+
+impl TryFrom<String> for Labels {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Labels> for String {
+    fn from(labels: Labels) -> Self {
+        labels.to_string()
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::float_cmp)] // They are whole numbers.
 mod tests {
     use super::*;
-
-    /// Gives the size of the file, and counts how often it was asked.
-    struct Size(Arc<Mutex<usize>>);
-
-    impl Metric for Size {
-        fn name(&self) -> &'static str {
-            "size"
-        }
-
-        fn evaluate(&mut self, model: &Path) -> Result<f64, MetricError> {
-            *self.0.lock().unwrap() += 1;
-            let size = std::fs::metadata(model).map_err(|e| MetricError::Other(e.to_string()))?;
-            Ok(size.len() as f64)
-        }
-    }
-
-    #[test]
-    fn nothing_is_evaluated_twice() {
-        let folder = tempfile::tempdir().unwrap();
-        let original = folder.path().join("original.onnx");
-        std::fs::write(&original, [0; 100]).unwrap();
-        let asked = Arc::new(Mutex::new(0));
-        let mut config = Config::default();
-        config.metric.custom = Some(CustomMetric::new(Size(asked.clone())));
-        let no_labels = |_: &Labels| Err(ErrorKind::Config(String::new()).into());
-        let mut meter =
-            Meter::new(&config, &original, &Stop::default(), no_labels).unwrap().unwrap();
-        let make = |path: &Path| std::fs::write(path, [0; 98]).map_err(|e| e.to_string());
-        for _ in 0..2 {
-            let change = meter.measure("a", make).unwrap();
-            assert_eq!((change.original, change.candidate), (100.0, 98.0));
-            assert!(!change.check().pass, "2 % are lost and 1 % may be");
-        }
-        assert_eq!(*asked.lock().unwrap(), 2);
-        meter.measure("b", make).unwrap();
-        assert_eq!(*asked.lock().unwrap(), 3);
-        let error = meter.measure("c", |_| Err("no".to_owned())).unwrap_err().to_string();
-        assert_eq!(error, "no");
-    }
 
     #[test]
     fn settings_that_contradict_each_other_are_refused() {
         let options = |text: &str| toml::from_str::<MetricOptions>(text).unwrap();
-        let fails = |text: &str, samples: Option<&Path>| {
-            options(text).check(samples).unwrap_err().to_string()
-        };
+        let fails = |text: &str| options(text).check(None).unwrap_err();
         let both = r#"command = "x {model}"
             labels = "y:label""#;
-        assert!(fails(both, None).contains("one metric"));
-        assert!(fails(r#"command = "x""#, None).contains("{model}"));
-        assert!(fails(r#"labels = "y:label""#, None).contains("--samples"));
-        assert!(
-            fails(
-                r#"command = "x {model}"
-            timeout = 0"#,
-                None
-            )
-            .contains("above 0")
-        );
+        assert_eq!(fails(both), MetricMistake::SeveralMetrics);
+        let error = fails(r#"command = "x""#);
+        assert!(error == MetricMistake::NoPlace && error.to_string().contains("{model}"));
+        assert_eq!(fails(r#"labels = "y:label""#), MetricMistake::LabelsWithoutSamples);
+        let labels = options(r#"labels = "y:label""#);
+        assert_eq!(labels.check(Some(Path::new("samples"))), Ok(()));
+        let no_time = r#"command = "x {model}"
+            timeout = 0"#;
+        assert_eq!(fails(no_time), MetricMistake::NoTime);
         let all = options(
             r#"command = "python eval.py {model}"
             name = "f1"
@@ -427,5 +312,15 @@ mod tests {
         assert!(all.check(None).is_ok() && all.is_given());
         assert_eq!(all.max_drop, MaxDrop::Absolute(0.005));
         assert!(!MetricOptions::default().is_given());
+    }
+
+    #[test]
+    fn names_of_outputs_may_have_colons() {
+        let labels: Labels = "logits:0:label".parse().unwrap();
+        assert_eq!((labels.output.as_str(), labels.key.as_str()), ("logits:0", "label"));
+        assert_eq!(labels.to_string(), "logits:0:label");
+        for wrong in ["scores", ":label", "scores:", ""] {
+            assert!(wrong.parse::<Labels>().is_err(), "{wrong}");
+        }
     }
 }

@@ -2,9 +2,8 @@
 
 mod course;
 mod document;
-mod job;
+mod given;
 mod rounds;
-mod warnings;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,18 +14,20 @@ use modelopt_report as report;
 use modelopt_rewrite::{ExplainedPlan, QuantizedWeight, Scheme};
 use modelopt_validate::{Culprit, MetricChange, SizeChange, SlowLayer, Verdict};
 
-use crate::Progress;
 use crate::budget::{Budget, Stop};
 use crate::config::{Config, Enforcement};
 use crate::error::Error;
-use crate::ground::{FoundInputs, Told};
+use crate::found_inputs::FoundInputs;
+use crate::ground::Told;
 use crate::measure::Cache;
 use crate::planning;
 use crate::provenance;
 use crate::subject::Subject;
 use crate::transform;
+use crate::warning::Warning;
+use crate::{Progress, Step};
 use course::{Course, Searched};
-use job::Job;
+use given::Given;
 
 /// What came of a run.
 #[derive(Clone, Debug)]
@@ -67,7 +68,7 @@ pub struct Outcome {
     /// What each layer costs, where a search measured it.
     pub sensitivity: Vec<report::Sensitivity>,
     /// What the user should know.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
     original: report::ModelFile,
     candidate: report::ModelFile,
 }
@@ -126,11 +127,11 @@ impl<'a> Search<'a> {
     ) -> Result<Outcome, Error> {
         let config = self.config;
         let budget = Budget::new(Instant::now(), config.search.time_budget, self.stop);
-        progress(Progress::Step("loading"));
+        progress(Progress::Step(Step::Loading));
         let original = onnx::load(input)?;
         let file = input.to_owned();
         let original_file = std::thread::spawn(move || provenance::model_file(&file, &file));
-        progress(Progress::Step("planning"));
+        progress(Progress::Step(Step::Planning));
         let prepared = transform::prepared(&original, config)?;
         let runs = config.enforcement != Enforcement::None;
         let subject = Arc::new(if runs {
@@ -140,7 +141,7 @@ impl<'a> Search<'a> {
         });
         let is_idle =
             runs && planning::runs_the_model(config) && transform::leaves_alone(&prepared, config)?;
-        let job = Job {
+        let given = Given {
             subject: &subject,
             limits: &config.limits(),
             output,
@@ -151,7 +152,7 @@ impl<'a> Search<'a> {
             budget: &budget,
         };
         let mut course = Course {
-            job: &job,
+            given: &given,
             runs: runs && !is_idle,
             ground: None,
             told: Told::default(),
@@ -163,14 +164,14 @@ impl<'a> Search<'a> {
         let start = course.start(progress)?;
         let plan = course.search(&start, progress)?;
         let mut of_plan = Vec::new();
-        let made = job.made(plan, &mut of_plan)?;
+        let made = given.made(plan, &mut of_plan)?;
         course.prepare_for(&made.0, progress)?;
         // Reading a file again cannot panic; if it did, the report would lack its digest.
         let original_file = original_file.join().unwrap_or_default();
         let (mut outcome, staged) = course.rounds(made, of_plan, &original_file, progress)?;
         outcome.warnings.extend(course.cache.close());
         outcome.found_inputs = course.told.found;
-        outcome.emit(staged, &job, progress)
+        outcome.emit(staged, &given, progress)
     }
 }
 
@@ -179,17 +180,17 @@ impl Outcome {
     fn emit(
         mut self,
         staged: Staged,
-        job: &Job<'_>,
+        given: &Given<'_>,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self, Error> {
         let pass = self.verdict.as_ref().is_none_or(|verdict| verdict.pass);
-        let stopped = job.budget.is_stopped();
-        self.emitted = !stopped && (pass || job.config.enforcement != Enforcement::Gate);
+        let stopped = given.budget.is_stopped();
+        self.emitted = !stopped && (pass || given.config.enforcement != Enforcement::Gate);
         if stopped {
             self.search_end = Some(report::SearchEnd::Stopped);
         }
         if self.emitted {
-            progress(Progress::Step("emitting"));
+            progress(Progress::Step(Step::Emitting));
             staged.commit()?;
         }
         Ok(self)

@@ -6,6 +6,8 @@ mod source;
 
 use std::path::{Path, PathBuf};
 
+use modelopt_calibrate::{Observations, Unobservable};
+use modelopt_graph::Model;
 use modelopt_rewrite::{Plan, Scheme};
 use modelopt_runtime::{CustomRuntime, Optimization, RuntimeKind, Sample, SampleKind};
 use modelopt_validate::Limits;
@@ -15,6 +17,7 @@ use crate::budget::Stop;
 use crate::config::{Config, Enforcement, Objective};
 use crate::error::{Error, ErrorKind};
 use crate::metric::{CustomMetric, Metric};
+use crate::observe::{Observed, observe};
 use crate::optimize::{Outcome, Search};
 use crate::runtime_choice::RuntimeChoice;
 
@@ -198,6 +201,21 @@ impl Optimizer {
         let search = Search::new(&self.config).stopped_by(self.stop);
         let outcome = search.run(input.path(), output.path(), events)?;
         Ok(Optimized::new(outcome, output))
+    }
+
+    /// Runs the model over the samples and shows what flows through it to observers, instead of
+    /// optimizing it: see [`observe()`](crate::observe()).
+    ///
+    /// # Errors
+    ///
+    /// As [`observe()`](crate::observe()).
+    pub fn observe(
+        self,
+        watch: impl FnOnce(&Model) -> Result<Observations, Unobservable>,
+        events: &mut dyn FnMut(Progress),
+    ) -> Result<Observed, Error> {
+        let input = self.source.materialize()?;
+        observe(input.path(), &self.config, &self.stop, watch, events)
     }
 }
 

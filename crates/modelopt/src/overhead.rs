@@ -8,18 +8,18 @@ use modelopt_graph::{
 use modelopt_validate::{LatencyOptions, measure_latency};
 
 use crate::scratch::Scratch;
-use crate::target::Bench;
+use crate::target::Rig;
 
 /// Enough runs for a median, in a tenth of a second at most.
 const BRIEF: LatencyOptions = LatencyOptions { min_pairs: 200, min_seconds: 0.0, max_seconds: 0.1 };
 
 /// The median time of the shortest run that there is, in milliseconds: one addition of as many
 /// single numbers as the model has inputs. None where the runtime does not run that.
-pub(crate) fn call_ms(bench: &Bench<'_>, inputs: usize) -> Option<f64> {
+pub(crate) fn call_ms(rig: &Rig<'_>, inputs: usize) -> Option<f64> {
     let (model, inputs) = shortest(inputs.max(1));
     let scratch = Scratch::new().ok()?;
     let staged = scratch.write(&model, "shortest.onnx").ok()?;
-    let mut session = bench.prepare(staged.path()).ok()?;
+    let mut session = rig.prepare(staged.path()).ok()?;
     let times = measure_latency(session.as_mut(), &inputs, &BRIEF).ok()?;
     Some(times.p50_ms)
 }

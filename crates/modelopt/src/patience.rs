@@ -3,14 +3,15 @@
 //! A search is counted, not timed, so that the same model gives the same plan on any machine. Where
 //! a single run takes so long that the count would take more than five minutes, fewer are made: the
 //! count is halved, as often as needed, by what the first run took. What is found then depends on
-//! the machine, and a warning says so. A named runtime or `--time-budget` makes the count as large
-//! as it is meant to be.
+//! the machine, and a warning says so. A named runtime or a budget of time makes the count as
+//! large as it is meant to be.
 
-use crate::Progress;
 use crate::config::Config;
 use crate::runtime_choice::RuntimeChoice;
 use crate::search::tuning::PatienceTuning;
-use crate::target::Bench;
+use crate::target::Rig;
+use crate::warning::Warning;
+use crate::{Progress, Step};
 
 /// What one run takes, and whether that bounds what is tried.
 #[derive(Clone, Debug)]
@@ -22,9 +23,9 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
-    pub(crate) fn of(bench: &Bench<'_>, config: &Config) -> Self {
+    pub(crate) fn of(rig: &Rig<'_>, config: &Config) -> Self {
         let bounded = config.runtime == RuntimeChoice::Auto && config.search.time_budget.is_none();
-        let run = bench.cost.and_then(|cost| Some(cost.run_ms? * 1e-3));
+        let run = rig.cost.and_then(|cost| Some(cost.run_ms? * 1e-3));
         Patience { run, bounded, tuning: PatienceTuning::default() }
     }
 
@@ -46,12 +47,7 @@ impl Patience {
     }
 
     /// Tells who waits how long a step of so many runs will take, where that is long.
-    pub(crate) fn announce(
-        &self,
-        step: &'static str,
-        runs: f64,
-        progress: &mut dyn FnMut(Progress),
-    ) {
+    pub(crate) fn announce(&self, step: Step, runs: f64, progress: &mut dyn FnMut(Progress)) {
         let seconds = self.run.unwrap_or_default() * runs;
         if seconds > self.tuning.worth_saying {
             progress(Progress::Long { step, seconds: seconds as u64 });
@@ -59,13 +55,9 @@ impl Patience {
     }
 
     /// What a search that was cut short says.
-    pub(crate) fn warning(&self, wanted: usize, allowed: usize) -> Option<String> {
-        (allowed < wanted).then(|| {
-            format!(
-                "only {allowed} of {wanted} trials were made, because one run takes {:.1} s: --time-budget SECONDS allows more",
-                self.run.unwrap_or_default()
-            )
-        })
+    pub(crate) fn warning(&self, wanted: usize, allowed: usize) -> Option<Warning> {
+        let run_seconds = self.run.unwrap_or_default();
+        (allowed < wanted).then_some(Warning::FewerTrials { allowed, wanted, run_seconds })
     }
 }
 
@@ -81,9 +73,9 @@ mod tests {
         assert_eq!(patience(Some(1000.0), true).allowed(25, 3, 4.0), 3);
         assert_eq!(patience(Some(1000.0), false).allowed(25, 3, 4.0), 25);
         assert_eq!(patience(None, true).allowed(25, 3, 4.0), 25);
-        assert!(
-            patience(Some(10.0), true).warning(25, 6).unwrap().contains("one run takes 10.0 s")
-        );
+        let warning = Warning::FewerTrials { allowed: 6, wanted: 25, run_seconds: 10.0 };
+        assert_eq!(patience(Some(10.0), true).warning(25, 6), Some(warning));
+        assert_eq!(patience(Some(10.0), true).warning(25, 25), None);
     }
 
     #[test]
@@ -91,8 +83,8 @@ mod tests {
         let tuning = PatienceTuning::default();
         let patience = Patience { run: Some(2.0), bounded: true, tuning };
         let mut told = Vec::new();
-        patience.announce("short", 3.0, &mut |event| told.push(event));
-        patience.announce("long", 30.0, &mut |event| told.push(event));
-        assert_eq!(told, [Progress::Long { step: "long", seconds: 60 }]);
+        patience.announce(Step::Loading, 3.0, &mut |event| told.push(event));
+        patience.announce(Step::Searching, 30.0, &mut |event| told.push(event));
+        assert_eq!(told, [Progress::Long { step: Step::Searching, seconds: 60 }]);
     }
 }

@@ -11,7 +11,6 @@ use modelopt_report as report;
 use modelopt_rewrite::{ExplainedPlan, Prepared, Scheme};
 use modelopt_runtime::Sample;
 
-use crate::Progress;
 use crate::budget::{Budget, Stop};
 use crate::calibrate;
 use crate::config::{Config, Smoothing};
@@ -26,13 +25,15 @@ use crate::scratch::Scratch;
 use crate::search::{self, Court, Trials, mixing, tuning::Tuning};
 use crate::sensitivity;
 use crate::subject::Subject;
-use crate::target::{self, Bench, Ground};
+use crate::target::{self, Ground, Rig};
 use crate::transform::{self, Hints, Measurements};
+use crate::warning::Warning;
+use crate::{Progress, Step};
 
 /// What is kept of planning besides the plan, and what bounds it.
 pub(crate) struct Notes<'a> {
     pub(crate) cache: &'a mut Cache,
-    pub(crate) warnings: &'a mut Vec<String>,
+    pub(crate) warnings: &'a mut Vec<Warning>,
     /// How long it may take.
     pub(crate) budget: &'a Budget,
 }
@@ -63,24 +64,24 @@ pub(crate) fn informed(
     if config.measure {
         hints.measured = measure_layers(prepared, ground, config, notes, progress);
     }
-    let Ground { bench, samples } = ground;
+    let Ground { rig, samples } = ground;
     if let Some(to) = config.computes_in() {
         let rounding = (to, config.min_rounding_sqnr_db);
-        let seen = calibrate::activations(prepared, rounding, samples, bench.parts().1, progress);
+        let seen = calibrate::activations(prepared, rounding, samples, rig.parts().1, progress);
         hints.unfit = seen.unfit;
         notes.warnings.extend(seen.warning);
     }
     let mut plan = transform::planned(prepared, config, &hints)?;
     if smooths(config) {
         let real = target::summary(samples).kind == report::SampleKind::Real;
-        let prover = Prover::new(prepared, samples, bench, None);
+        let prover = Prover::new(prepared, samples, rig, None);
         return match sensitivity::statistics(&prover, &plan, progress) {
             Ok(seen) => {
                 prepared.improve(&mut plan, &seen, search::improvements(config, real));
                 Ok(plan)
             }
             Err(why) => {
-                notes.warnings.push(format!("activations are not smoothed: {why}"));
+                notes.warnings.push(Warning::NotSmoothed { reason: why });
                 Ok(plan)
             }
         };
@@ -90,28 +91,23 @@ pub(crate) fn informed(
     }
     let casting = plan.io.precision().map(|to| IoCast::of(original, to));
     let first = casting.as_ref().map(|casting| casting.samples(samples));
-    accommodate(prepared, &plan, first.as_deref().unwrap_or(samples), bench);
-    let patience = Patience::of(bench, config);
-    let prover = Prover::new(prepared, samples, bench, casting.as_ref());
+    accommodate(prepared, &plan, first.as_deref().unwrap_or(samples), rig);
+    let patience = Patience::of(rig, config);
+    let prover = Prover::new(prepared, samples, rig, casting.as_ref());
     let limits = mixing::limits(&config.gate);
     let (budget, original_bytes, meter) = (notes.budget, 0, None);
     let court = Court { config, limits: &limits, budget, original_bytes, meter, progress };
     mixing::mixed(&plan, Trials::new(prover, court), &patience, &Tuning::default())
 }
 
-/// Lets the bench move on to where what a plan makes of the model runs.
-fn accommodate(
-    prepared: &Prepared,
-    plan: &ExplainedPlan,
-    samples: &[Sample],
-    bench: &mut Bench<'_>,
-) {
+/// Lets the rig move on to where what a plan makes of the model runs.
+fn accommodate(prepared: &Prepared, plan: &ExplainedPlan, samples: &[Sample], rig: &mut Rig<'_>) {
     let Ok(scratch) = Scratch::new() else { return };
     // Whatever is wrong here is told when the candidate is made.
     if let Ok((model, _)) = prepared.apply(plan)
         && let Ok(staged) = scratch.write(&model, "trial.onnx")
     {
-        bench.accommodate(staged.path(), samples);
+        rig.accommodate(staged.path(), samples);
     }
 }
 
@@ -124,12 +120,9 @@ fn measure_layers(
 ) -> Measurements {
     let Some(sample) = ground.samples.first() else { return Measurements::new() };
     let measured =
-        measure::layers(prepared, sample, config.numerics, &ground.bench, notes.cache, progress);
+        measure::layers(prepared, sample, config.numerics, &ground.rig, notes.cache, progress);
     if !measured.unknown.is_empty() {
-        notes.warnings.push(format!(
-            "{} layers are planned by the table: their shapes are known only while the model runs",
-            measured.unknown.len()
-        ));
+        notes.warnings.push(Warning::Unmeasured { layers: measured.unknown });
     }
     tracing::info!(layers = measured.layers.len(), fresh = measured.fresh, "measured layers");
     measured.layers
@@ -147,7 +140,7 @@ pub struct Ranked {
     /// On what.
     pub samples: report::Samples,
     /// What the user should know of the samples.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
 }
 
 /// Measures what each int8 layer of a plan costs at the outputs: alone, and by what the whole gains
@@ -158,15 +151,15 @@ pub fn rank(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Ranked, Error> {
     let budget = Budget::new(Instant::now(), config.search.time_budget, Stop::default());
-    progress(Progress::Step("loading"));
+    progress(Progress::Step(Step::Loading));
     let original = onnx::load(input)?;
     let prepared = transform::prepared(&original, config)?;
     let plan = transform::planned(&prepared, config, &Hints::default())?;
     let subject = Arc::new(Subject::new(input, &original, &[], config)?);
-    let (Ground { mut bench, samples }, told) =
+    let (Ground { mut rig, samples }, told) =
         survey(&subject, &original, &prepared, config, progress)?;
-    let runtime = bench.used.clone();
-    let prover = Prover::new(&prepared, &samples, &mut bench, None);
+    let runtime = rig.used.clone();
+    let prover = Prover::new(&prepared, &samples, &mut rig, None);
     let unknown = |why: String| Error::from(ErrorKind::Candidate(why));
     let seen = sensitivity::statistics(&prover, &plan, progress).map_err(unknown)?;
     let layers = sensitivity::ranked(&prover, &plan, &seen, &budget, progress)
@@ -190,8 +183,8 @@ pub(crate) fn survey<'a>(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(Ground<'a>, Told), Error> {
     resource_limits::check(prepared)?;
-    progress(Progress::Step("preparing the original"));
+    progress(Progress::Step(Step::PreparingOriginal));
     let (mut ground, told) = ground(subject, original, config)?;
-    ground.bench.watch(prepared, &ground.samples)?;
+    ground.rig.watch(prepared, &ground.samples)?;
     Ok((ground, told))
 }

@@ -40,6 +40,7 @@ use crate::error::Error;
 use crate::sensitivity;
 use crate::target;
 use crate::trial_error::TrialError;
+use crate::warning::Warning;
 use candidates::Candidates;
 use descent::Rules;
 use evaluator::{End, Evaluation};
@@ -58,7 +59,7 @@ pub(crate) struct Found {
     pub(crate) trials: Vec<report::Trial>,
     pub(crate) end: report::SearchEnd,
     pub(crate) sensitivity: Vec<report::Sensitivity>,
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warnings: Vec<Warning>,
 }
 
 /// A search for an int8 plan.
@@ -68,7 +69,7 @@ pub(crate) struct Searcher<'t, 'a, 'b, 'm> {
     /// Trials that may still be made.
     left: usize,
     sensitivity: Vec<report::Sensitivity>,
-    warnings: Vec<String>,
+    warnings: Vec<Warning>,
 }
 
 /// What has come of it so far.
@@ -129,7 +130,7 @@ impl<'t, 'a, 'b, 'm> Searcher<'t, 'a, 'b, 'm> {
     fn statistics(&mut self, plan: &ExplainedPlan) -> Seen {
         let Trials { prover, court, .. } = &mut self.trials;
         sensitivity::statistics(prover, plan, court.progress).unwrap_or_else(|why| {
-            self.warnings.push(format!("activations could not be measured: {why}"));
+            self.warnings.push(Warning::UnseenActivations { reason: why });
             Seen::default()
         })
     }
@@ -171,8 +172,7 @@ impl<'t, 'a, 'b, 'm> Searcher<'t, 'a, 'b, 'm> {
         if let Some(why) = found.unmeasured
             && court.budget.allows(std::time::Duration::ZERO)
         {
-            self.warnings
-                .push(format!("layers are ranked by their own error, not by what it does: {why}"));
+            self.warnings.push(Warning::RankedByOwnError { reason: why });
         }
         let told = Evaluation { passes: found.passes, ..state.told };
         Ok(State { plan: ladder.plan(&found.selection), told, end: found.end })

@@ -15,7 +15,6 @@ use modelopt_rewrite::{
 use modelopt_runtime::Outputs;
 use modelopt_validate::Parity;
 
-use crate::Progress;
 use crate::budget::Budget;
 use crate::calibrate;
 use crate::culprits;
@@ -26,6 +25,7 @@ use crate::search::tuning::{Probing, Tuning};
 use crate::session_pool::SessionPool;
 use crate::trial_error::TrialError;
 use crate::witness;
+use crate::{Progress, Step};
 
 /// A model under switches, ready to run.
 ///
@@ -61,8 +61,8 @@ impl Probe {
     ) -> Result<Self, TrialError> {
         witness::show_named(&mut board.model, prover.witnesses());
         let scratch = Scratch::new()?;
-        let path = scratch.keep(&prover.place.copies.of(&board.model), "switches.onnx")?;
-        let pool = SessionPool::new(prover.place, path, None)?;
+        let path = scratch.keep(&prover.host.copies.of(&board.model), "switches.onnx")?;
+        let pool = SessionPool::new(prover.host, path, None)?;
         let amplified = tuning.amplified;
         Ok(Probe { board, pool, off: HashMap::new(), amplified, _scratch: scratch })
     }
@@ -91,9 +91,9 @@ impl Probe {
             inputs
         };
         let off = &mut self.off;
-        let place = prover.place;
+        let host = prover.host;
         self.pool.run(
-            place,
+            host,
             fresh.len(),
             |index| inputs(fresh[index], &[], 0.0),
             &mut |index, outputs| {
@@ -107,7 +107,7 @@ impl Probe {
         };
         let (off, total) = (&self.off, settings.len());
         let mut parities = Vec::with_capacity(total);
-        self.pool.run(place, total, of, &mut |index, outputs| {
+        self.pool.run(host, total, of, &mut |index, outputs| {
             if !budget.allows(Duration::ZERO) {
                 return Err("there is no time left to measure layers".to_owned().into());
             }
@@ -167,7 +167,7 @@ pub(crate) fn statistics(
     plan: &ExplainedPlan,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Seen, String> {
-    calibrate::statistics(prover.prepared, plan, prover.samples, prover.place, progress)
+    calibrate::statistics(prover.prepared, plan, prover.samples, prover.host, progress)
 }
 
 /// Multiplications of each layer on the largest sample, by name.
@@ -226,12 +226,12 @@ impl Ranking<'_, '_, '_> {
     /// What each group does alone, and what the whole gains without it, on the sample that is worst
     /// for the whole, in dB.
     fn alone(&mut self) -> Result<Vec<(f64, f64)>, TrialError> {
-        (self.progress)(Progress::Step("measuring the plan under switches"));
+        (self.progress)(Progress::Step(Step::MeasuringWholePlan));
         let all: Vec<usize> = (0..self.probe.switches().len()).collect();
         let whole = self.everywhere(&all)?;
         let worst = (0..whole.len()).min_by(|&a, &b| whole[a].total_cmp(&whole[b])).unwrap_or(0);
         self.whole_db = lowest(&whole);
-        (self.progress)(Progress::Step("measuring what each layer costs"));
+        (self.progress)(Progress::Step(Step::MeasuringLayerCosts));
         let setting = |on: Vec<usize>| Setting { on, strength: 1.0, sample: worst };
         let settings: Vec<Setting> = self
             .own
@@ -249,7 +249,7 @@ impl Ranking<'_, '_, '_> {
         entries: &mut [(usize, report::Sensitivity)],
         most: usize,
     ) -> Result<(), TrialError> {
-        (self.progress)(Progress::Step("measuring the worst of them on all samples"));
+        (self.progress)(Progress::Step(Step::ConfirmingLayerCosts));
         let mut confirmed: Vec<usize> = Vec::new();
         loop {
             entries.sort_by(|(_, a), (_, b)| gained(b).total_cmp(&gained(a)));

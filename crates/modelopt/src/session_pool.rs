@@ -8,7 +8,7 @@ use modelopt_graph::Tensor;
 use modelopt_runtime::{Outputs, RuntimeError, Session};
 
 use crate::io_cast::IoCast;
-use crate::target::Place;
+use crate::target::Host;
 use crate::trial_error::TrialError;
 
 /// More copies of a model than this are not loaded.
@@ -30,22 +30,22 @@ pub(crate) struct SessionPool {
 impl SessionPool {
     /// Loads a model that was made from one that runs. The file must stay where it is.
     pub(crate) fn new(
-        place: &Place<'_>,
+        host: &Host<'_>,
         path: PathBuf,
         casting: Option<IoCast>,
     ) -> Result<Self, TrialError> {
         let bytes = fs_err::metadata(&path).map_or(u64::MAX, |metadata| metadata.len());
-        let most = if bytes > MOST_BYTES { 1 } else { place.idle_cores().clamp(1, MOST) };
+        let most = if bytes > MOST_BYTES { 1 } else { host.idle_cores().clamp(1, MOST) };
         let mut pool =
             SessionPool { sessions: Vec::new(), path, casting, load: Duration::ZERO, most };
         let started = Instant::now();
-        pool.add(place)?;
+        pool.add(host)?;
         pool.load = started.elapsed();
         Ok(pool)
     }
 
-    fn add(&mut self, place: &Place<'_>) -> Result<(), TrialError> {
-        let session = place.prepare(&self.path)?;
+    fn add(&mut self, host: &Host<'_>) -> Result<(), TrialError> {
+        let session = host.prepare(&self.path)?;
         self.sessions.push(match &self.casting {
             Some(casting) => Box::new(casting.clone().around(session)),
             None => session,
@@ -56,7 +56,7 @@ impl SessionPool {
     /// Runs the model `count` times and shows what comes out, in order.
     pub(crate) fn run(
         &mut self,
-        place: &Place<'_>,
+        host: &Host<'_>,
         count: usize,
         inputs: impl Fn(usize) -> IndexMap<String, Tensor> + Sync,
         see: &mut dyn FnMut(usize, &Outputs) -> Result<(), TrialError>,
@@ -72,7 +72,7 @@ impl SessionPool {
             // What another lane would gain, against what it costs.
             let rest = started.elapsed() * (count - done) as u32 / lanes as u32;
             if lanes < self.most && rest / (lanes as u32 + 1) > self.load {
-                self.add(place)?;
+                self.add(host)?;
             }
         }
         Ok(())
@@ -109,14 +109,14 @@ mod tests {
     fn runs_come_in_order_whatever_the_number_of_copies() {
         let bed = Bed::of(&[Layer::Even], 20.0);
         bed.prove(|prover| {
-            let pool = SessionPool::new(prover.place, bed.path(), None);
+            let pool = SessionPool::new(prover.host, bed.path(), None);
             let mut seen = Vec::new();
             let inputs = |_: usize| prover.samples[0].inputs.clone();
             let mut see = |index: usize, outputs: &Outputs| {
                 seen.push((index, outputs.len()));
                 Ok(())
             };
-            pool.unwrap().run(prover.place, 9, inputs, &mut see).unwrap();
+            pool.unwrap().run(prover.host, 9, inputs, &mut see).unwrap();
             assert_eq!(seen, (0..9).map(|index| (index, 1)).collect::<Vec<_>>());
         });
     }
@@ -128,7 +128,7 @@ mod tests {
         let path = folder.path().join("broken.onnx");
         std::fs::write(&path, b"not a model").unwrap();
         bed.prove(|prover| {
-            let refused = SessionPool::new(prover.place, path.clone(), None).err().unwrap();
+            let refused = SessionPool::new(prover.host, path.clone(), None).err().unwrap();
             let why = refused.of_plan().unwrap();
             assert!(why.contains("not a valid ONNX file"), "{why}");
         });
@@ -138,13 +138,13 @@ mod tests {
     fn a_run_that_fails_ends_the_others() {
         let bed = Bed::of(&[Layer::Even], 20.0);
         bed.prove(|prover| {
-            let mut pool = SessionPool::new(prover.place, bed.path(), None).unwrap();
+            let mut pool = SessionPool::new(prover.host, bed.path(), None).unwrap();
             let none = |_: usize| IndexMap::new();
-            let failed = pool.run(prover.place, 3, none, &mut |_, _| Ok(()));
+            let failed = pool.run(prover.host, 3, none, &mut |_, _| Ok(()));
             assert!(matches!(failed, Err(TrialError::Refused(_))), "{failed:?}");
             let inputs = |_: usize| prover.samples[0].inputs.clone();
             let mut see = |_: usize, _: &Outputs| Err("seen enough".to_owned().into());
-            let ended = pool.run(prover.place, 3, inputs, &mut see).unwrap_err();
+            let ended = pool.run(prover.host, 3, inputs, &mut see).unwrap_err();
             assert_eq!(ended.to_string(), "seen enough");
         });
     }

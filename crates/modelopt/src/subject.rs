@@ -11,16 +11,14 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use modelopt_graph::{Model, Tensor};
 use modelopt_onnx as onnx;
-use modelopt_rewrite::{Noise, RandomOperator, Randomness, random_operators};
+use modelopt_rewrite::{Noise, RandomOperator, random_operators};
 use modelopt_runtime::worker::{Remote, Seat};
 use modelopt_runtime::{LeftOut, Outputs, RuntimeError, Session};
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::scratch::Scratch;
-
-/// How many operators a message names.
-const MOST_NAMED: usize = 3;
+use crate::warning::Warning;
 
 /// The original as it is run, and how other models are run beside it.
 pub(crate) struct Subject {
@@ -31,7 +29,7 @@ pub(crate) struct Subject {
     /// Whether it gives other results in every run.
     pub(crate) is_unsteady: bool,
     /// What the user should know of it.
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warnings: Vec<Warning>,
 }
 
 /// A file that is run in place of another.
@@ -74,13 +72,15 @@ impl Subject {
         }
         let (random, training): (Vec<_>, Vec<_>) =
             found.into_iter().partition(RandomOperator::is_random);
-        subject.warnings.extend(in_training(&training));
+        if !training.is_empty() {
+            subject.warnings.push(Warning::InTraining { operators: training });
+        }
         if random.is_empty() {
             return Ok(subject);
         }
         if config.same_noise == Some(false) {
             subject.is_unsteady = true;
-            subject.warnings.push(differs_from_itself(&random));
+            subject.warnings.push(Warning::RandomOriginal { operators: random });
             return Ok(subject);
         }
         let noise = Noise::of(model);
@@ -91,8 +91,8 @@ impl Subject {
         }
         subject.is_unsteady = !same.left.is_empty();
         if same.replaced == 0 && others.is_empty() {
-            subject.warnings.extend(left_random(&same.left));
-            subject.warnings.push(differs_from_itself(&random));
+            subject.warnings.extend(left_random(same.left));
+            subject.warnings.push(Warning::RandomOriginal { operators: random });
             return Ok(subject);
         }
         subject.copies.noise = Some(Arc::new(noise));
@@ -102,8 +102,8 @@ impl Subject {
             subject.copies.growth = copy.bytes.saturating_sub(bytes);
             subject.copy = Some(copy);
         }
-        subject.warnings.push(same_for_both(&random));
-        subject.warnings.extend(left_random(&same.left));
+        subject.warnings.push(Warning::SameNoise { operators: random });
+        subject.warnings.extend(left_random(same.left));
         Ok(subject)
     }
 
@@ -192,66 +192,9 @@ impl Copy {
     }
 }
 
-fn named<'a>(operators: impl ExactSizeIterator<Item = &'a str>) -> String {
-    let others = operators.len().saturating_sub(MOST_NAMED);
-    let first: Vec<&str> = operators.take(MOST_NAMED).collect();
-    match others {
-        0 => first.join(", "),
-        count => format!("{} and {count} more", first.join(", ")),
-    }
-}
-
-/// What the operators do, those that do the same together.
-fn told(operators: &[RandomOperator]) -> String {
-    let verb = |one: &str, more: &str, count: usize| match count {
-        1 => one.to_owned(),
-        _ => more.to_owned(),
-    };
-    let (draws, drops): (Vec<_>, Vec<_>) =
-        operators.iter().partition(|operator| operator.kind == Randomness::Draws);
-    let mut parts = Vec::new();
-    if !draws.is_empty() {
-        let names = named(draws.iter().map(|operator| operator.label.as_str()));
-        parts.push(format!("{names} {} random numbers", verb("draws", "draw", draws.len())));
-    }
-    if let [only] = &drops[..] {
-        parts.push(only.to_string());
-    } else if !drops.is_empty() {
-        let names = named(drops.iter().map(|operator| operator.label.as_str()));
-        parts.push(format!("{names} are in training mode: they drop elements at random"));
-    }
-    parts.join("; ")
-}
-
-fn same_for_both(operators: &[RandomOperator]) -> String {
-    let drops = operators.iter().any(|operator| operator.kind != Randomness::Draws);
-    let advice = if drops { "; export in evaluation mode if it is not meant to" } else { "" };
-    format!(
-        "{}; both models were run with the same noise to be compared, the files themselves stay random{advice}",
-        told(operators)
-    )
-}
-
-fn differs_from_itself(operators: &[RandomOperator]) -> String {
-    format!(
-        "{}: the original differs from itself from run to run, so the figures say little of what changed",
-        told(operators)
-    )
-}
-
-fn in_training(operators: &[RandomOperator]) -> Option<String> {
-    let names = named(operators.iter().map(|operator| operator.label.as_str()));
-    match operators {
-        [] => None,
-        [only] => Some(format!("{only}; export in evaluation mode if it is not meant to")),
-        _ => Some(format!(
-            "{names} are in training mode: they normalize by the batch at hand, not by what was learnt; export in evaluation mode if they are not meant to"
-        )),
-    }
-}
-
-fn left_random(left: &[(String, String)]) -> Option<String> {
-    let (_, why) = left.first()?;
-    let names = named(left.iter().map(|(label, _)| label.as_str()));
-    Some(format!("{names} cannot be given the same noise: {why}"))
+/// What is said of operators that cannot be given the same noise, with the reason for each.
+fn left_random(left: Vec<(String, String)>) -> Option<Warning> {
+    let reason = left.first()?.1.clone();
+    let labels = left.into_iter().map(|(label, _)| label).collect();
+    Some(Warning::LeftRandom { labels, reason })
 }

@@ -19,6 +19,7 @@ use crate::emulation::StandIn;
 use crate::error::{Error, ErrorKind};
 use crate::runtime_choice::{Engine, RuntimeChoice};
 use crate::subject::{Copies, Subject};
+use crate::warning::Warning;
 use crate::witness;
 
 /// The embedded runtimes in the order in which a model is tried in them.
@@ -28,7 +29,7 @@ fn embedded(model: &Path) -> Vec<RuntimeKind> {
 }
 
 /// A runtime with the original loaded and seen to run.
-pub(crate) struct Bench<'a> {
+pub(crate) struct Rig<'a> {
     pub(crate) original: Box<dyn Session>,
     /// The original with values that are judged beside its outputs, if there are any.
     watched: Option<Box<dyn Session>>,
@@ -37,7 +38,7 @@ pub(crate) struct Bench<'a> {
     pub(crate) used: report::RuntimeUsed,
     /// What the original costs a process of its own, if it was loaded by one.
     pub(crate) cost: Option<Cost>,
-    place: Place<'a>,
+    host: Host<'a>,
     /// The original, to be run elsewhere.
     subject: Arc<Subject>,
     /// The same with its types, if it is watched.
@@ -48,12 +49,12 @@ pub(crate) struct Bench<'a> {
 
 /// Where validation starts: the target with the original running in it.
 pub(crate) struct Ground<'a> {
-    pub(crate) bench: Bench<'a>,
+    pub(crate) rig: Rig<'a>,
     pub(crate) samples: Vec<Sample>,
 }
 
 /// A runtime and how it is used.
-pub(crate) struct Place<'a> {
+pub(crate) struct Host<'a> {
     engine: Engine,
     runtime: Box<dyn Runtime>,
     options: SessionOptions,
@@ -72,7 +73,7 @@ pub(crate) struct Ready {
     pub(crate) how: Option<&'static str>,
 }
 
-impl<'a> Place<'a> {
+impl<'a> Host<'a> {
     pub(crate) fn new(
         engine: Engine,
         copies: &Copies,
@@ -85,7 +86,7 @@ impl<'a> Place<'a> {
             && !config.judge_latency_anywhere
             && engine.is_embedded();
         let copies = copies.clone();
-        Ok(Place { engine, runtime, options, copies, config, emulates })
+        Ok(Host { engine, runtime, options, copies, config, emulates })
     }
 
     /// What is run in place of a model, if it is not run itself.
@@ -146,7 +147,7 @@ impl<'a> Place<'a> {
     }
 }
 
-impl<'a> Bench<'a> {
+impl<'a> Rig<'a> {
     pub(crate) fn new(
         engine: Engine,
         original: &Arc<Subject>,
@@ -155,13 +156,13 @@ impl<'a> Bench<'a> {
         reason: &str,
     ) -> Result<Self, RuntimeError> {
         let tried = engine.kind().into_iter().collect();
-        let place = Place::new(engine, original.copies(), config)?;
-        let ready = place.ready(original.path(), samples);
+        let host = Host::new(engine, original.copies(), config)?;
+        let ready = host.ready(original.path(), samples);
         let ready = ready.map_err(|error| error.about(original.file()))?;
         let Ready { session, cost, how } = ready;
         let used =
-            report::RuntimeUsed { how: how.map(str::to_owned), ..place.used(reason.to_owned()) };
-        Ok(Bench {
+            report::RuntimeUsed { how: how.map(str::to_owned), ..host.used(reason.to_owned()) };
+        Ok(Rig {
             original: original.named(session),
             watched: None,
             kept: Kept::default(),
@@ -169,7 +170,7 @@ impl<'a> Bench<'a> {
             watching: None,
             used,
             cost,
-            place,
+            host,
             subject: Arc::clone(original),
             tried,
         })
@@ -196,7 +197,7 @@ impl<'a> Bench<'a> {
 
     /// The same of an original of which nothing but its file is known.
     pub(crate) fn look(&mut self, origins: Origins, samples: &[Sample]) -> Result<(), Error> {
-        let limit = self.place.config.limits().min_sqnr_db;
+        let limit = self.host.config.limits().min_sqnr_db;
         let profile = self.references(samples).profile(origins)?.within(limit);
         self.profile = Arc::new(profile.clone());
         let again = self.again(samples)?;
@@ -216,15 +217,10 @@ impl<'a> Bench<'a> {
     }
 
     /// What to say of an original that differs from itself.
-    pub(crate) fn unsteady(&self) -> Option<String> {
-        let outputs: Vec<String> =
-            self.profile.unsteady().map(|(name, db)| format!("{name} ({db:.1} dB)")).collect();
-        (!outputs.is_empty()).then(|| {
-            format!(
-                "the original differs from itself from run to run, and cannot be judged more closely than that: {}",
-                outputs.join(", ")
-            )
-        })
+    pub(crate) fn unsteady(&self) -> Option<Warning> {
+        let outputs: Vec<(String, f64)> =
+            self.profile.unsteady().map(|(name, db)| (name.to_owned(), db)).collect();
+        (!outputs.is_empty()).then_some(Warning::Unsteady { outputs })
     }
 
     fn show(
@@ -233,8 +229,8 @@ impl<'a> Bench<'a> {
         names: &[String],
         samples: &[Sample],
     ) -> Result<Box<dyn Session>, Error> {
-        let copy = witness::copy(&self.place.copies.of(model), names)?;
-        let mut session = self.place.prepare(copy.path())?;
+        let copy = witness::copy(&self.host.copies.of(model), names)?;
+        let mut session = self.host.prepare(copy.path())?;
         if let Some(sample) = samples.first() {
             session.run(&sample.inputs)?;
         }
@@ -247,7 +243,7 @@ impl<'a> Bench<'a> {
 
     /// A model as it is run here.
     pub(crate) fn copy_of<'m>(&self, model: &'m Model) -> Cow<'m, Model> {
-        self.place.copies.of(model)
+        self.host.copies.of(model)
     }
 
     /// Names of values that are judged beside the outputs.
@@ -259,21 +255,21 @@ impl<'a> Bench<'a> {
     pub(crate) fn judging<'s>(
         &'s mut self,
         samples: &'s [Sample],
-    ) -> (References<'s>, Arc<Profile>, &'s Place<'a>) {
+    ) -> (References<'s>, Arc<Profile>, &'s Host<'a>) {
         let session = self.watched.as_mut().unwrap_or(&mut self.original);
         let references = References::new(session.as_mut(), samples, &mut self.kept);
-        (references, Arc::clone(&self.profile), &self.place)
+        (references, Arc::clone(&self.profile), &self.host)
     }
 
     /// Goes on in another way after `why` a model could not be run here: with 16 bits emulated, or,
     /// where nobody named this runtime, in another one, the original too. Says whether there was one.
     pub(crate) fn moves_on(&mut self, samples: &[Sample], why: &str) -> bool {
-        let config = self.place.config;
+        let config = self.host.config;
         let named = config.runtime != RuntimeChoice::Auto;
         // Whoever names a runtime that is not embedded means its kernels.
-        let may_emulate = !named || self.place.engine.is_embedded();
-        if !self.place.emulates && may_emulate {
-            self.place.emulates = true;
+        let may_emulate = !named || self.host.engine.is_embedded();
+        if !self.host.emulates && may_emulate {
+            self.host.emulates = true;
             return true;
         }
         if named {
@@ -285,8 +281,7 @@ impl<'a> Bench<'a> {
                 continue;
             }
             self.tried.push(kind);
-            let next =
-                Bench::new(Engine::Registered(kind), &self.subject, samples, config, &reason);
+            let next = Rig::new(Engine::Registered(kind), &self.subject, samples, config, &reason);
             if let Ok(mut next) = next {
                 next.tried.clone_from(&self.tried);
                 if let Some(model) = &self.watching
@@ -303,7 +298,7 @@ impl<'a> Bench<'a> {
 
     /// Moves on until a model that is to be judged runs, if it does anywhere.
     pub(crate) fn accommodate(&mut self, model: &Path, samples: &[Sample]) {
-        while let Err(error) = self.place.ready(model, samples) {
+        while let Err(error) = self.host.ready(model, samples) {
             if error.is_of_machine() || !self.moves_on(samples, &error.without_path()) {
                 return;
             }
@@ -312,13 +307,13 @@ impl<'a> Bench<'a> {
 
     /// Loads another model into the same runtime, of which nobody knows whether it runs there.
     pub(crate) fn ready(&self, model: &Path, samples: &[Sample]) -> Result<Ready, RuntimeError> {
-        self.place.ready(model, samples)
+        self.host.ready(model, samples)
     }
 
     /// Loads a model that was made from one that runs, where the original is, so that both can be
     /// timed.
     pub(crate) fn prepare(&self, model: &Path) -> Result<Box<dyn Session>, RuntimeError> {
-        self.place.prepare_beside(self.original.as_ref(), model)
+        self.host.prepare_beside(self.original.as_ref(), model)
     }
 
     /// A model that runs, to be timed with the original: loaded once more where it is in another
@@ -336,31 +331,27 @@ impl<'a> Bench<'a> {
     }
 
     /// The same runtime once more, for who has to outlive this.
-    pub(crate) fn another_place(&self) -> Result<Place<'a>, RuntimeError> {
-        Place::new(self.place.engine.clone(), &self.place.copies, self.place.config)
+    pub(crate) fn another_host(&self) -> Result<Host<'a>, RuntimeError> {
+        Host::new(self.host.engine.clone(), &self.host.copies, self.host.config)
     }
 
     /// The original, and where other models are loaded beside it.
-    pub(crate) fn parts(&mut self) -> (&mut dyn Session, &Place<'a>) {
-        (self.original.as_mut(), &self.place)
+    pub(crate) fn parts(&mut self) -> (&mut dyn Session, &Host<'a>) {
+        (self.original.as_mut(), &self.host)
     }
 
-    /// What the runtime cannot return, in words.
-    pub(crate) fn left_out(&self) -> Option<String> {
-        let left = self.original.left_out();
-        let outputs = left.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let name = &self.used.name;
-        let broadest =
-            RuntimeKind::broadest().filter(|broadest| Some(*broadest) != self.place.engine.kind());
+    /// What the runtime cannot return.
+    pub(crate) fn left_out(&self) -> Option<Warning> {
+        let (runtime, outputs) = (self.used.name.clone(), self.original.left_out().to_vec());
         let elsewhere =
-            broadest.map(|broadest| format!("; {broadest} may return more")).unwrap_or_default();
-        (!left.is_empty())
-            .then(|| format!("not compared, because {name} cannot return it: {outputs}{elsewhere}"))
+            RuntimeKind::broadest().filter(|broadest| Some(*broadest) != self.host.engine.kind());
+        let left_out = !outputs.is_empty();
+        left_out.then_some(Warning::NotReturned { runtime, outputs, elsewhere })
     }
 
     /// What tells measurements apart: runtime, version and settings.
     pub(crate) fn key(&self) -> String {
-        let SessionOptions { threads, optimization, provider } = &self.place.options;
+        let SessionOptions { threads, optimization, provider } = &self.host.options;
         let report::RuntimeUsed { name, version, .. } = &self.used;
         format!("{name} {version} {provider} {} threads={threads}", optimization.name())
     }
@@ -387,18 +378,18 @@ pub(crate) fn target<'a>(
     samples: &[Sample],
     config: &'a Config,
     left_out: &[&str],
-) -> Result<Bench<'a>, Error> {
+) -> Result<Rig<'a>, Error> {
     if config.runtime != RuntimeChoice::Auto {
         let engines = config.runtime.engines();
         let reason = if engines.len() > 1 { "the target, named first" } else { "as asked" };
         let Some(engine) = engines.into_iter().next() else {
             return Err(ErrorKind::NoRuntime(Vec::new()).into());
         };
-        return Ok(Bench::new(engine, original, samples, config, reason)?);
+        return Ok(Rig::new(engine, original, samples, config, reason)?);
     }
     let mut failures: Vec<RuntimeError> = Vec::new();
     // What runs the original, but cannot return all of its outputs.
-    let mut partial: Option<Bench<'_>> = None;
+    let mut partial: Option<Rig<'_>> = None;
     let mut tried = Vec::new();
     let search = config.library_search();
     let found = RuntimeKind::by_library().filter(|kind| kind.find_library(&search).is_ok());
@@ -406,17 +397,17 @@ pub(crate) fn target<'a>(
     for kind in kinds.filter(|kind| !left_out.contains(&kind.name())) {
         let reason = match (failures.as_slice(), &partial) {
             ([], None) => "the default, and it runs the original".to_owned(),
-            ([], Some(bench)) => format!("{} cannot return all outputs", bench.used.name),
+            ([], Some(rig)) => format!("{} cannot return all outputs", rig.used.name),
             (failures, _) => {
                 failures.iter().map(RuntimeError::without_path).collect::<Vec<_>>().join("; ")
             }
         };
         tried.push(kind);
-        match Bench::new(Engine::Registered(kind), original, samples, config, &reason) {
-            Ok(bench) if bench.original.left_out().is_empty() => {
-                return Ok(Bench { tried, ..bench });
+        match Rig::new(Engine::Registered(kind), original, samples, config, &reason) {
+            Ok(rig) if rig.original.left_out().is_empty() => {
+                return Ok(Rig { tried, ..rig });
             }
-            Ok(bench) => partial = partial.or(Some(bench)),
+            Ok(rig) => partial = partial.or(Some(rig)),
             // Others would fare no better.
             Err(failure) if failure.is_of_machine() => return Err(failure.into()),
             Err(failure) => failures.push(failure),

@@ -10,6 +10,7 @@ use modelopt_rewrite::{
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::warning::Warning;
 
 /// A model that was planned and rewritten.
 #[derive(Clone, Debug)]
@@ -22,6 +23,16 @@ pub struct Transformed {
     pub weights: Vec<QuantizedWeight>,
     /// Whether the candidate is the model as it was given.
     pub unchanged: bool,
+    /// Whether that is because its weights are of 16 bits already.
+    pub narrow_already: bool,
+}
+
+impl Transformed {
+    /// The model as it was given.
+    fn unchanged(original: &Model, plan: ExplainedPlan, narrow_already: bool) -> Self {
+        let (model, weights) = (original.clone(), Vec::new());
+        Transformed { model, plan, weights, unchanged: true, narrow_already }
+    }
 }
 
 /// A model that is ready to be planned.
@@ -79,14 +90,9 @@ pub(crate) fn leaves_alone(prepared: &Model, config: &Config) -> Result<bool, Er
 }
 
 /// What whoever reads the candidate should know of its format.
-pub(crate) fn format_warning(original: &Model, made: &Transformed) -> Option<String> {
+pub(crate) fn format_warning(original: &Model, made: &Transformed) -> Option<Warning> {
     let [before, after] = [original, &made.model].map(|model| model.info.ir_version);
-    (before != after).then(|| {
-        format!(
-            "the IR version changes from {before} to {after}: weights that change are no longer \
-             among the inputs, where version {before} wants all of them"
-        )
-    })
+    (before != after).then_some(Warning::FormatChanges { before, after })
 }
 
 /// Plans and rewrites a model. The same model and settings give the same candidate.
@@ -107,14 +113,13 @@ pub(crate) fn rewritten(
     let changes_io = plan.io != Interface::Float32;
     let unchanged = plan.changed() == 0 && !config.freeze_inputs && !changes_io;
     if unchanged {
-        return Ok(Transformed { model: original.clone(), plan, weights: Vec::new(), unchanged });
+        return Ok(Transformed::unchanged(original, plan, false));
     }
     let (candidate, weights) = prepared.apply(&plan)?;
     if !config.freeze_inputs && !changes_io && has_nothing_to_shrink(original, &plan, &weights) {
-        let (model, weights) = (original.clone(), Vec::new());
-        return Ok(Transformed { model, plan: left_alone(plan), weights, unchanged: true });
+        return Ok(Transformed::unchanged(original, left_alone(plan), true));
     }
-    Ok(Transformed { model: candidate, plan, weights, unchanged })
+    Ok(Transformed { model: candidate, plan, weights, unchanged, narrow_already: false })
 }
 
 /// A plan for 16 bits that makes weights smaller by less than this share of those that are of 16 bits
@@ -122,7 +127,7 @@ pub(crate) fn rewritten(
 const WORTHWHILE: f64 = 0.02;
 
 /// Why a plan for 16 bits that shrinks nothing is not carried out.
-pub(crate) const NARROW_ALREADY: &str = "the weights are 16-bit already";
+const NARROW_ALREADY: &str = "the weights are 16-bit already";
 
 fn left_alone(mut plan: ExplainedPlan) -> ExplainedPlan {
     for (layer, why) in plan.lines_mut().filter(|(layer, _)| !layer.scheme.is_keep()) {
@@ -158,10 +163,10 @@ mod tests {
     #[test]
     fn a_format_that_had_to_change_is_told() {
         let plan = ExplainedPlan::new(Numerics::default());
-        let made = Transformed { model: model(4), plan, weights: Vec::new(), unchanged: false };
+        let made = Transformed::unchanged(&model(4), plan, false);
         assert_eq!(format_warning(&model(4), &made), None);
-        let warning = format_warning(&model(3), &made).unwrap();
-        assert!(warning.starts_with("the IR version changes from 3 to 4"), "{warning}");
+        let warning = format_warning(&model(3), &made);
+        assert_eq!(warning, Some(Warning::FormatChanges { before: 3, after: 4 }));
     }
 
     #[test]

@@ -8,21 +8,21 @@ use modelopt_report as report;
 use modelopt_runtime::worker::Cost;
 use modelopt_runtime::{RuntimeError, Sample, Session, graph_inputs};
 use modelopt_validate::{
-    CompareError, Footprint, LatencyComparison, Measurements, MetricChange, Origins, Parity, Side,
-    SizeChange, Verdict, compare_latency, judge,
+    CompareError, Footprint, LatencyComparison, Measurements, MetricChange, Origins, Parity,
+    Reason, Side, SizeChange, Verdict, compare_latency, judge,
 };
 
-use crate::Progress;
 use crate::budget::Stop;
 use crate::config::Config;
 use crate::error::Error;
 use crate::io_cast::IoCast;
-use crate::metric::{LabelMetric, Meter, labelled};
+use crate::meter::{LabelMetric, Meter, labelled};
 use crate::overhead;
 use crate::runtime_choice::{Engine, RuntimeChoice};
 use crate::subject::Subject;
-use crate::target::{self, Bench, Ready};
+use crate::target::{self, Ready, Rig};
 use crate::witness;
+use crate::{Progress, Step};
 
 /// The model that is judged.
 #[derive(Clone, Copy)]
@@ -37,23 +37,23 @@ pub(crate) struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
-    fn ready(&self, bench: &Bench<'_>, samples: &[Sample]) -> Result<Ready, RuntimeError> {
+    fn ready(&self, rig: &Rig<'_>, samples: &[Sample]) -> Result<Ready, RuntimeError> {
         if self.known {
-            return Ok(Ready { session: bench.prepare(self.path)?, cost: None, how: None });
+            return Ok(Ready { session: rig.prepare(self.path)?, cost: None, how: None });
         }
-        let Some(casting) = self.casting else { return bench.ready(self.path, samples) };
-        bench.ready(self.path, &casting.samples(samples.get(..1).unwrap_or_default()))
+        let Some(casting) = self.casting else { return rig.ready(self.path, samples) };
+        rig.ready(self.path, &casting.samples(samples.get(..1).unwrap_or_default()))
     }
 
     /// The candidate with the values that are judged beside its outputs, if there are any.
-    fn shown(&self, bench: &Bench<'_>) -> Result<Option<Box<dyn Session>>, RuntimeError> {
-        let names = bench.witnesses();
+    fn shown(&self, rig: &Rig<'_>) -> Result<Option<Box<dyn Session>>, RuntimeError> {
+        let names = rig.witnesses();
         if names.is_empty() {
             return Ok(None);
         }
         // What cannot be written is judged by its outputs alone.
         let Ok(copy) = witness::copy_of(self.path, names) else { return Ok(None) };
-        bench.prepare(copy.path()).map(Some)
+        rig.prepare(copy.path()).map(Some)
     }
 }
 
@@ -71,7 +71,7 @@ fn absurdity(original: Option<Cost>, candidate: Option<Cost>) -> Option<String> 
 /// Both models in one runtime, or, where nobody named it, in the first of several in which the
 /// candidate runs, and in reasonable time.
 pub(crate) fn run_somewhere(
-    bench: &mut Bench<'_>,
+    rig: &mut Rig<'_>,
     candidate: Candidate<'_>,
     samples: &[Sample],
     config: &Config,
@@ -79,10 +79,10 @@ pub(crate) fn run_somewhere(
 ) -> Result<report::Run, Error> {
     let mut first = None;
     loop {
-        let run = run_both(bench, candidate, samples, config, progress)?;
+        let run = run_both(rig, candidate, samples, config, progress)?;
         let Some(failure) = run.failure.clone() else { return Ok(run) };
         let first = first.get_or_insert(run);
-        if !bench.moves_on(samples, &failure) {
+        if !rig.moves_on(samples, &failure) {
             return Ok(first.clone());
         }
     }
@@ -91,20 +91,20 @@ pub(crate) fn run_somewhere(
 /// Both models in one runtime: parity, latency, load time and memory. A candidate that does not
 /// run is a run with a failure; an original that does not is an error.
 pub(crate) fn run_both(
-    bench: &mut Bench<'_>,
+    rig: &mut Rig<'_>,
     candidate: Candidate<'_>,
     samples: &[Sample],
     config: &Config,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<report::Run, Error> {
     let mut run = report::Run {
-        runtime: bench.used.clone(),
-        original: bench.cost.filter(|_| config.measure_latency).and_then(footprint),
+        runtime: rig.used.clone(),
+        original: rig.cost.filter(|_| config.measure_latency).and_then(footprint),
         ..report::Run::default()
     };
-    progress(Progress::Step("preparing the candidate"));
+    progress(Progress::Step(Step::PreparingCandidate));
     let sample = samples.first().map_or("", |sample| &sample.name);
-    let mut ready = match candidate.ready(bench, samples) {
+    let mut ready = match candidate.ready(rig, samples) {
         Ok(ready) => ready,
         Err(error) if error.is_of_machine() => return Err(error.into()),
         Err(error) => {
@@ -112,16 +112,16 @@ pub(crate) fn run_both(
             return Ok(run);
         }
     };
-    if let Some(absurd) = absurdity(bench.cost, ready.cost)
-        && bench.moves_on(samples, &absurd)
+    if let Some(absurd) = absurdity(rig.cost, ready.cost)
+        && rig.moves_on(samples, &absurd)
     {
         drop(ready);
-        return run_both(bench, candidate, samples, config, progress);
+        return run_both(rig, candidate, samples, config, progress);
     }
     run.runtime.how = ready.how.map(str::to_owned).or(run.runtime.how);
     run.candidate = ready.cost.filter(|_| config.measure_latency).and_then(footprint);
-    progress(Progress::Step("comparing"));
-    let mut shown = match candidate.shown(bench) {
+    progress(Progress::Step(Step::Comparing));
+    let mut shown = match candidate.shown(rig) {
         Ok(shown) => shown,
         Err(error) => {
             run.failure = Some(failure(sample, &error));
@@ -129,7 +129,7 @@ pub(crate) fn run_both(
         }
     };
     let session = shown.as_mut().unwrap_or(&mut ready.session).as_mut();
-    match compared(bench, candidate, session, samples, progress)? {
+    match compared(rig, candidate, session, samples, progress)? {
         Ok(parity) => run.parity = Some(parity),
         Err(failure) => {
             run.failure = Some(failure);
@@ -139,8 +139,8 @@ pub(crate) fn run_both(
     // What is not run as it will be has no time of its own.
     let measures = config.measure_latency && ready.how.is_none();
     if let (true, Some(sample)) = (measures, samples.first()) {
-        progress(Progress::Step("measuring latency"));
-        run.latency = Some(timed(bench, candidate, ready.session, sample, config)?);
+        progress(Progress::Step(Step::MeasuringLatency));
+        run.latency = Some(timed(rig, candidate, ready.session, sample, config)?);
     }
     Ok(run)
 }
@@ -148,14 +148,14 @@ pub(crate) fn run_both(
 /// How close a candidate comes on all samples, or how it fails; `session` shows what has to be seen to
 /// tell.
 fn compared(
-    bench: &mut Bench<'_>,
+    rig: &mut Rig<'_>,
     candidate: Candidate<'_>,
     session: &mut dyn Session,
     samples: &[Sample],
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Result<Parity, String>, Error> {
     let mut seen = |done, total| progress(Progress::Part { done, total });
-    let (mut references, profile, _) = bench.judging(samples);
+    let (mut references, profile, _) = rig.judging(samples);
     let compared = match candidate.casting {
         Some(casting) => {
             let mut cast = casting.clone().around(session);
@@ -174,14 +174,14 @@ fn compared(
 
 /// The latency of a candidate beside the original's, on one sample.
 fn timed(
-    bench: &mut Bench<'_>,
+    rig: &mut Rig<'_>,
     candidate: Candidate<'_>,
     session: Box<dyn Session>,
     sample: &Sample,
     config: &Config,
 ) -> Result<LatencyComparison, Error> {
-    let mut session = bench.beside(session, candidate.path)?;
-    let (original, inputs) = (bench.original.as_mut(), &sample.inputs);
+    let mut session = rig.beside(session, candidate.path)?;
+    let (original, inputs) = (rig.original.as_mut(), &sample.inputs);
     let (threads, options) = (config.threads, &config.latency);
     let mut latency = match candidate.casting {
         Some(casting) => {
@@ -191,7 +191,7 @@ fn timed(
         None => compare_latency(original, session.as_mut(), inputs, threads, options)?,
     };
     if config.gate.max_slowdown.is_some_and(|limit| latency.ratio_low > limit) {
-        latency.call_ms = overhead::call_ms(bench, sample.inputs.len());
+        latency.call_ms = overhead::call_ms(rig, sample.inputs.len());
     }
     Ok(latency)
 }
@@ -205,18 +205,18 @@ pub(crate) fn run_others(
     config: &Config,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<report::Run>, Error> {
-    let run =
-        |engine: Engine| match Bench::new(engine.clone(), original, samples, config, "as asked") {
-            Ok(mut bench) => {
-                bench.look(Origins::default(), samples)?;
-                run_both(&mut bench, candidate, samples, config, progress)
-            }
-            Err(error) => Ok(report::Run {
-                runtime: target::unknown(&engine, config.threads),
-                failure: Some(error.without_path()),
-                ..report::Run::default()
-            }),
-        };
+    let run = |engine: Engine| match Rig::new(engine.clone(), original, samples, config, "as asked")
+    {
+        Ok(mut rig) => {
+            rig.look(Origins::default(), samples)?;
+            run_both(&mut rig, candidate, samples, config, progress)
+        }
+        Err(error) => Ok(report::Run {
+            runtime: target::unknown(&engine, config.threads),
+            failure: Some(error.without_path()),
+            ..report::Run::default()
+        }),
+    };
     config.runtime.engines().into_iter().skip(1).map(run).collect()
 }
 
@@ -240,15 +240,12 @@ pub(crate) fn verdict(target: Option<&report::Run>, size: SizeChange, config: &C
     let mut verdict = judge(&config.limits(), &measured);
     if let (false, Some(latency)) = (judged, latency) {
         for left in verdict.unjudged.iter_mut().filter(|left| left.name == "slowdown") {
-            left.reason = format!(
-                "{:.2}x here, but no target was named: --runtime says where the model will run",
-                latency.ratio_median
-            );
+            left.reason = Reason::NoTarget { slowdown: latency.ratio_median };
         }
     }
     if target.is_some_and(|run| run.runtime.how.is_some()) {
         for left in verdict.unjudged.iter_mut().filter(|left| left.name == "slowdown") {
-            "what was run is not what will be".clone_into(&mut left.reason);
+            left.reason = "what was run is not what will be".to_owned().into();
         }
     }
     verdict.pass &= target.is_none_or(|run| run.failure.is_none());
@@ -267,7 +264,7 @@ pub(crate) fn add_metric(verdict: &mut Verdict, change: Option<&MetricChange>) {
 pub(crate) fn meter<'a>(
     original: &'a Path,
     model: &Model,
-    bench: &Bench<'a>,
+    rig: &Rig<'a>,
     config: &'a Config,
     stop: &Stop,
     casting: Option<IoCast>,
@@ -276,6 +273,6 @@ pub(crate) fn meter<'a>(
         let inputs: Vec<String> = graph_inputs(model).into_iter().map(|input| input.name).collect();
         let path = config.samples.as_deref().unwrap_or(Path::new(""));
         let samples = labelled(path, &inputs, labels)?;
-        Ok(LabelMetric::new(bench.another_place()?, &labels.output, samples, casting))
+        Ok(LabelMetric::new(rig.another_host()?, &labels.output, samples, casting))
     })
 }

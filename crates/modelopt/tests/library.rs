@@ -6,6 +6,8 @@
 #[path = "../examples/small_model/mod.rs"]
 mod small_model;
 
+#[path = "../examples/custom_observer.rs"]
+mod custom_observer;
 #[path = "../examples/custom_pass.rs"]
 mod custom_pass;
 #[path = "../examples/custom_runtime.rs"]
@@ -19,8 +21,9 @@ mod stop_from_another_thread;
 
 use std::sync::Arc;
 
-use modelopt::onnx;
+use modelopt::calibration::{MinMax, Observations, Observer, PassError};
 use modelopt::prelude::*;
+use modelopt::{Observed, onnx};
 
 /// What trials were called, and what they gave.
 type Trials = Vec<(String, Option<f64>)>;
@@ -48,6 +51,7 @@ fn quantized(seed: u32, min_sqnr_db: f64) -> (Vec<u8>, Plan, Trials) {
 
 #[test]
 fn examples_run() {
+    custom_observer::main().unwrap();
     custom_pass::main().unwrap();
     custom_runtime::main().unwrap();
     quantize_in_memory::main().unwrap();
@@ -175,4 +179,41 @@ fn an_artifact_can_be_written_where_the_caller_wants_it() {
     std::fs::write(&path, onnx::to_bytes(&small_model::perceptron(8)).unwrap()).unwrap();
     let outcome = modelopt::optimize_file(&path, &direct).unwrap();
     assert!(outcome.emitted && direct.exists());
+}
+
+/// Observes a value of a small model by its name.
+fn observed(value: &str, stopped: bool) -> Result<Observed, Error> {
+    let builder = Optimizer::builder().model(small_model::perceptron(9));
+    let samples = SampleSource::arrays(small_model::inputs(3));
+    let optimizer = builder.samples(samples).build().unwrap();
+    if stopped {
+        optimizer.stop().stop();
+    }
+    let watch = |model: &Model| {
+        let mut observations = Observations::default();
+        let value = model.values().find(|&id| model.value(id).name() == value).unwrap();
+        observations.watch(model, value, MinMax::new())?;
+        Ok(observations)
+    };
+    optimizer.observe(watch, &mut |_| {})
+}
+
+#[test]
+fn what_flows_through_a_model_is_observed() {
+    let Observed { calibration, samples, warnings, .. } = observed("h0", false).unwrap();
+    assert_eq!((calibration.samples().len(), samples.count), (3, 3));
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let seen = calibration.observations().of("h0", &MinMax::new()).unwrap().statistic();
+    assert_eq!(seen.finite, 3 * 4 * small_model::WIDTH as u64);
+    assert!(matches!(seen.range, Some((least, most)) if least == 0.0 && most > 0.0), "{seen:?}");
+    let bytes = onnx::to_bytes(&small_model::perceptron(9)).unwrap();
+    assert_eq!(calibration.model(), onnx::digest_of(&bytes));
+}
+
+#[test]
+fn what_cannot_be_observed_and_what_is_stopped_are_errors() {
+    let weight = observed("W0", false).unwrap_err();
+    assert_eq!(weight.to_string(), "'W0' is a constant");
+    let stopped = observed("h0", true).unwrap_err();
+    assert!(matches!(stopped.kind(), ErrorKind::Observing(PassError::Stopped)), "{stopped:?}");
 }

@@ -52,8 +52,9 @@ impl Suite {
     }
 }
 
+/// A node test to run and judge.
 #[derive(Serialize)]
-struct Job {
+struct NodeRun {
     model: PathBuf,
     candidate: Option<PathBuf>,
     data: PathBuf,
@@ -127,14 +128,14 @@ pub(super) fn run() -> Result<Vec<String>> {
 /// The tests with a float32 input that onnxruntime runs.
 fn runnable() -> Result<Vec<PathBuf>> {
     let cases = testdata::node_tests();
-    let jobs: Vec<Job> = cases.iter().map(|case| job(case, None)).collect();
-    let answers = judge(&jobs)?;
+    let asked: Vec<NodeRun> = cases.iter().map(|case| node_run(case, None)).collect();
+    let answers = judge(&asked)?;
     let runs = cases.into_iter().zip(answers).filter(|(_, answer)| answer.original_runs);
     Ok(runs.map(|(case, _)| case).collect())
 }
 
-fn job(case: &Path, candidate: Option<PathBuf>) -> Job {
-    Job {
+fn node_run(case: &Path, candidate: Option<PathBuf>) -> NodeRun {
+    NodeRun {
         model: case.join("model.onnx"),
         candidate,
         data: case.join("test_data_set_0"),
@@ -143,8 +144,8 @@ fn job(case: &Path, candidate: Option<PathBuf>) -> Job {
 }
 
 /// Asks as many interpreters as there are cores.
-fn judge(jobs: &[Job]) -> Result<Vec<Answer>> {
-    let parts: Vec<&[Job]> = jobs.chunks(jobs.len().div_ceil(cores()).max(1)).collect();
+fn judge(runs: &[NodeRun]) -> Result<Vec<Answer>> {
+    let parts: Vec<&[NodeRun]> = runs.chunks(runs.len().div_ceil(cores()).max(1)).collect();
     let answers: Result<Vec<Vec<Answer>>> =
         parallel(&parts, |part| oracle::ask("run_nodes.py", part)).into_iter().collect();
     Ok(answers?.into_iter().flatten().collect())
@@ -157,12 +158,12 @@ fn run_suite(suite: Suite, cases: &[PathBuf]) -> Result<(Tally, Vec<String>)> {
     }
     fs::create_dir_all(&folder)?;
     let conversions = convert(suite, cases, &folder)?;
-    let jobs: Vec<Job> = cases
+    let asked: Vec<NodeRun> = cases
         .iter()
         .zip(&conversions)
-        .map(|(case, conversion)| job(case, Some(conversion.candidate.clone())))
+        .map(|(case, conversion)| node_run(case, Some(conversion.candidate.clone())))
         .collect();
-    let answers = judge(&jobs)?;
+    let answers = judge(&asked)?;
     let mut tally = Tally { models: cases.len(), ..Tally::default() };
     let mut failures: BTreeMap<String, String> = BTreeMap::new();
     for ((case, conversion), answer) in cases.iter().zip(&conversions).zip(&answers) {

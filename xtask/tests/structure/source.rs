@@ -24,7 +24,7 @@ impl fmt::Display for Line {
 
 /// A module: a file, or a part of one in braces.
 pub(crate) struct Module {
-    /// Place of the file in [`Crate::files`].
+    /// Position of the file in [`Crate::files`].
     pub(crate) file: usize,
     pub(crate) parent: Option<usize>,
     pub(crate) children: BTreeMap<String, usize>,
@@ -72,14 +72,19 @@ impl Crate {
         let tests: usize = parsed.items.iter().filter(|item| is_test(item)).map(height).sum();
         let name = path.strip_prefix(repository).unwrap().display().to_string();
         self.files.push(File { name, lines: text.lines().count() - tests });
-        let place = Place { repository, folder, file: self.files.len() - 1 };
-        self.read_items(&place, parsed.items, parent)
+        let position = Position { repository, folder, file: self.files.len() - 1 };
+        self.read_items(&position, parsed.items, parent)
     }
 
-    fn read_items(&mut self, place: &Place<'_>, items: Vec<Item>, parent: Option<usize>) -> usize {
+    fn read_items(
+        &mut self,
+        position: &Position<'_>,
+        items: Vec<Item>,
+        parent: Option<usize>,
+    ) -> usize {
         let module = self.modules.len();
         self.modules.push(Module {
-            file: place.file,
+            file: position.file,
             parent,
             children: BTreeMap::new(),
             items: Vec::new(),
@@ -93,13 +98,13 @@ impl Crate {
                 continue;
             };
             let name = child.ident.to_string();
-            let folder = place.folder.join(&name);
+            let folder = position.folder.join(&name);
             let index = if let Some((_, items)) = child.content {
-                let inner = Place { folder: &folder, ..*place };
+                let inner = Position { folder: &folder, ..*position };
                 self.read_items(&inner, items, Some(module))
             } else {
-                let path = file_of(place.folder, &name);
-                self.read_file(place.repository, &path, &folder, Some(module))
+                let path = file_of(position.folder, &name);
+                self.read_file(position.repository, &path, &folder, Some(module))
             };
             self.modules[module].children.insert(name, index);
         }
@@ -107,9 +112,9 @@ impl Crate {
     }
 }
 
-/// Where modules are read.
+/// Where modules are being read.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+struct Position<'a> {
     repository: &'a Path,
     folder: &'a Path,
     file: usize,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::running::Place;
+use super::running::Target;
 
 #[derive(Args, Debug)]
 pub(crate) struct Bench {
@@ -12,7 +12,7 @@ pub(crate) struct Bench {
     #[arg(required = true)]
     pub(crate) models: Vec<PathBuf>,
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) target: Target,
     /// Thread counts; 0 for all of the machine
     #[arg(long, value_delimiter = ',', value_name = "N[,N…]")]
     pub(crate) threads: Vec<usize>,

@@ -7,7 +7,7 @@ use modelopt::rewrite::Scheme;
 
 use super::forms_help;
 use super::planning::{Integers, Precision, Selection};
-use super::running::{Place, Sampling};
+use super::running::{Sampling, Target};
 
 #[derive(Args, Debug)]
 pub(crate) struct Plan {
@@ -29,7 +29,7 @@ pub(crate) struct Plan {
     #[command(flatten)]
     pub(crate) selection: Selection,
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) target: Target,
     #[command(flatten)]
     pub(crate) sampling: Sampling,
 }

@@ -13,7 +13,7 @@ use super::values::{sample_count, seconds};
 #[command(next_help_heading = "Validation")]
 pub(crate) struct Running {
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) target: Target,
     /// Threads for the runtime; 0 for all
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
@@ -75,7 +75,7 @@ impl Sampling {
 /// Where models run.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Validation")]
-pub(crate) struct Place {
+pub(crate) struct Target {
     /// Where the model will run, then others to report on: onnxruntime, tract, rten
     ///
     /// The first is the target, which default rules and gate follow. auto, the default, proves

@@ -8,12 +8,12 @@ use super::print;
 use crate::args::{self, Common};
 use crate::ending::{Done, Usage};
 use crate::progress::Bar;
-use crate::settings::{apply_inputs, apply_place, settings};
+use crate::settings::{apply_inputs, apply_target, settings};
 use crate::{show, sniff};
 
 pub(super) fn run(args: &args::Bench, common: &Common) -> Result<Done> {
     let mut config = settings(common)?;
-    apply_place(&mut config, &args.place);
+    apply_target(&mut config, &args.target);
     apply_inputs(&mut config, &args.fixed)?;
     if args.samples.is_some() {
         config.samples.clone_from(&args.samples);

@@ -1,7 +1,7 @@
-//! What to try after an error, in flags.
+//! What is wrong and what to try after an error, in flags.
 
-use modelopt::Hint;
 use modelopt::runtime::{LibrarySearch, RuntimeKind};
+use modelopt::{Error, ErrorKind, Hint, MetricMistake};
 
 /// The flag that takes any model, for the end of a sentence.
 const WITHOUT_PROOF: &str = "--no-validate emits without proof";
@@ -30,6 +30,16 @@ pub(crate) fn hint(hint: &Hint, search: &LibrarySearch) -> String {
             .to_owned(),
         Hint::File(what) => (*what).to_owned(),
         _ => WITHOUT_PROOF.to_owned(),
+    }
+}
+
+/// What is wrong with settings, where that is better said in flags.
+pub(crate) fn mistake(error: &Error) -> Option<&'static str> {
+    match error.kind() {
+        ErrorKind::MetricSettings(MetricMistake::LabelsWithoutSamples) => {
+            Some("labels stand in samples: give some with --samples")
+        }
+        _ => None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Where models ran, and how long they took.
 
 use modelopt::report::{Run, RuntimeUsed, SampleKind, Samples};
-use modelopt::validate::Verdict;
+use modelopt::validate::{Reason, Verdict};
 
 use super::notes::Notes;
 use super::{bytes, cell, decibels, indented, milliseconds, name, plural, table, wrapped};
@@ -71,6 +71,16 @@ pub(super) fn ran(runtime: &RuntimeUsed, samples: Samples) -> String {
         plural(samples.count),
     );
     line + &wrapped("", &format!("({})", cell(&runtime.reason)))
+}
+
+/// Says what to do about limits that were not judged, in flags.
+pub(crate) fn say_reasons(verdict: &mut Verdict) {
+    for left in &mut verdict.unjudged {
+        if let Reason::NoTarget { .. } = left.reason {
+            let said = format!("{}: --runtime says where the model will run", left.reason);
+            left.reason = Reason::Said(said);
+        }
+    }
 }
 
 pub(super) fn unjudged(verdict: Option<&Verdict>) -> String {

@@ -1,5 +1,7 @@
 //! What comes of holding figures against limits.
 
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -90,10 +92,48 @@ pub enum Unit {
 }
 
 /// A limit without a figure.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Unjudged {
     /// What would have been judged: `parity`, `slowdown`, `shrink` or the name of an output.
     pub name: String,
     /// Why it was not.
-    pub reason: String,
+    #[schemars(with = "String")]
+    pub reason: Reason,
+}
+
+/// Why a limit was not judged. In reports it is a sentence.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+#[non_exhaustive]
+pub enum Reason {
+    /// Nobody named the runtime that the model is meant for.
+    NoTarget {
+        /// The candidate's time divided by the original's, where both were run.
+        slowdown: f64,
+    },
+    /// Another one, in a sentence.
+    Said(String),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::NoTarget { slowdown } => {
+                write!(f, "{slowdown:.2}x here, but no target was named")
+            }
+            Reason::Said(sentence) => f.write_str(sentence),
+        }
+    }
+}
+
+impl From<String> for Reason {
+    fn from(sentence: String) -> Self {
+        Reason::Said(sentence)
+    }
+}
+
+impl From<Reason> for String {
+    fn from(reason: Reason) -> Self {
+        reason.to_string()
+    }
 }

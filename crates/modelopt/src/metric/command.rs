@@ -8,11 +8,8 @@ use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
 
-use super::{Metric, MetricError};
+use super::{Metric, MetricError, PLACE};
 use crate::budget::Stop;
-
-/// Where the path of the model goes.
-pub(super) const PLACE: &str = "{model}";
 
 /// What is kept of what a command prints: its end.
 const MOST_KEPT: usize = 1 << 16;
@@ -61,7 +58,7 @@ impl CommandMetric {
     }
 
     /// What messages call the model that is evaluated next.
-    pub(super) fn subject(&mut self, subject: &'static str) {
+    pub(crate) fn subject(&mut self, subject: &'static str) {
         self.subject = subject;
     }
 

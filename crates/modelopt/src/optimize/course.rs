@@ -6,8 +6,7 @@ use modelopt_rewrite::ExplainedPlan;
 use modelopt_validate::Verdict;
 
 use super::Outcome;
-use super::job::Job;
-use crate::Progress;
+use super::given::Given;
 use crate::config::{Config, Enforcement};
 use crate::culprits::{self, Inquiry, Suspects};
 use crate::error::Error;
@@ -15,7 +14,7 @@ use crate::evaluator::{self, Prover};
 use crate::ground::Told;
 use crate::io_cast::IoCast;
 use crate::measure::{self, Cache};
-use crate::metric::Meter;
+use crate::meter::Meter;
 use crate::patience::Patience;
 use crate::planning::{self, Notes};
 use crate::provenance;
@@ -25,10 +24,12 @@ use crate::subject::Copy;
 use crate::target::{self, Ground};
 use crate::transform::{self, Hints, Transformed};
 use crate::validation::{self, Candidate};
+use crate::warning::Warning;
+use crate::{Progress, Step};
 
 /// A run under way.
 pub(super) struct Course<'a> {
-    pub(super) job: &'a Job<'a>,
+    pub(super) given: &'a Given<'a>,
     /// Whether models are run at all.
     pub(super) runs: bool,
     /// The original where it runs, once it does.
@@ -36,7 +37,7 @@ pub(super) struct Course<'a> {
     pub(super) told: Told,
     pub(super) meter: Option<Meter<'a>>,
     pub(super) cache: Cache,
-    pub(super) warnings: Vec<String>,
+    pub(super) warnings: Vec<Warning>,
     pub(super) searched: Searched,
 }
 
@@ -47,7 +48,7 @@ pub(super) struct Searched {
     pub(super) end: Option<report::SearchEnd>,
     pub(super) passes: bool,
     pub(super) sensitivity: Vec<report::Sensitivity>,
-    warnings: Vec<String>,
+    warnings: Vec<Warning>,
 }
 
 impl Searched {
@@ -68,25 +69,25 @@ impl Course<'_> {
         &mut self,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<ExplainedPlan, Error> {
-        let job = self.job;
-        if self.runs && planning::runs_the_model(job.config) {
+        let given = self.given;
+        if self.runs && planning::runs_the_model(given.config) {
             self.survey(progress)?;
         }
         let Some(ground) = &mut self.ground else {
-            return transform::planned(job.prepared, job.config, &Hints::default());
+            return transform::planned(given.prepared, given.config, &Hints::default());
         };
         let (cache, warnings) = (&mut self.cache, &mut self.warnings);
-        let mut notes = Notes { cache, warnings, budget: job.budget };
+        let mut notes = Notes { cache, warnings, budget: given.budget };
         let plan = planning::informed(
-            job.original,
-            job.prepared,
+            given.original,
+            given.prepared,
             ground,
-            job.config,
+            given.config,
             &mut notes,
             progress,
         )?;
         if plan.changed() > 0 {
-            self.meter = job.meter(ground, &plan)?;
+            self.meter = given.meter(ground, &plan)?;
         }
         Ok(plan)
     }
@@ -97,12 +98,12 @@ impl Course<'_> {
         made: &Transformed,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), Error> {
-        let job = self.job;
-        let is_late = self.ground.is_none() && !planning::runs_the_model(job.config);
+        let given = self.given;
+        let is_late = self.ground.is_none() && !planning::runs_the_model(given.config);
         if !made.unchanged && self.runs && is_late {
             self.survey(progress)?;
             if let Some(ground) = &self.ground {
-                self.meter = job.meter(ground, &made.plan)?;
+                self.meter = given.meter(ground, &made.plan)?;
             }
         }
         Ok(())
@@ -110,17 +111,17 @@ impl Course<'_> {
 
     /// Runs the original; where it does not run, the settings may let that pass.
     fn survey(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<(), Error> {
-        let job = self.job;
+        let given = self.given;
         let survey =
-            planning::survey(job.subject, job.original, job.prepared, job.config, progress);
+            planning::survey(given.subject, given.original, given.prepared, given.config, progress);
         match survey {
             Ok((ground, mut heard)) => {
                 self.warnings.append(&mut heard.warnings);
                 (self.ground, self.told) = (Some(ground), heard);
                 Ok(())
             }
-            Err(error) if job.config.measure => Err(error),
-            Err(error) => tolerate(error, job.config, &mut self.warnings),
+            Err(error) if given.config.measure => Err(error),
+            Err(error) => tolerate(error, given.config, &mut self.warnings),
         }
     }
 
@@ -130,24 +131,24 @@ impl Course<'_> {
         start: &ExplainedPlan,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<ExplainedPlan, Error> {
-        let (job, searched) = (self.job, &mut self.searched);
-        let Some(Ground { bench, samples }) = &mut self.ground else { return Ok(start.clone()) };
+        let (given, searched) = (self.given, &mut self.searched);
+        let Some(Ground { rig, samples }) = &mut self.ground else { return Ok(start.clone()) };
         let used = searched.trials.len();
-        if !job.config.searches() || start.changed() == 0 {
+        if !given.config.searches() || start.changed() == 0 {
             return Ok(start.clone());
         }
         let tuning = Tuning::default();
-        let (patience, wanted) = (Patience::of(bench, job.config), job.config.search.max_trials);
+        let (patience, wanted) = (Patience::of(rig, given.config), given.config.search.max_trials);
         let runs_each = samples.len() as f64;
         let allowed = patience.allowed(wanted, tuning.patience.fewest_trials, runs_each);
         searched.warnings.extend(patience.warning(wanted, allowed));
-        patience.announce("searching for a plan", allowed as f64 * runs_each, progress);
-        let prover = Prover::new(job.prepared, samples, bench, None);
+        patience.announce(Step::Searching, allowed as f64 * runs_each, progress);
+        let prover = Prover::new(given.prepared, samples, rig, None);
         let court = Court {
-            config: job.config,
-            limits: job.limits,
-            budget: job.budget,
-            original_bytes: job.original_bytes,
+            config: given.config,
+            limits: given.limits,
+            budget: given.budget,
+            original_bytes: given.original_bytes,
             meter: self.meter.as_mut(),
             progress,
         };
@@ -167,26 +168,26 @@ impl Course<'_> {
     pub(super) fn rounds(
         &mut self,
         (mut made, mut casting): Made,
-        mut of_plan: Vec<String>,
+        mut of_plan: Vec<Warning>,
         original: &report::ModelFile,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(Outcome, Staged), Error> {
-        let job = self.job;
+        let given = self.given;
         let mut rounds = 0;
         loop {
             rounds += 1;
             let skip = made.unchanged || !self.runs;
-            let (mut outcome, staged) = job.staged(made, original, progress)?;
+            let (mut outcome, staged) = given.staged(made, original, progress)?;
             outcome.warnings = self.warnings.iter().chain(&of_plan).cloned().collect();
             if self.ground.is_some() {
-                outcome.warnings.extend(job.subject.warnings.iter().cloned());
+                outcome.warnings.extend(given.subject.warnings.iter().cloned());
             }
             self.searched.tell(&mut outcome);
-            if !skip && self.ground.is_some() && !job.budget.is_stopped() {
+            if !skip && self.ground.is_some() && !given.budget.is_stopped() {
                 self.judge_staged(&mut outcome, &staged, casting.as_ref(), progress)?;
             }
-            if !skip && outcome.verdict.is_none() && !job.budget.is_stopped() {
-                outcome.verdict = Some(validation::verdict(None, outcome.size, job.config));
+            if !skip && outcome.verdict.is_none() && !given.budget.is_stopped() {
+                outcome.verdict = Some(validation::verdict(None, outcome.size, given.config));
             }
             // What turned out slow or pointless is planned again.
             let Some(next) = self.next(&outcome, rounds, progress)? else {
@@ -195,7 +196,7 @@ impl Course<'_> {
             };
             drop(staged);
             of_plan.clear();
-            (made, casting) = job.made(next.plan, &mut of_plan)?;
+            (made, casting) = given.made(next.plan, &mut of_plan)?;
             if next.why.is_some() && made.unchanged {
                 // Why nothing changes is said already.
                 of_plan.clear();
@@ -212,14 +213,14 @@ impl Course<'_> {
         casting: Option<&IoCast>,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), Error> {
-        let job = self.job;
+        let given = self.given;
         let known = self.searched.end.is_some() && !self.searched.passes;
-        let copy = job.subject.copies().of_file(staged.path())?;
+        let copy = given.subject.copies().of_file(staged.path())?;
         let path = copy.as_ref().map_or(staged.path(), Copy::path);
         match self.judge(outcome, Candidate { path, casting, known }, progress) {
             // What was stopped has no verdict.
-            Err(_) if job.budget.is_stopped() => Ok(()),
-            Err(error) => tolerate(error, job.config, &mut outcome.warnings),
+            Err(_) if given.budget.is_stopped() => Ok(()),
+            Err(error) => tolerate(error, given.config, &mut outcome.warnings),
             Ok(()) => Ok(()),
         }
     }
@@ -231,7 +232,7 @@ impl Course<'_> {
         candidate: Candidate<'_>,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), Error> {
-        let job = self.job;
+        let given = self.given;
         let verdict = self.verdict(outcome, candidate, progress)?;
         let failed = |slow: bool| {
             verdict.failures().any(|c| c.name != "shrink" && (c.name == "slowdown") == slow)
@@ -239,8 +240,8 @@ impl Course<'_> {
         if failed(false) {
             outcome.culprits = self.culprits(outcome, progress)?;
         }
-        let may_keep = job.config.gate.max_slowdown.is_some_and(|limit| limit >= 1.0);
-        let goes_down = job.config.searches() && may_keep && !failed(false);
+        let may_keep = given.config.gate.max_slowdown.is_some_and(|limit| limit >= 1.0);
+        let goes_down = given.config.searches() && may_keep && !failed(false);
         if failed(true) && !goes_down {
             self.look_for_slow_layers(outcome, !failed(false), progress)?;
         }
@@ -261,32 +262,29 @@ impl Course<'_> {
         candidate: Candidate<'_>,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Verdict, Error> {
-        let job = self.job;
-        let config = &job.judging(&self.searched);
-        let Some(Ground { bench, samples }) = &mut self.ground else {
+        let given = self.given;
+        let config = &given.judging(&self.searched);
+        let Some(Ground { rig, samples }) = &mut self.ground else {
             return Ok(validation::verdict(None, outcome.size, config));
         };
         outcome.samples = Some(target::summary(samples));
         if outcome.samples.is_some_and(|samples| samples.kind == report::SampleKind::Synthetic) {
-            outcome.warnings.push(
-                "judged on invented inputs: parity on real ones may differ; give some with --samples"
-                    .to_owned(),
-            );
+            outcome.warnings.push(Warning::InventedInputs);
         }
-        let target = validation::run_somewhere(bench, candidate, samples, config, progress)?;
-        outcome.warnings.extend(target.failure.clone());
-        outcome.warnings.extend(bench.left_out());
-        outcome.warnings.extend(bench.unsteady());
+        let target = validation::run_somewhere(rig, candidate, samples, config, progress)?;
+        outcome.warnings.extend(target.failure.clone().map(Warning::CandidateFails));
+        outcome.warnings.extend(rig.left_out());
+        outcome.warnings.extend(rig.unsteady());
         let mut verdict = validation::verdict(Some(&target), outcome.size, config);
         if let (Some(meter), None) = (&mut self.meter, &target.failure) {
-            progress(Progress::Step("evaluating the metric"));
+            progress(Progress::Step(Step::EvaluatingMetric));
             let plan = &outcome.plan;
-            let write = |path: &std::path::Path| search::carried_out(job.prepared, plan, path);
+            let write = |path: &std::path::Path| search::carried_out(given.prepared, plan, path);
             outcome.metric = Some(meter.measure(&provenance::plan_digest(plan), write)?);
             validation::add_metric(&mut verdict, outcome.metric.as_ref());
         }
         outcome.runs = vec![target];
-        let others = validation::run_others(job.subject, candidate, samples, config, progress)?;
+        let others = validation::run_others(given.subject, candidate, samples, config, progress)?;
         outcome.runs.extend(others);
         Ok(verdict)
     }
@@ -297,10 +295,10 @@ impl Course<'_> {
         outcome: &Outcome,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<modelopt_validate::Culprit>, Error> {
-        let (job, tuning) = (self.job, Tuning::default());
+        let (given, tuning) = (self.given, Tuning::default());
         let ranked = self.searched.sensitivity.as_slice();
-        let ground = self.ground.as_mut().filter(|_| job.budget.allows(tuning.culprits.reserve));
-        let Some(Ground { bench, samples }) = ground else {
+        let ground = self.ground.as_mut().filter(|_| given.budget.allows(tuning.culprits.reserve));
+        let Some(Ground { rig, samples }) = ground else {
             let mut culprits: Vec<_> = ranked.iter().filter_map(culprits::predicted).collect();
             culprits.sort_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
             return Ok(culprits);
@@ -312,10 +310,10 @@ impl Course<'_> {
             ranked => Suspects::Ranked(ranked),
         };
         let inquiry = Inquiry {
-            prover: Prover::new(job.prepared, samples, bench, None),
+            prover: Prover::new(given.prepared, samples, rig, None),
             plan: &outcome.plan,
             sample: worst.unwrap_or(0),
-            budget: job.budget,
+            budget: given.budget,
             tuning: &tuning,
             progress,
         };
@@ -329,16 +327,16 @@ impl Course<'_> {
         only_slow: bool,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), Error> {
-        let job = self.job;
-        let Some(Ground { bench, samples }) = &mut self.ground else { return Ok(()) };
+        let given = self.given;
+        let Some(Ground { rig, samples }) = &mut self.ground else { return Ok(()) };
         let reserve = Tuning::default().culprits.reserve;
-        let (Some(sample), true) = (samples.first(), job.budget.allows(reserve)) else {
+        let (Some(sample), true) = (samples.first(), given.budget.allows(reserve)) else {
             return Ok(());
         };
         let (plan, cache) = (&outcome.plan, &mut self.cache);
         outcome.slow_layers =
-            measure::slow_layers(job.prepared, plan, sample, bench, cache, progress);
-        if job.config.enforcement == Enforcement::Gate && only_slow {
+            measure::slow_layers(given.prepared, plan, sample, rig, cache, progress);
+        if given.config.enforcement == Enforcement::Gate && only_slow {
             outcome.alternative = self.alternative(progress)?;
             outcome.trials.clone_from(&self.searched.trials);
         }
@@ -348,9 +346,9 @@ impl Course<'_> {
 
 /// What cannot be proven is emitted only where the user said to emit whatever the verdict. Samples
 /// that are not what the model takes are a mistake even then.
-fn tolerate(error: Error, config: &Config, warnings: &mut Vec<String>) -> Result<(), Error> {
+fn tolerate(error: Error, config: &Config, warnings: &mut Vec<Warning>) -> Result<(), Error> {
     if config.enforcement == Enforcement::Judge && !error.is_mistake() {
-        warnings.push(format!("emitted without proof: {error}"));
+        warnings.push(Warning::Unproven { reason: error.to_string() });
         return Ok(());
     }
     Err(error)

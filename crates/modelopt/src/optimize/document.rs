@@ -8,6 +8,7 @@ use super::Outcome;
 use crate::evaluator;
 use crate::provenance;
 use crate::search;
+use crate::warning::Warning;
 
 impl Outcome {
     /// The run that the verdict is about, as the last trial of a search.
@@ -41,8 +42,9 @@ impl Outcome {
         self.runs.first()?.parity.as_ref()
     }
 
-    /// The outcome as a report document.
-    pub fn document(&self, command: &str) -> report::Document {
+    /// The outcome as a report document of a command. `say` words warnings: `Warning::to_string`
+    /// does, and a program that has settings may name them.
+    pub fn document(&self, command: &str, say: impl Fn(&Warning) -> String) -> report::Document {
         report::Document {
             tool_version: crate::VERSION.to_owned(),
             command: command.to_owned(),
@@ -61,7 +63,7 @@ impl Outcome {
             sensitivity: self.sensitivity.clone(),
             plan_digest: Some(provenance::plan_digest(&self.plan)),
             machine: (!self.runs.is_empty()).then(provenance::machine),
-            warnings: self.warnings.clone(),
+            warnings: self.warnings.iter().map(say).collect(),
             ..report::Document::default()
         }
     }

@@ -7,8 +7,7 @@ use modelopt_validate::{Measurements, SizeChange, judge};
 
 use super::Outcome;
 use super::course::Course;
-use super::job::Job;
-use crate::Progress;
+use super::given::Given;
 use crate::clock::TargetClock;
 use crate::config::{Config, Enforcement};
 use crate::error::Error;
@@ -18,6 +17,8 @@ use crate::search;
 use crate::search::tuning::Tuning;
 use crate::target::Ground;
 use crate::transform::{self, Hints};
+use crate::warning::Warning;
+use crate::{Progress, Step};
 
 /// How many verdicts there are at most: what turned out slow is moved in between. If the last one
 /// is slow as well, everything is kept.
@@ -31,7 +32,7 @@ const FASTER: f64 = 0.95;
 pub(super) struct Next {
     pub(super) plan: ExplainedPlan,
     /// What the user should know of it.
-    pub(super) why: Option<String>,
+    pub(super) why: Option<Warning>,
 }
 
 impl Course<'_> {
@@ -43,22 +44,22 @@ impl Course<'_> {
         rounds: usize,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Option<Next>, Error> {
-        let job = self.job;
-        if job.config.enforcement != Enforcement::Gate || job.budget.is_stopped() {
+        let given = self.given;
+        if given.config.enforcement != Enforcement::Gate || given.budget.is_stopped() {
             return Ok(None);
         }
-        if let Some(why) = job.pointless(outcome) {
+        if let Some(why) = given.pointless(outcome) {
             let plan = kept(&outcome.plan, "there is nothing to gain");
             return Ok(Some(Next { plan, why: Some(why) }));
         }
         let passes = outcome.verdict.as_ref().is_none_or(|verdict| verdict.pass);
         if !passes
             && rounds == 1
-            && let Some(next) = job.stored(outcome)?
+            && let Some(next) = given.stored(outcome)?
         {
             return Ok(Some(next));
         }
-        if passes || !job.config.searches() {
+        if passes || !given.config.searches() {
             return Ok(None);
         }
         if outcome.fails_on(&["slowdown"]) && self.ground.is_some() {
@@ -80,13 +81,13 @@ impl Course<'_> {
         rounds: usize,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Option<Next>, Error> {
-        let (job, searched) = (self.job, &mut self.searched);
+        let (given, searched) = (self.given, &mut self.searched);
         let latency = outcome.runs.first().and_then(|run| run.latency.as_ref());
         let (Some(ground), Some(latency)) = (&mut self.ground, latency) else { return Ok(None) };
         // Whoever asks for a faster model is not given the same.
-        let keep = job.config.gate.max_slowdown.is_some_and(|limit| limit >= 1.0);
+        let keep = given.config.gate.max_slowdown.is_some_and(|limit| limit >= 1.0);
         let found = if rounds < MOST_ROUNDS {
-            let Some(mut clock) = job.clock(ground, progress) else { return Ok(None) };
+            let Some(mut clock) = given.clock(ground, progress) else { return Ok(None) };
             let tuning = Tuning::default().latency;
             let slowdown = latency.ratio_median;
             let found = quicken::quicken(&outcome.plan, slowdown, keep, &mut clock, &tuning);
@@ -98,13 +99,9 @@ impl Course<'_> {
         let Some(mut plan) = found else { return Ok(None) };
         search::tidy(&mut plan);
         // Layers that share a weight agree.
-        let Ok(plan) = rewrite::agreed(job.prepared, &plan) else { return Ok(None) };
-        let why = (plan.changed() == 0).then(|| {
-            format!(
-                "every plan is slower than the limit allows on {}: the model is emitted as it is",
-                ground.bench.used.name
-            )
-        });
+        let Ok(plan) = rewrite::agreed(given.prepared, &plan) else { return Ok(None) };
+        let runtime = &ground.rig.used.name;
+        let why = (plan.changed() == 0).then(|| Warning::AllSlower { runtime: runtime.to_owned() });
         Ok(Some(Next { plan, why }))
     }
 
@@ -114,30 +111,32 @@ impl Course<'_> {
         &mut self,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Option<Scheme>, Error> {
-        let (job, searched) = (self.job, &mut self.searched);
+        let (given, searched) = (self.given, &mut self.searched);
         // A step that gives up speed, and no bytes.
-        let asked = job.config.scheme;
+        let asked = given.config.scheme;
         let gentler = asked.and_then(Scheme::down).filter(|scheme| {
             asked.is_some_and(|asked| scheme.weight_bits() == asked.weight_bits())
         });
         let (Some(scheme), Some(ground)) = (gentler, &mut self.ground) else { return Ok(None) };
-        let config = Config { scheme: Some(scheme), io: Interface::Float32, ..job.config.clone() };
-        let Ok(plan) = transform::planned(job.prepared, &config, &Hints::default()) else {
+        let config =
+            Config { scheme: Some(scheme), io: Interface::Float32, ..given.config.clone() };
+        let Ok(plan) = transform::planned(given.prepared, &config, &Hints::default()) else {
             return Ok(None);
         };
-        progress(Progress::Step("trying a gentler scheme"));
-        let mut prover = Prover::new(job.prepared, &ground.samples, &mut ground.bench, None);
+        progress(Progress::Step(Step::TryingGentlerScheme));
+        let mut prover = Prover::new(given.prepared, &ground.samples, &mut ground.rig, None);
         let all = prover.all();
         let proved = match prover.prove(&plan, &all) {
             Ok(proved) => proved,
             Err(error) => return error.of_plan().map(|_| None),
         };
-        let size = SizeChange { original_bytes: job.original_bytes, candidate_bytes: proved.bytes };
+        let size =
+            SizeChange { original_bytes: given.original_bytes, candidate_bytes: proved.bytes };
         let measured = Measurements { parity: Some(&proved.parity), size, latency: None };
-        if !judge(job.limits, &measured).pass {
+        if !judge(given.limits, &measured).pass {
             return Ok(None);
         }
-        let Some(mut clock) = job.clock(ground, progress) else { return Ok(None) };
+        let Some(mut clock) = given.clock(ground, progress) else { return Ok(None) };
         let timed = clock.time(&plan, &format!("{scheme} instead"));
         searched.trials.append(&mut clock.trials);
         match timed {
@@ -147,7 +146,7 @@ impl Course<'_> {
     }
 }
 
-impl<'a> Job<'a> {
+impl<'a> Given<'a> {
     /// The plan that only stores weights in 16 bits, where computing in them was asked for and is slower,
     /// and that plan was seen to pass.
     fn stored(&self, outcome: &Outcome) -> Result<Option<Next>, Error> {
@@ -158,20 +157,17 @@ impl<'a> Job<'a> {
         let plan = transform::planned(self.prepared, &config, &Hints::default())?;
         let latency = outcome.runs.first().and_then(|run| run.latency.as_ref());
         let ratio = latency.map_or(f64::NAN, |latency| latency.ratio_median);
-        let (name, dtype) = (to.name(), to.dtype());
-        let instead = match plan.changed() {
-            0 => "and it has no weights to store in fewer bits; it is emitted as it is".to_owned(),
-            _ => format!("so weights are only stored in it, as by --to {name}-weights"),
+        let why = Warning::SlowerIn16Bits {
+            precision: to,
+            ratio,
+            allowance: ratio + 0.05,
+            stored: (plan.changed() > 0).then_some(scheme),
         };
-        let why = format!(
-            "computed in {dtype} it takes {ratio:.2}x of the time here, {instead}; --max-slowdown {:.2} would let it pass as it was asked for",
-            ratio + 0.05
-        );
         Ok(Some(Next { plan, why: Some(why) }))
     }
 
     /// Why the candidate is of no use, if it is of none and nobody asked for it as it is.
-    fn pointless(&self, outcome: &Outcome) -> Option<String> {
+    fn pointless(&self, outcome: &Outcome) -> Option<Warning> {
         let config = self.config;
         let as_asked = config.plan.is_some()
             || config.freeze_inputs
@@ -191,10 +187,7 @@ impl<'a> Job<'a> {
         {
             return None;
         }
-        let more = candidate_bytes - original_bytes;
-        Some(format!(
-            "nothing to gain: it would be {more} bytes larger and not faster; the model is emitted as it is"
-        ))
+        Some(Warning::NothingToGain { more_bytes: candidate_bytes - original_bytes })
     }
 
     fn clock<'c>(
@@ -205,7 +198,7 @@ impl<'a> Job<'a> {
         Some(TargetClock {
             prepared: self.prepared,
             sample: ground.samples.first()?,
-            bench: &mut ground.bench,
+            rig: &mut ground.rig,
             config: self.config,
             budget: self.budget,
             started: Instant::now(),

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use modelopt_rewrite::{Switch, Switchboard};
 
-use super::evaluator::{End, Evaluation, Evaluator, Trial, Why};
+use super::evaluator::{End, Evaluation, Evaluator, Why};
 use super::halving;
 use super::ladder::Ladder;
-use super::problem::Move;
+use super::problem::{Move, Selection};
 use super::trials::Trials;
 use super::tuning::Tuning;
-use crate::Progress;
 use crate::sensitivity::{Probe, Setting};
 use crate::trial_error::TrialError;
+use crate::{Progress, Step};
 
 /// Where the switches of a plan come from: they are made when they are asked for.
 pub(crate) type Board<'a> = Box<dyn FnOnce() -> Result<Switchboard, String> + 'a>;
@@ -23,8 +23,8 @@ pub(crate) struct Candidates<'t, 'a, 'b, 'm> {
     pub(crate) trials: &'t mut Trials<'a, 'b, 'm>,
     pub(crate) ladder: &'t Ladder,
     pub(crate) tuning: &'t Tuning,
-    /// What the search is called while it measures.
-    pub(crate) step: &'static str,
+    /// What is told to whoever waits while it measures.
+    pub(crate) step: Step,
     moves: Vec<Move>,
     board: Option<Board<'t>>,
     probe: Option<Probe>,
@@ -43,16 +43,16 @@ impl<'t, 'a, 'b, 'm> Candidates<'t, 'a, 'b, 'm> {
         board: Board<'t>,
     ) -> Self {
         let reserve = trials.reserve() + trials.last;
-        let step = "measuring what each layer costs";
+        let step = Step::MeasuringLayerCosts;
         let (board, probe) = (Some(board), None);
         Candidates { trials, ladder, tuning, step, moves, board, probe, reserve, probed: 0 }
     }
 
     /// Why a candidate is tried, in words.
-    fn words(&self, trial: &Trial<'_>) -> String {
+    fn words(&self, selection: &Selection, why: Why) -> String {
         let name = |of: usize| self.moves.get(of).map_or("", |step| self.ladder.name(step));
-        match trial.why {
-            Why::Down => match self.ladder.moved(trial.selection) {
+        match why {
+            Why::Down => match self.ladder.moved(selection) {
                 1 => "1 layer down the ladder".to_owned(),
                 count => format!("{count} layers down the ladder"),
             },
@@ -64,9 +64,9 @@ impl<'t, 'a, 'b, 'm> Candidates<'t, 'a, 'b, 'm> {
 }
 
 impl Evaluator for Candidates<'_, '_, '_, '_> {
-    fn evaluate(&mut self, trial: &Trial<'_>) -> Result<Evaluation, TrialError> {
-        let what = self.words(trial);
-        self.trials.run(&self.ladder.plan(trial.selection), what)
+    fn evaluate(&mut self, selection: &Selection, why: Why) -> Result<Evaluation, TrialError> {
+        let what = self.words(selection, why);
+        self.trials.run(&self.ladder.plan(selection), what)
     }
 
     fn probe(&mut self, sample: usize) -> Result<Vec<f64>, TrialError> {

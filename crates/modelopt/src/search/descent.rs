@@ -10,7 +10,7 @@
 //!
 //! Predictions only say what to try next; what counts is runs of candidates.
 
-use super::evaluator::{End, Evaluation, Evaluator, Trial, Why};
+use super::evaluator::{End, Evaluation, Evaluator, Why};
 use super::problem::{Problem, Selection, Step, cost};
 use super::tuning::Descent as Tuning;
 use crate::error::Error;
@@ -307,8 +307,7 @@ impl<E: Evaluator> Search<'_, E> {
             None => {}
         }
         self.left -= 1;
-        let trial = Trial { selection: &selection, why };
-        let told = match self.evaluator.evaluate(&trial).map_err(TrialError::of_plan) {
+        let told = match self.evaluator.evaluate(&selection, why).map_err(TrialError::of_plan) {
             Ok(told) => told,
             Err(Ok(_)) => Evaluation::FAILED,
             Err(Err(error)) => return Err(Halt::Failed(error)),

@@ -6,21 +6,14 @@ use crate::trial_error::TrialError;
 
 /// Runs candidates.
 pub(crate) trait Evaluator {
-    /// Makes the candidate of a selection, and runs it on all samples.
-    fn evaluate(&mut self, trial: &Trial<'_>) -> Result<Evaluation, TrialError>;
+    /// Makes the candidate of a selection, which is tried for a reason, and runs it on all samples.
+    fn evaluate(&mut self, selection: &Selection, why: Why) -> Result<Evaluation, TrialError>;
 
     /// The noise that each source of the problem makes alone on one sample, as excess over the limits.
     fn probe(&mut self, sample: usize) -> Result<Vec<f64>, TrialError>;
 
     /// Why nothing else may begin, if that is so.
     fn is_over(&self) -> Option<End>;
-}
-
-/// A candidate, and why it is tried.
-#[derive(Debug)]
-pub(crate) struct Trial<'a> {
-    pub(crate) selection: &'a Selection,
-    pub(crate) why: Why,
 }
 
 /// Why a candidate is tried.

@@ -12,13 +12,10 @@ use super::descent::{self, Rules};
 use super::ladder::{Ladder, Weights};
 use super::trials::Trials;
 use super::tuning::Tuning;
-use crate::Progress;
 use crate::error::Error;
 use crate::patience::Patience;
 use crate::trial_error::TrialError;
-
-/// What is told to whoever waits.
-const STEP: &str = "looking for what must stay float32";
+use crate::{Progress, Step};
 
 /// The limits that mixing can do something about.
 pub(crate) fn limits(gate: &Limits) -> Limits {
@@ -44,13 +41,17 @@ pub(crate) fn mixed(
         // What does not run has a verdict of its own.
         _ => return Ok(plan.clone()),
     };
-    (trials.court.progress)(Progress::Step(STEP));
+    (trials.court.progress)(Progress::Step(Step::MixingPrecision));
     let prepared = trials.prover.prepared;
     let samples = trials.prover.samples.len();
     let wanted = tuning.mixing.most_trials;
     let allowed = patience.allowed(wanted, tuning.mixing.fewest_trials, samples as f64);
     // Most searches end long before.
-    patience.announce(STEP, (allowed * samples) as f64 * 0.5, trials.court.progress);
+    patience.announce(
+        Step::MixingPrecision,
+        (allowed * samples) as f64 * 0.5,
+        trials.court.progress,
+    );
     let board = rewrite::rounding_switchboard(prepared, plan).ok().flatten();
     let switches: Vec<Switch> = board.as_ref().map_or(Vec::new(), |b| b.switches.clone());
     let objective = trials.court.config.search.objective;
@@ -61,7 +62,7 @@ pub(crate) fn mixed(
     let board = move || board.ok_or_else(none);
     let moves = problem.moves.clone();
     let mut candidates = Candidates::new(&mut trials, &ladder, moves, tuning, Box::new(board));
-    candidates.step = STEP;
+    candidates.step = Step::MixingPrecision;
     let found = descent::search(problem, first, &rules, &mut candidates)?;
     let mixed = ladder.plan(&found.selection);
     Ok(rewrite::agreed(prepared, &mixed)?)

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::descent::{Found, Rules, search};
-use super::evaluator::{End, Evaluation, Evaluator, Trial, Why};
+use super::evaluator::{End, Evaluation, Evaluator, Why};
 use super::problem::{Item, Move, Problem, Selection, Source};
 use super::tuning::Descent;
 use crate::error::Error;
@@ -121,15 +121,15 @@ impl Planted {
 }
 
 impl Evaluator for Planted {
-    fn evaluate(&mut self, trial: &Trial<'_>) -> Result<Evaluation, TrialError> {
+    fn evaluate(&mut self, selection: &Selection, why: Why) -> Result<Evaluation, TrialError> {
         let told = match self.fails.get(&(self.told.len() + 1)) {
             Some(failure) => {
-                self.told.push((trial.selection.clone(), trial.why, Evaluation::FAILED));
+                self.told.push((selection.clone(), why, Evaluation::FAILED));
                 return Err(failure());
             }
-            None => self.truth(trial.selection),
+            None => self.truth(selection),
         };
-        self.told.push((trial.selection.clone(), trial.why, told));
+        self.told.push((selection.clone(), why, told));
         Ok(told)
     }
 

@@ -11,14 +11,15 @@ use modelopt_rewrite::{self as rewrite, Plan, Prepared};
 use modelopt_validate::{Limits, Measurements, SizeChange, judge};
 
 use super::evaluator::{End, Evaluation};
-use crate::Progress;
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::evaluator::{Proved, Prover, worst_sqnr};
 use crate::excess::Excess;
-use crate::metric::{Meter, MetricError};
+use crate::meter::Meter;
+use crate::metric::MetricError;
 use crate::provenance;
 use crate::trial_error::TrialError;
+use crate::{Progress, Step};
 
 /// What measuring latency takes besides its runs.
 const STARTING_CLOCKS: Duration = Duration::from_millis(300);
@@ -62,7 +63,7 @@ impl<'a, 'b, 'm> Trials<'a, 'b, 'm> {
     pub(crate) fn run(&mut self, plan: &Plan, what: String) -> Result<Evaluation, TrialError> {
         let started = Instant::now();
         if self.tells {
-            (self.court.progress)(Progress::Step("trying a plan"));
+            (self.court.progress)(Progress::Step(Step::TryingPlan));
         }
         let proved = self.prove(plan);
         self.last = started.elapsed();
@@ -118,7 +119,7 @@ impl<'a, 'b, 'm> Trials<'a, 'b, 'm> {
         told: &mut Evaluation,
     ) -> Result<(), TrialError> {
         let Some(meter) = self.court.meter.as_mut() else { return Ok(()) };
-        (self.court.progress)(Progress::Step("evaluating the metric"));
+        (self.court.progress)(Progress::Step(Step::EvaluatingMetric));
         let prepared = self.prover.prepared;
         match meter
             .measure(&provenance::plan_digest(plan), |path| carried_out(prepared, plan, path))

@@ -6,26 +6,26 @@ use std::sync::Arc;
 use modelopt_graph::Model;
 use modelopt_onnx::{SaveOptions, Staged};
 use modelopt_report as report;
-use modelopt_rewrite::{ExplainedPlan, Prepared};
+use modelopt_rewrite::{ExplainedPlan, Prepared, Scheme};
 use modelopt_validate::{Limits, SizeChange};
 
 use super::Outcome;
 use super::course::Searched;
-use super::warnings::{cpu_warning, kept_unproven, unchanged_warning};
-use crate::Progress;
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::error::Error;
 use crate::io_cast::IoCast;
-use crate::metric::Meter;
+use crate::meter::Meter;
 use crate::provenance;
 use crate::subject::Subject;
 use crate::target::Ground;
 use crate::transform::{self, Transformed};
 use crate::validation;
+use crate::warning::Warning;
+use crate::{Progress, Step};
 
 /// What does not change from one candidate to the next.
-pub(super) struct Job<'a> {
+pub(super) struct Given<'a> {
     pub(super) subject: &'a Arc<Subject>,
     pub(super) output: &'a Path,
     pub(super) config: &'a Config,
@@ -36,7 +36,7 @@ pub(super) struct Job<'a> {
     pub(super) budget: &'a Budget,
 }
 
-impl<'a> Job<'a> {
+impl<'a> Given<'a> {
     /// What evaluates the user's metric, if there is one.
     pub(super) fn meter(
         &self,
@@ -48,7 +48,7 @@ impl<'a> Job<'a> {
         validation::meter(
             self.subject.file(),
             self.original,
-            &ground.bench,
+            &ground.rig,
             self.config,
             &stop,
             casting,
@@ -59,16 +59,26 @@ impl<'a> Job<'a> {
     pub(super) fn made(
         &self,
         plan: ExplainedPlan,
-        warnings: &mut Vec<String>,
+        warnings: &mut Vec<Warning>,
     ) -> Result<(Transformed, Option<IoCast>), Error> {
         let made = transform::rewritten(self.original, self.prepared, plan, self.config)?;
-        let unchanged = if self.subject.is_unsteady { kept_unproven } else { unchanged_warning };
-        warnings.extend(unchanged(&made));
+        if made.unchanged {
+            warnings.push(self.unchanged(&made));
+        }
         warnings.extend(transform::format_warning(self.original, &made));
-        let computes_in = made.plan.layers.iter().find_map(|line| line.scheme.computes_in());
-        warnings.extend(computes_in.map(cpu_warning));
+        warnings.extend(made.plan.layers.iter().find_map(|line| slow_on_processors(line.scheme)));
         let casting = made.plan.io.precision().map(|to| IoCast::of(self.original, to));
         Ok((made, casting))
+    }
+
+    /// Why a candidate is the model as it was given. An original that differs from run to run leaves
+    /// nothing of a plan that depends on what it computes.
+    fn unchanged(&self, made: &Transformed) -> Warning {
+        let layers = made.plan.layers.len();
+        if self.subject.is_unsteady {
+            return Warning::KeptUnproven { layers };
+        }
+        Warning::NothingToDo { layers, narrow_already: made.narrow_already }
     }
 
     /// Writes a candidate beside the target.
@@ -81,7 +91,7 @@ impl<'a> Job<'a> {
         if !made.unchanged {
             provenance::stamp(&mut made.model, original.blake3.clone(), &made.plan);
         }
-        progress(Progress::Step("writing the candidate"));
+        progress(Progress::Step(Step::WritingCandidate));
         let save = SaveOptions { external_data: self.config.external_data };
         // The candidate's weights are on disk then.
         let staged = Staged::write(&made.model, self.output, save)?;
@@ -124,4 +134,10 @@ impl<'a> Job<'a> {
         config.measure_latency &= searched.end.is_none() || searched.passes;
         config
     }
+}
+
+/// What is said of a scheme that computes in 16 bits.
+fn slow_on_processors(scheme: Scheme) -> Option<Warning> {
+    let precision = scheme.computes_in()?;
+    Some(Warning::SlowOnProcessors { precision, stored: scheme.down() })
 }

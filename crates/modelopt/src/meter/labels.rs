@@ -1,71 +1,19 @@
 //! Accuracy, counted from labels that stand in the samples.
 
-use std::fmt;
 use std::path::Path;
-use std::str::FromStr;
 
 use indexmap::IndexMap;
 use modelopt_graph::Tensor;
 use modelopt_runtime::{RuntimeError, Sample, load_samples};
-use serde::{Deserialize, Serialize};
 
-use super::{Metric, MetricError};
 use crate::error::{Error, ErrorKind};
 use crate::io_cast::IoCast;
-use crate::target::Place;
-
-/// Which output is judged by which array of the samples; written `OUTPUT:KEY`.
-///
-/// The array holds the index of the right class for each row of the output: its shape is the
-/// output's without the classes, which are along the last axis, or along the second (as in
-/// segmentation). An output that holds classes already has the shape of the array. Labels below 0
-/// do not count.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Labels {
-    /// Name of the output.
-    pub output: String,
-    /// Key of the array.
-    pub key: String,
-}
-
-impl FromStr for Labels {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        // Names of outputs may have colons in them.
-        match text.rsplit_once(':') {
-            Some((output, key)) if !output.is_empty() && !key.is_empty() => {
-                Ok(Labels { output: output.to_owned(), key: key.to_owned() })
-            }
-            _ => Err(format!("'{text}': give it as OUTPUT:KEY")),
-        }
-    }
-}
-
-impl fmt::Display for Labels {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.output, self.key)
-    }
-}
-
-impl TryFrom<String> for Labels {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<Labels> for String {
-    fn from(labels: Labels) -> Self {
-        labels.to_string()
-    }
-}
+use crate::metric::{Labels, Metric, MetricError};
+use crate::target::Host;
 
 /// Runs a model on the samples and counts the rows whose best class is the right one.
 pub(crate) struct LabelMetric<'a> {
-    place: Place<'a>,
+    host: Host<'a>,
     output: String,
     samples: Vec<Labelled>,
     /// How candidates take what the original takes.
@@ -122,13 +70,13 @@ fn integers(tensor: &Tensor) -> Option<Vec<i64>> {
 impl<'a> LabelMetric<'a> {
     /// The metric for an output, in a runtime.
     pub(crate) fn new(
-        place: Place<'a>,
+        host: Host<'a>,
         output: &str,
         samples: Vec<Labelled>,
         casting: Option<IoCast>,
     ) -> Self {
         let output = output.to_owned();
-        LabelMetric { place, output, samples, casting, casts: false, top5: None }
+        LabelMetric { host, output, samples, casting, casts: false, top5: None }
     }
 
     /// Whether the next model takes and gives other types than the samples have.
@@ -138,7 +86,7 @@ impl<'a> LabelMetric<'a> {
 
     fn count(&self, model: &Path) -> Result<Tally, String> {
         let told = |error: RuntimeError| error.without_path();
-        let mut session = self.place.prepare(model).map_err(told)?;
+        let mut session = self.host.prepare(model).map_err(told)?;
         if let (Some(casting), true) = (&self.casting, self.casts) {
             session = Box::new(casting.clone().around(session));
         }
@@ -316,15 +264,5 @@ mod tests {
         assert_eq!(error, "labels of shape [3] do not fit an output of shape [2, 3]");
         let error = tally(&[1, 3], &[0.0; 3], &[7], &[1]).unwrap_err();
         assert_eq!(error, "label 7 is none of 3 classes");
-    }
-
-    #[test]
-    fn names_of_outputs_may_have_colons() {
-        let labels: Labels = "logits:0:label".parse().unwrap();
-        assert_eq!((labels.output.as_str(), labels.key.as_str()), ("logits:0", "label"));
-        assert_eq!(labels.to_string(), "logits:0:label");
-        for wrong in ["scores", ":label", "scores:", ""] {
-            assert!(wrong.parse::<Labels>().is_err(), "{wrong}");
-        }
     }
 }
