@@ -1,15 +1,28 @@
 //! Runs of one model side by side, on the cores that one run leaves idle.
+//!
+//! ```text
+//! lane 0   run 0 | run 2 | run 4 | ..       each lane has a copy of the model, and takes what is next
+//! lane 1   load  | run 1 | run 3 | ..       as soon as it is done
+//! here             see 0 | see 1 | see 2    in order, while lanes run
+//! ```
 
+mod queue;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
 use modelopt_graph::Tensor;
-use modelopt_runtime::{Outputs, RuntimeError, Session};
+use modelopt_runtime::{Outputs, Session};
 
 use crate::io_cast::IoCast;
 use crate::target::Host;
 use crate::trial_error::TrialError;
+use queue::Queue;
 
 /// More copies of a model than this are not loaded.
 const MOST: usize = 4;
@@ -20,11 +33,37 @@ const MOST_BYTES: u64 = 512 << 20;
 /// One model, loaded as often as that lets its runs end sooner.
 pub(crate) struct SessionPool {
     sessions: Vec<Box<dyn Session>>,
-    path: PathBuf,
-    casting: Option<IoCast>,
+    source: Source,
     /// How long it takes to load.
     load: Duration,
     most: usize,
+}
+
+/// What copies are loaded from.
+struct Source {
+    path: PathBuf,
+    casting: Option<IoCast>,
+}
+
+impl Source {
+    fn load(&self, host: &Host<'_>) -> Result<Box<dyn Session>, TrialError> {
+        let session = host.prepare(&self.path)?;
+        Ok(match &self.casting {
+            Some(casting) => Box::new(casting.clone().around(session)),
+            None => session,
+        })
+    }
+}
+
+/// The inputs of a run, by its number.
+type Inputs<'a> = &'a (dyn Fn(usize) -> IndexMap<String, Tensor> + Sync);
+
+/// What a lane tells.
+enum Told {
+    /// What came of a run, by its number, and how long it took.
+    Ran(usize, Result<Outputs, TrialError>, Duration),
+    /// Why it has no copy to run.
+    NotLoaded(TrialError),
 }
 
 impl SessionPool {
@@ -36,21 +75,10 @@ impl SessionPool {
     ) -> Result<Self, TrialError> {
         let bytes = fs_err::metadata(&path).map_or(u64::MAX, |metadata| metadata.len());
         let most = if bytes > MOST_BYTES { 1 } else { host.idle_cores().clamp(1, MOST) };
-        let mut pool =
-            SessionPool { sessions: Vec::new(), path, casting, load: Duration::ZERO, most };
+        let source = Source { path, casting };
         let started = Instant::now();
-        pool.add(host)?;
-        pool.load = started.elapsed();
-        Ok(pool)
-    }
-
-    fn add(&mut self, host: &Host<'_>) -> Result<(), TrialError> {
-        let session = host.prepare(&self.path)?;
-        self.sessions.push(match &self.casting {
-            Some(casting) => Box::new(casting.clone().around(session)),
-            None => session,
-        });
-        Ok(())
+        let sessions = vec![source.load(host)?];
+        Ok(SessionPool { sessions, source, load: started.elapsed(), most })
     }
 
     /// Runs the model `count` times and shows what comes out, in order.
@@ -61,43 +89,102 @@ impl SessionPool {
         inputs: impl Fn(usize) -> IndexMap<String, Tensor> + Sync,
         see: &mut dyn FnMut(usize, &Outputs) -> Result<(), TrialError>,
     ) -> Result<(), TrialError> {
-        let mut done = 0;
-        while done < count {
-            let started = Instant::now();
-            let lanes = self.sessions.len().min(count - done);
-            for outputs in self.abreast(lanes, |lane| inputs(done + lane))? {
-                see(done, &outputs?)?;
-                done += 1;
-            }
+        let sessions = std::mem::take(&mut self.sessions);
+        let lanes = Lanes { source: &self.source, host, inputs: &inputs, queue: Queue::new(count) };
+        let is_worth_another = |lanes: usize, took: Duration, left: usize| {
+            let rest = took * left as u32 / lanes as u32;
             // What another lane would gain, against what it costs.
-            let rest = started.elapsed() * (count - done) as u32 / lanes as u32;
-            if lanes < self.most && rest / (lanes as u32 + 1) > self.load {
-                self.add(host)?;
+            lanes < self.most && rest / (lanes as u32 + 1) > self.load
+        };
+        let (told, sessions) = thread::scope(|scope| {
+            let (tell, heard) = channel();
+            let begin = |copy: Option<Box<dyn Session>>| {
+                let (tell, lanes) = (tell.clone(), &lanes);
+                lanes.queue.add_lane();
+                scope.spawn(move || lanes.work(copy, &tell))
+            };
+            let mut running: Vec<_> = sessions.into_iter().map(Some).map(begin).collect();
+            // None is left of those that a panic went through.
+            if running.is_empty() {
+                running.push(begin(None));
+            }
+            let mut early = BTreeMap::new();
+            let told = (0..count).try_for_each(|next| {
+                let (outputs, took) = in_turn(next, &mut early, &heard)?;
+                see(next, &outputs)?;
+                lanes.queue.saw();
+                if is_worth_another(running.len(), took, count - next - 1) {
+                    running.push(begin(None));
+                }
+                Ok(())
+            });
+            lanes.queue.end();
+            let sessions = running.into_iter().filter_map(|lane| lane.join().ok().flatten());
+            (told, sessions.collect())
+        });
+        self.sessions = sessions;
+        told
+    }
+}
+
+/// What came of a run, whatever runs end before it.
+fn in_turn(
+    next: usize,
+    early: &mut BTreeMap<usize, (Result<Outputs, TrialError>, Duration)>,
+    heard: &Receiver<Told>,
+) -> Result<(Outputs, Duration), TrialError> {
+    loop {
+        if let Some((outputs, took)) = early.remove(&next) {
+            return Ok((outputs?, took));
+        }
+        match heard.recv() {
+            Ok(Told::Ran(index, outputs, took)) => drop(early.insert(index, (outputs, took))),
+            Ok(Told::NotLoaded(error)) => return Err(error),
+            Err(_) => return Err(TrialError::Crashed("no copy of the model runs".to_owned())),
+        }
+    }
+}
+
+/// What all lanes have in common.
+struct Lanes<'a> {
+    source: &'a Source,
+    host: &'a Host<'a>,
+    inputs: Inputs<'a>,
+    queue: Queue,
+}
+
+impl Lanes<'_> {
+    /// Runs what is next until nothing is left, with a copy of the model that is there or has to be
+    /// loaded. Gives it back, unless it panicked.
+    fn work(
+        &self,
+        copy: Option<Box<dyn Session>>,
+        tell: &Sender<Told>,
+    ) -> Option<Box<dyn Session>> {
+        let load = || copy.map_or_else(|| self.source.load(self.host), Ok);
+        // Who does not listen any more has heard of something else that went wrong.
+        let mut session = guarded(load).map_err(|error| tell.send(Told::NotLoaded(error))).ok()?;
+        while let Some(index) = self.queue.take() {
+            let started = Instant::now();
+            let mut run = || session.run(&(self.inputs)(index));
+            let outputs = guarded(|| Ok(run()));
+            let panicked = outputs.is_err();
+            let outputs = outputs.and_then(|outputs| Ok(outputs?));
+            if outputs.is_err() {
+                self.queue.end();
+            }
+            if tell.send(Told::Ran(index, outputs, started.elapsed())).is_err() || panicked {
+                return (!panicked).then_some(session);
             }
         }
-        Ok(())
+        Some(session)
     }
+}
 
-    /// One run in each of the first lanes.
-    fn abreast(
-        &mut self,
-        lanes: usize,
-        inputs: impl Fn(usize) -> IndexMap<String, Tensor> + Sync,
-    ) -> Result<Vec<Result<Outputs, RuntimeError>>, TrialError> {
-        let inputs = &inputs;
-        std::thread::scope(|scope| {
-            let runs: Vec<_> = self
-                .sessions
-                .iter_mut()
-                .take(lanes)
-                .enumerate()
-                .map(|(lane, session)| scope.spawn(move || session.run(&inputs(lane))))
-                .collect();
-            let outputs = runs.into_iter().map(std::thread::ScopedJoinHandle::join);
-            let panicked = || TrialError::Crashed("the runtime panicked".to_owned());
-            outputs.collect::<Result<_, _>>().map_err(|_| panicked())
-        })
-    }
+/// A panic as an error: whoever waits for a lane has to hear of it.
+fn guarded<T>(run: impl FnOnce() -> Result<T, TrialError>) -> Result<T, TrialError> {
+    let panicked = |_| Err(TrialError::Crashed("the runtime panicked".to_owned()));
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(panicked)
 }
 
 #[cfg(test)]
