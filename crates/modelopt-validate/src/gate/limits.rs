@@ -82,7 +82,7 @@ pub struct OutputLimits {
 
 impl Limits {
     /// The limits of one output; those of a sequence hold for its elements.
-    pub(super) fn of(&self, output: &str) -> OutputLimits {
+    pub fn of(&self, output: &str) -> OutputLimits {
         let own = self.per_output.iter().find(|(name, _)| is_of(output, name));
         own.map(|(_, own)| own.clone()).unwrap_or_default()
     }
