@@ -168,3 +168,6 @@ mod tests {
         assert!(noise(f64::NAN).is_infinite(), "what cannot be told is not good");
     }
 }
+
+#[cfg(test)]
+mod planted;

@@ -236,3 +236,6 @@ mod tests {
         });
     }
 }
+
+#[cfg(test)]
+mod planted;

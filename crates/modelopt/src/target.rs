@@ -437,3 +437,9 @@ pub(crate) fn summary(samples: &[Sample]) -> report::Samples {
     };
     report::Samples { kind, count: samples.len() }
 }
+
+#[cfg(test)]
+pub(crate) mod planted;
+
+#[cfg(test)]
+mod tests;
