@@ -345,3 +345,6 @@ mod tests {
         assert_eq!(groups, [vec![1], vec![2], vec![0]]);
     }
 }
+
+#[cfg(test)]
+mod planted;

@@ -190,3 +190,6 @@ fn inputs(layer: &Isolated) -> Option<Outputs> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod planted;

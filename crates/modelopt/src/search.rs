@@ -26,6 +26,8 @@ mod trials;
 pub(crate) mod tuning;
 
 #[cfg(test)]
+mod interrupted;
+#[cfg(test)]
 mod on_networks;
 #[cfg(test)]
 mod planted;

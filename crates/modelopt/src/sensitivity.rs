@@ -342,3 +342,6 @@ pub(crate) fn bytes(plan: &ExplainedPlan, group: &[usize]) -> u64 {
     }
     total
 }
+
+#[cfg(test)]
+mod planted;

@@ -109,3 +109,6 @@ impl Evaluator for Candidates<'_, '_, '_, '_> {
         self.trials.is_over()
     }
 }
+
+#[cfg(test)]
+mod planted;

@@ -151,3 +151,6 @@ mod tests {
         assert_eq!(limits.min_sqnr_db, Limits::default().min_sqnr_db);
     }
 }
+
+#[cfg(test)]
+mod planted;

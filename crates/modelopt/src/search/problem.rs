@@ -326,3 +326,6 @@ mod tests {
         assert!(steps[0].excess < 1e-6);
     }
 }
+
+#[cfg(test)]
+mod edges;

@@ -264,3 +264,6 @@ mod tests {
         assert!(carried_out(&bed.prepared, &plan, &nowhere).is_err());
     }
 }
+
+#[cfg(test)]
+mod planted;
