@@ -98,3 +98,6 @@ impl OpenSession for Host<'_> {
         Ok(Box::new(Kept { session, _staged: staged, _scratch: scratch }))
     }
 }
+
+#[cfg(test)]
+mod planted;

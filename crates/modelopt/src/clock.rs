@@ -102,3 +102,6 @@ impl TargetClock<'_, '_> {
         judge(&limits, &Measurements { parity: None, size, latency: Some(&strict) }).pass
     }
 }
+
+#[cfg(test)]
+mod planted;

@@ -167,3 +167,6 @@ fn name(error: &RuntimeError) -> Option<&'static str> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -206,3 +206,6 @@ pub fn optimize(
 ) -> Result<Outcome, Error> {
     Search::new(config).run(input, output, progress)
 }
+
+#[cfg(test)]
+mod planted;

@@ -188,3 +188,6 @@ pub(crate) fn survey<'a>(
     ground.rig.watch(prepared, &ground.samples)?;
     Ok((ground, told))
 }
+
+#[cfg(test)]
+mod tests;

@@ -352,3 +352,6 @@ impl Descent<'_> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod edges;

@@ -198,3 +198,6 @@ fn left_random(left: Vec<(String, String)>) -> Option<Warning> {
     let labels = left.into_iter().map(|(label, _)| label).collect();
     Some(Warning::LeftRandom { labels, reason })
 }
+
+#[cfg(test)]
+mod tests;

@@ -276,3 +276,6 @@ pub(crate) fn meter<'a>(
         Ok(LabelMetric::new(rig.another_host()?, &labels.output, samples, casting))
     })
 }
+
+#[cfg(test)]
+mod planted;

@@ -218,3 +218,6 @@ fn kept(plan: &ExplainedPlan, reason: &str) -> ExplainedPlan {
     search::tidy(&mut plan);
     plan
 }
+
+#[cfg(test)]
+mod planted;
