@@ -157,3 +157,6 @@ mod tests {
         assert_eq!(combinations(&IndexMap::new()).len(), 1);
     }
 }
+
+#[cfg(test)]
+mod edges;

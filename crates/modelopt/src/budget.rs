@@ -80,3 +80,6 @@ mod tests {
         assert!(!stopped.allows(Duration::ZERO) && stopped.is_stopped());
     }
 }
+
+#[cfg(test)]
+mod edges;

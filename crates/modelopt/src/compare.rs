@@ -132,3 +132,6 @@ impl Compared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

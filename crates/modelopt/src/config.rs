@@ -462,3 +462,6 @@ mod tests {
         assert!(config.check().unwrap_err().to_string().contains("batchnorm"));
     }
 }
+
+#[cfg(test)]
+mod edges;

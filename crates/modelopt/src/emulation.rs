@@ -45,3 +45,6 @@ impl StandIn {
         Ok(Some(StandIn { file, _scratch: scratch, how }))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -218,3 +218,6 @@ mod tests {
         assert_eq!(hint(option), None);
     }
 }
+
+#[cfg(test)]
+mod edges;

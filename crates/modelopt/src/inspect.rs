@@ -149,3 +149,6 @@ fn weights(model: &Model) -> Vec<WeightBytes> {
     weights.sort_by_key(|entry| std::cmp::Reverse(entry.bytes));
     weights
 }
+
+#[cfg(test)]
+mod tests;

@@ -153,3 +153,6 @@ mod tests {
         tensor.to_f32().unwrap()[0]
     }
 }
+
+#[cfg(test)]
+mod edges;

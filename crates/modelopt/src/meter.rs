@@ -192,3 +192,6 @@ mod tests {
         assert_eq!(error, "no");
     }
 }
+
+#[cfg(test)]
+mod edges;

@@ -385,3 +385,6 @@ mod tests {
         assert!(error.to_string().starts_with("there is no rewrite 'x'"), "{error}");
     }
 }
+
+#[cfg(test)]
+mod sources;

@@ -116,3 +116,6 @@ mod tests {
         assert!(!error.contains(&scratch.folder.path().display().to_string()), "{error}");
     }
 }
+
+#[cfg(test)]
+mod edges;

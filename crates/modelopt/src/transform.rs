@@ -176,3 +176,6 @@ mod tests {
         assert!(!leaves_alone(&model(8), &measured).unwrap());
     }
 }
+
+#[cfg(test)]
+mod edges;

@@ -37,3 +37,6 @@ pub(crate) fn copy(model: &Model, names: &[String]) -> Result<Copy, Error> {
 pub(crate) fn copy_of(path: &Path, names: &[String]) -> Result<Copy, Error> {
     copy(&onnx::load(path)?, names)
 }
+
+#[cfg(test)]
+mod tests;

@@ -266,3 +266,6 @@ mod tests {
         assert_eq!(error, "label 7 is none of 3 classes");
     }
 }
+
+#[cfg(test)]
+mod planted;
