@@ -5,7 +5,8 @@
 //! - no function of more than [`MAX_LINES`] lines or [`MAX_PARAMETERS`] parameters,
 //! - no file of more than [`MAX_FILE_LINES`] lines,
 //! - no form named but in its own file, the registry and tests (`forms.rs`),
-//! - no flag of the command line named outside its crate (`flags.rs`).
+//! - no flag of the command line named outside its crate (`flags.rs`),
+//! - tests on no less than [`LEAST_TESTS`] of the lines of the library that people call.
 //!
 //! Tests inside the crates do not count, `self` is no parameter, and a function's lines go from
 //! `fn` to its closing brace. [`ALLOWED`] has what is still above a limit.
@@ -27,6 +28,10 @@ const MAX_CIRCLE: usize = 3;
 const MAX_LINES: usize = 60;
 const MAX_PARAMETERS: usize = 6;
 const MAX_FILE_LINES: usize = 700;
+
+/// What share of the lines of the library are tests: it has the search and the verdict, which are
+/// wrong without anybody's seeing it.
+const LEAST_TESTS: f64 = 0.36;
 
 /// What a limit is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +153,29 @@ fn a_flag_is_found_in_strings_macros_and_attributes() {
     )]);
     let lines: Vec<usize> = flags::named(&source).iter().map(|(at, _)| at.line).collect();
     assert_eq!(lines, [2, 4, 7]);
+}
+
+#[test]
+fn the_library_is_tested() {
+    let folder = repository().join("crates/modelopt");
+    let all: usize =
+        ["src", "tests", "examples"].map(|part| lines_below(&folder.join(part))).iter().sum();
+    let library = Crate::read("modelopt", &repository(), &folder.join("src/lib.rs"));
+    let code: usize = library.files.iter().map(|file| file.lines).sum();
+    let tests = all - code - lines_below(&folder.join("examples"));
+    let share = tests as f64 / all as f64;
+    assert!(share >= LEAST_TESTS, "{tests} of {all} lines are tests: {share:.3}");
+}
+
+/// How many lines the Rust files in a folder and below it have.
+fn lines_below(folder: &Path) -> usize {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let lines = |path: PathBuf| match path.extension() {
+        _ if path.is_dir() => lines_below(&path),
+        Some(end) if end == "rs" => std::fs::read_to_string(&path).unwrap().lines().count(),
+        _ => 0,
+    };
+    entries.map(lines).sum()
 }
 
 fn repository() -> PathBuf {
