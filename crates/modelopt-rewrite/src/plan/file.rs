@@ -127,10 +127,11 @@ impl ExplainedPlan {
         for (layer, why) in self.lines() {
             let table = Tables { layers: std::slice::from_ref(layer), tensors: &[] }.to_toml();
             let (head, decisions) = table.split_once('\n').unwrap_or((&table, ""));
-            text += &format!("\n{head}\n{}{decisions}", why.to_comments());
+            text.extend(["\n", head, "\n", &why.to_comments(), decisions]);
         }
         if !self.tensors.is_empty() {
-            text += &format!("\n{}", Tables { layers: &[], tensors: &self.tensors }.to_toml());
+            let tensors = Tables { layers: &[], tensors: &self.tensors }.to_toml();
+            text.extend(["\n", &tensors]);
         }
         text
     }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Barrier};
 
 use modelopt_rewrite::Precision;
-use modelopt_runtime::Sample;
+use modelopt_runtime::{RuntimeError, Sample};
 
 use super::*;
 use crate::config::Config;
@@ -24,7 +24,7 @@ impl<'a> Loaded<'a> {
         let mut pool = SessionPool::new(&host, path, None).unwrap();
         pool.most = copies;
         while pool.sessions.len() < copies {
-            pool.add(&host).unwrap();
+            pool.sessions.push(pool.source.load(&host).unwrap());
         }
         Loaded { host, pool, samples: samples(8) }
     }
