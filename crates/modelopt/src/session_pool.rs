@@ -104,8 +104,9 @@ impl SessionPool {
                 scope.spawn(move || lanes.work(copy, &tell))
             };
             let mut running: Vec<_> = sessions.into_iter().map(Some).map(begin).collect();
-            // None is left of those that a panic went through.
-            if running.is_empty() {
+            // None is left of those that a panic went through. What is run here is alike, so others
+            // need not wait for the first run to tell how long it takes.
+            while running.is_empty() || is_worth_another(running.len(), host.took(), count) {
                 running.push(begin(None));
             }
             let mut early = BTreeMap::new();
@@ -113,6 +114,7 @@ impl SessionPool {
                 let (outputs, took) = in_turn(next, &mut early, &heard)?;
                 see(next, &outputs)?;
                 lanes.queue.saw();
+                host.note_run(took);
                 if is_worth_another(running.len(), took, count - next - 1) {
                     running.push(begin(None));
                 }

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use modelopt_graph::Model;
 use modelopt_onnx as onnx;
@@ -63,6 +65,8 @@ pub(crate) struct Host<'a> {
     config: &'a Config,
     /// Whether what computes in 16 bits is run in float32 between roundings.
     emulates: bool,
+    /// How long the last run of a model took here, in nanoseconds.
+    took: AtomicU64,
 }
 
 /// A model that is ready to run.
@@ -86,7 +90,8 @@ impl<'a> Host<'a> {
             && !config.judge_latency_anywhere
             && engine.is_embedded();
         let copies = copies.clone();
-        Ok(Host { engine, runtime, options, copies, config, emulates })
+        let took = AtomicU64::new(0);
+        Ok(Host { engine, runtime, options, copies, config, emulates, took })
     }
 
     /// What is run in place of a model, if it is not run itself.
@@ -121,6 +126,15 @@ impl<'a> Host<'a> {
         let stand_in = self.stand_in(model)?;
         let model = stand_in.as_ref().map_or(model, StandIn::path);
         self.runtime.prepare_beside(other, model, &self.options)
+    }
+
+    /// How long the last run that was noted took; nothing before there was one.
+    pub(crate) fn took(&self) -> Duration {
+        Duration::from_nanos(self.took.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn note_run(&self, took: Duration) {
+        self.took.store(took.as_nanos() as u64, Ordering::Relaxed);
     }
 
     /// How many runs fit beside each other on this machine.

@@ -116,10 +116,12 @@ impl Default for Probing {
 /// How a model that is of 16 bits is mixed with float32.
 #[derive(Clone, Debug)]
 pub(crate) struct Mixing {
-    /// Constants below this size are not worth a scheme of their own, in bytes.
+    /// Constants below this size are not worth a scheme of their own, in bytes: the cast that they need
+    /// takes some hundred.
     pub(crate) small: u64,
     /// What a byte counts against computing a node in float32: a model of 16 bits is made for its
-    /// size, and most processors compute float32 no slower.
+    /// size, and most processors compute float32 no slower. Above this the files hardly get smaller, and
+    /// ever more nodes compute in float32.
     pub(crate) byte_weight: f64,
     /// How often the model is run under switches to find where its noise is made, for each sample: five
     /// noisy places among a thousand values are found in as many, and each run takes as long as three
@@ -139,16 +141,16 @@ pub(crate) struct Mixing {
 impl Default for Mixing {
     fn default() -> Self {
         Mixing {
-            small: 4096,
-            byte_weight: 8.0,
+            small: 1024,
+            byte_weight: 64.0,
             most_probes: 64,
             negligible: 0.02,
             descent: Descent {
                 most_probed: 1,
-                bisections: 4,
-                most_reaches: 2,
-                most_taken_back: 3,
-                worth_a_trial: 0.02,
+                bisections: 6,
+                most_reaches: 5,
+                most_taken_back: 8,
+                worth_a_trial: 0.01,
                 calibrates: true,
                 ..Descent::default()
             },

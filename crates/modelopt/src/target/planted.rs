@@ -165,6 +165,7 @@ impl Planted {
             copies: Copies::default(),
             config,
             emulates: false,
+            took: std::sync::atomic::AtomicU64::new(0),
         }
     }
 
