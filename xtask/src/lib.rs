@@ -12,7 +12,6 @@ pub mod conformance;
 pub mod dependencies;
 pub mod every_runtime;
 pub mod features;
-mod licence;
 pub mod machine;
 pub mod oracle;
 pub mod parallel;
