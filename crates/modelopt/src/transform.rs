@@ -143,10 +143,12 @@ fn has_nothing_to_shrink(
     plan: &ExplainedPlan,
     weights: &[QuantizedWeight],
 ) -> bool {
-    let sixteen = plan.layers.iter().all(|line| !line.scheme.is_int8());
+    if plan.layers.iter().any(|line| line.scheme.is_int8()) {
+        return false;
+    }
     let saved: u64 = weights.iter().map(|w| w.bytes_before.saturating_sub(w.bytes_after)).sum();
     let narrow = rewrite::narrow_weight_bytes(original);
-    sixteen && narrow > 0 && (saved as f64) < narrow as f64 * WORTHWHILE
+    narrow > 0 && (saved as f64) < narrow as f64 * WORTHWHILE
 }
 
 #[cfg(test)]
