@@ -14,8 +14,9 @@ use std::env;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use fs_err as fs;
 
-use crate::testdata;
+use crate::{readme, testdata};
 
 /// Builds the program and what runs the suites.
 ///
@@ -32,16 +33,24 @@ pub fn build() -> Result<()> {
     Ok(())
 }
 
-/// Runs all suites with what was built last, and prints tables.
+/// Runs all suites with what was built last, and prints tables. README's table is written, or held
+/// against what was found.
 ///
 /// # Errors
-/// If something is worse than the lists of exceptions say, or better.
-pub fn run() -> Result<()> {
-    let mut complaints = nodes::run()?;
+/// If something is worse than the lists of exceptions say, or better, or README says something else.
+pub fn run(writes: bool) -> Result<()> {
+    let (mut complaints, table) = nodes::run()?;
     complaints.extend(models::run()?);
+    let before = fs::read_to_string(readme::path())?;
+    let after = readme::replaced(&before, "conformance", &table)?;
+    if writes {
+        fs::write(readme::path(), &after)?;
+    } else if after != before {
+        complaints.push("README has other figures: `cargo xtask conformance --write`".to_owned());
+    }
     if complaints.is_empty() {
-        println!("conformance: as the lists of exceptions say");
+        println!("conformance: as README and the lists of exceptions say");
         return Ok(());
     }
-    bail!("conformance is not what the lists of exceptions say:\n  {}", complaints.join("\n  "))
+    bail!("conformance is not what it should be:\n  {}", complaints.join("\n  "))
 }

@@ -16,6 +16,7 @@ pub mod machine;
 pub mod oracle;
 pub mod parallel;
 mod program;
+mod readme;
 pub mod results;
 pub mod schema;
 pub mod setup;

@@ -16,7 +16,7 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{program, testdata};
+use crate::{program, readme, testdata};
 
 /// The ways that are measured, with their arguments. What float16 costs is shown, not judged.
 const WAYS: [(&str, &[&str]); 3] = [
@@ -91,8 +91,8 @@ pub fn measure() -> Result<()> {
         ways,
     };
     fs::write(file(), serde_json::to_string_pretty(&results)? + "\n")?;
-    let readme = fs::read_to_string(readme())?;
-    fs::write(self::readme(), tables::put(&readme, &results)?)?;
+    let readme = fs::read_to_string(readme::path())?;
+    fs::write(readme::path(), tables::put(&readme, &results)?)?;
     eprintln!("written: docs/results.json and the tables of README.md");
     Ok(())
 }
@@ -103,7 +103,7 @@ pub fn measure() -> Result<()> {
 /// If they are not what `cargo xtask results` would write.
 pub fn check() -> Result<()> {
     let results: Results = serde_json::from_str(&fs::read_to_string(file())?)?;
-    let readme = fs::read_to_string(readme())?;
+    let readme = fs::read_to_string(readme::path())?;
     let same = tables::put(&readme, &results)? == readme;
     ensure!(same, "README's tables are not those of docs/results.json; run `cargo xtask results`");
     eprintln!("results: README says what docs/results.json does");
@@ -112,10 +112,6 @@ pub fn check() -> Result<()> {
 
 fn file() -> PathBuf {
     testdata::workspace_root().join("docs/results.json")
-}
-
-fn readme() -> PathBuf {
-    testdata::workspace_root().join("README.md")
 }
 
 /// The report on making a candidate.

@@ -3,6 +3,7 @@
 //! original by the checker and by onnxruntime.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
@@ -95,8 +96,9 @@ struct Tally {
     refused: usize,
 }
 
-/// Runs all suites and prints a table; gives what is not as the lists of exceptions say.
-pub(super) fn run() -> Result<Vec<String>> {
+/// Runs all suites and prints a table; gives what is not as the lists of exceptions say, and README's
+/// table.
+pub(super) fn run() -> Result<(Vec<String>, String)> {
     let cases = runnable()?;
     println!("node tests with a float32 input that onnxruntime runs: {}\n", cases.len());
     let mut complaints = Vec::new();
@@ -110,8 +112,8 @@ pub(super) fn run() -> Result<Vec<String>> {
         "{:<9}{:>8}{:>11}{:>8}{:>15}{:>13}{:>13}{:>9}",
         "suite", "models", "converted", "kept", "checker-clean", "loaded", "agree", "refused"
     );
-    for (suite, tally) in rows {
-        let Tally { models, converted, kept_whole, checker_clean, checkable, .. } = tally;
+    for (suite, tally) in &rows {
+        let Tally { models, converted, kept_whole, checker_clean, checkable, .. } = *tally;
         let refused = if suite.judged { tally.refused.to_string() } else { "-".to_owned() };
         println!(
             "{:<9}{models:>8}{converted:>11}{kept_whole:>8}{:>15}{:>13}{:>13}{refused:>9}",
@@ -122,7 +124,36 @@ pub(super) fn run() -> Result<Vec<String>> {
         );
     }
     println!();
-    Ok(complaints)
+    Ok((complaints, in_readme(&rows)))
+}
+
+/// README's table.
+fn in_readme(rows: &[(Suite, Tally)]) -> String {
+    let mut table =
+        "| `modelopt convert` | models | converted | checker-clean | onnxruntime loads | agree |\n\
+                     |---|---|---|---|---|---|\n"
+            .to_owned();
+    for (Suite { scheme, io, .. }, tally) in rows {
+        let io = if *io == "float32" { String::new() } else { format!(" --io {io}") };
+        let figures = [tally.models, tally.converted, tally.loaded].map(thousands);
+        let [models, converted, loaded] = figures;
+        let of = |part: usize, whole: usize| format!("{} of {}", thousands(part), thousands(whole));
+        let clean = of(tally.checker_clean, tally.checkable);
+        let agree = of(tally.agreeing, tally.loaded);
+        let _ = writeln!(
+            table,
+            "| `--to {scheme}{io}` | {models} | {converted} | {clean} | {loaded} | {agree} |"
+        );
+    }
+    table
+}
+
+/// Such as `1,248`.
+fn thousands(number: usize) -> String {
+    match number {
+        0..1000 => number.to_string(),
+        _ => format!("{},{:03}", thousands(number / 1000), number % 1000),
+    }
 }
 
 /// The tests with a float32 input that onnxruntime runs.

@@ -1,10 +1,11 @@
-//! README's tables, between the comments that mark their places.
+//! README's tables of what comes of the real models.
 
 use std::fmt::Write;
 
 use anyhow::{Context, Result, ensure};
 
 use super::{Results, Row};
+use crate::readme::replaced;
 
 /// README with its tables written anew.
 pub(super) fn put(readme: &str, results: &Results) -> Result<String> {
@@ -17,15 +18,6 @@ pub(super) fn put(readme: &str, results: &Results) -> Result<String> {
     let readme = replaced(readme, "measured", &measured)?;
     let readme = replaced(&readme, "quantize", &quantized(rows("quantize")?))?;
     replaced(&readme, "convert", &converted(rows("fp16")?, rows("fp16-weights")?)?)
-}
-
-/// The text with everything between a table's two comments replaced.
-fn replaced(text: &str, name: &str, table: &str) -> Result<String> {
-    let (begin, end) = (format!("<!-- results: {name} -->"), format!("<!-- end: {name} -->"));
-    let missing = || format!("README has no {begin} followed by {end}");
-    let (before, rest) = text.split_once(&begin).with_context(missing)?;
-    let (_, after) = rest.split_once(&end).with_context(missing)?;
-    Ok(format!("{before}{begin}\n\n{table}\n{end}{after}"))
 }
 
 fn quantized(rows: &[Row]) -> String {
