@@ -166,7 +166,7 @@ pub(crate) fn disturb(
 mod tests {
     use super::*;
     use crate::Scheme;
-    use crate::testing::{Build, boolean, float, noise, options};
+    use crate::testing::{Build, float, noise, options};
 
     #[test]
     fn activations_and_weights_have_switches_of_their_own() {
@@ -195,14 +195,7 @@ mod tests {
     #[test]
     fn weights_in_branches_are_switched_from_outside() {
         let mut b = Build::new(17);
-        let x = b.input("x", float(&[4, 32]));
-        let condition = b.input("c", boolean());
-        let w = b.weight("W", &[32, 32], &noise(1024, 2));
-        let (then_body, ()) =
-            b.body(|b, graph| (b.named_node_in(graph, "MatMul", &[x, w], "t"), ()));
-        let (else_body, ()) = b.body(|b, graph| (b.named_node_in(graph, "Relu", &[x], "e"), ()));
-        let y = b.if_node(condition, then_body, else_body);
-        b.output(y, float(&[4, 32]));
+        b.branches("Relu");
         modelopt_graph::infer::infer(&mut b.model);
         let plan = crate::plan(&b.model, &options(Scheme::INT8_WEIGHTS)).unwrap();
         let board = switchboard(&b.model, &plan).unwrap();

@@ -131,6 +131,21 @@ impl Build {
         self.node("If", &[condition], &bodies)
     }
 
+    /// `y = If(c, W-branch, other branch)` of `x: [4, 32]`: a product with `W: [32, 32]` in one branch, and
+    /// another operator in the other, which reads `W` as well if it is a product. Gives `x`, `W` and `y`.
+    pub(crate) fn branches(&mut self, other: &str) -> [ValueId; 3] {
+        let x = self.input("x", float(&[4, 32]));
+        let condition = self.input("c", boolean());
+        let w = self.weight("W", &[32, 32], &noise(1024, 2));
+        let read: &[ValueId] = if other == "MatMul" { &[x, w] } else { &[x] };
+        let (then_body, ()) =
+            self.body(|b, graph| (b.named_node_in(graph, "MatMul", &[x, w], "t"), ()));
+        let (else_body, ()) = self.body(|b, graph| (b.named_node_in(graph, other, read, "e"), ()));
+        let y = self.if_node(condition, then_body, else_body);
+        self.output(y, float(&[4, 32]));
+        [x, w, y]
+    }
+
     pub(crate) fn ops(&self) -> Vec<String> {
         self.model.walk().into_iter().map(|node| self.model.node(node).op.name.clone()).collect()
     }

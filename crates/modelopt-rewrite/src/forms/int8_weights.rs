@@ -119,7 +119,7 @@ mod tests {
 
     use super::*;
     use crate::Scheme;
-    use crate::testing::{Build, boolean, float, noise, options};
+    use crate::testing::{Build, float, noise, options};
 
     #[test]
     fn a_convolution_reads_the_same_value_computed() {
@@ -145,15 +145,7 @@ mod tests {
     #[test]
     fn one_weight_in_two_branches_is_stored_once() {
         let mut b = Build::new(17);
-        let x = b.input("x", float(&[4, 32]));
-        let condition = b.input("c", boolean());
-        let w = b.weight("W", &[32, 32], &noise(1024, 2));
-        let (then_body, ()) =
-            b.body(|b, graph| (b.named_node_in(graph, "MatMul", &[x, w], "t"), ()));
-        let (else_body, ()) =
-            b.body(|b, graph| (b.named_node_in(graph, "MatMul", &[x, w], "e"), ()));
-        let y = b.if_node(condition, then_body, else_body);
-        b.output(y, float(&[4, 32]));
+        b.branches("MatMul");
         b.quantized(&options(Scheme::INT8_WEIGHTS));
         assert_eq!(b.ops(), ["Cast", "Mul", "If", "MatMul", "MatMul"]);
         assert_eq!(b.model.initializers_of(b.model.main()).len(), 2);
@@ -162,14 +154,7 @@ mod tests {
     #[test]
     fn a_weight_of_one_branch_is_computed_there() {
         let mut b = Build::new(17);
-        let x = b.input("x", float(&[4, 32]));
-        let condition = b.input("c", boolean());
-        let w = b.weight("W", &[32, 32], &noise(1024, 2));
-        let (then_body, ()) =
-            b.body(|b, graph| (b.named_node_in(graph, "MatMul", &[x, w], "t"), ()));
-        let (else_body, ()) = b.body(|b, graph| (b.named_node_in(graph, "Relu", &[x], "e"), ()));
-        let y = b.if_node(condition, then_body, else_body);
-        b.output(y, float(&[4, 32]));
+        b.branches("Relu");
         b.quantized(&options(Scheme::INT8_WEIGHTS));
         assert_eq!(b.ops(), ["If", "Cast", "Mul", "MatMul", "Relu"]);
         assert_eq!(b.model.initializers_of(b.model.main()).len(), 2);

@@ -93,18 +93,8 @@ mod tests {
     use modelopt_graph::ValueId;
 
     use super::*;
-    use crate::passes::testing::{assert_same_results, fused};
+    use crate::passes::testing::{SHAPE, assert_same_results, fused, of_one as model};
     use crate::testing::{Build, float};
-
-    const SHAPE: [usize; 2] = [4, 8];
-
-    fn model(opset: i64, spell: impl FnOnce(&mut Build, ValueId) -> ValueId) -> Build {
-        let mut b = Build::new(opset);
-        let x = b.input("x", float(&SHAPE));
-        let y = spell(&mut b, x);
-        b.output(y, float(&SHAPE));
-        b
-    }
 
     fn with(b: &mut Build, op: &str, value: ValueId, number: f32) -> ValueId {
         let name = b.model.fresh_name("c");

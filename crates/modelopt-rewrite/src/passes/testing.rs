@@ -10,12 +10,24 @@ use modelopt_graph::{Model, Node, NodeId, Tensor, Type, ValueId, infer, verify};
 
 use crate::engine::{self, Rewrite};
 use crate::evaluate;
-use crate::testing::{Build, noise};
+use crate::testing::{Build, float, noise};
 
 /// Infers types and runs a rewrite under the engine's checks. Returns how often it applied.
 pub(super) fn fused(b: &mut Build, rewrite: &impl Rewrite) -> usize {
     infer::infer(&mut b.model);
     engine::run(&mut b.model, rewrite).unwrap()
+}
+
+/// What [`of_one`] makes has this shape.
+pub(super) const SHAPE: [usize; 2] = [4, 8];
+
+/// A model with one input, of which something is spelled out.
+pub(super) fn of_one(opset: i64, spell: impl FnOnce(&mut Build, ValueId) -> ValueId) -> Build {
+    let mut b = Build::new(opset);
+    let x = b.input("x", float(&SHAPE));
+    let y = spell(&mut b, x);
+    b.output(y, float(&SHAPE));
+    b
 }
 
 /// Asserts that two models have one interface, and the same outputs on a fixed input.

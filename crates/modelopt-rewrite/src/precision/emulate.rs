@@ -432,7 +432,7 @@ mod tests {
     use half::{bf16, f16};
 
     use super::*;
-    use crate::testing::{Build, boolean, float, noise, options};
+    use crate::testing::{Build, float, noise, options};
     use crate::{PrecisionOptions, Scheme};
 
     /// Numbers that are hard to round: all of a 16-bit type, what lies next to them, and half way
@@ -595,14 +595,7 @@ mod tests {
     #[test]
     fn branches_are_computed_in_float32_too() {
         let mut b = Build::new(17);
-        let x = b.input("x", float(&[4, 32]));
-        let condition = b.input("c", boolean());
-        let w = b.weight("W", &[32, 32], &noise(1024, 2));
-        let (then_body, ()) =
-            b.body(|b, graph| (b.named_node_in(graph, "MatMul", &[x, w], "t"), ()));
-        let (else_body, ()) = b.body(|b, graph| (b.named_node_in(graph, "Sigmoid", &[x], "e"), ()));
-        let y = b.if_node(condition, then_body, else_body);
-        b.output(y, float(&[4, 32]));
+        b.branches("Sigmoid");
         let model = half(&mut b);
         let emulated = run(&model, &[]).unwrap();
         let narrow = |ty: Option<DataType>| ty.is_some_and(|ty| precision_of(ty).is_some());
