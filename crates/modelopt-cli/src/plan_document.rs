@@ -1,4 +1,5 @@
-//! A plan for machines: decisions and explanations of a layer in one place.
+//! A plan for machines: decisions and explanations of a layer in one place, in the layout that plan
+//! files of version 1 have.
 
 use modelopt::rewrite::{
     ExplainedPlan, Explanation, Interface, Numerics, PlannedLayer, Scheme, TensorRange,
@@ -40,7 +41,7 @@ struct Line<'a> {
 impl<'a> PlanDocument<'a> {
     pub(crate) fn of(plan: &'a ExplainedPlan) -> Self {
         PlanDocument {
-            version: plan.version,
+            version: 1,
             numerics: plan.numerics,
             io: Some(plan.io).filter(|io| *io != Interface::default()),
             layers: plan.lines().map(Line::of).collect(),

@@ -83,6 +83,11 @@ pub fn plan_from(model: &Model, wanted: &Plan) -> Result<ExplainedPlan, PlanErro
         return Err(impossible(&layer.id, layer.scheme, "it reads no weight".to_owned()));
     }
     check_ranges(model, wanted)?;
+    let pointless = |layer: &&PlannedLayer| layer.numerics.is_some() && !layer.scheme.is_int8();
+    if let Some(layer) = wanted.layers.iter().find(pointless) {
+        let why = "it has numerics, which are those of int8".to_owned();
+        return Err(impossible(&layer.id, layer.scheme, why));
+    }
     harmonise(model, &candidates, &mut decisions);
     check_numerics(model, wanted, &candidates, &decisions)?;
     let by_weight = assemble(model, &candidates, decisions, wanted.numerics);
@@ -116,7 +121,7 @@ fn joined(
 ) -> ExplainedPlan {
     let mut by_weight: HashMap<String, (Scheme, Explanation)> =
         by_weight.into_lines().map(|(layer, why)| (layer.id, (layer.scheme, why))).collect();
-    let mut plan = ExplainedPlan::from(Plan { layers: Vec::new(), ..wanted.clone() });
+    let mut plan = ExplainedPlan::from(Plan { io: wanted.io, ..Plan::new(wanted.numerics) });
     for (layer, why) in nodes {
         let (scheme, why) = match by_weight.remove(&layer.id) {
             Some(planned) if layer.scheme.computes_in().is_none() => planned,
@@ -151,10 +156,12 @@ fn check_ranges(model: &Model, wanted: &Plan) -> Result<(), PlanError> {
             return wrong(range, "which has one already");
         }
     }
-    Ok(())
+    // Nothing may stand in a plan that is not carried out.
+    wanted.tensors.first().map_or(Ok(()), |range| wrong(range, "which no form of its layers takes"))
 }
 
-/// A weight is stored once, so layers that share it have the same numerics.
+/// A weight is stored once, so layers that share it have the same numerics; what does not become int8 has
+/// none.
 fn check_numerics(
     model: &Model,
     wanted: &Plan,
@@ -165,6 +172,9 @@ fn check_numerics(
     let mut first: HashMap<ValueId, (&str, Numerics)> = HashMap::new();
     for (candidate, decision) in candidates.iter().zip(decisions) {
         let id = candidate.layer.id.as_str();
+        if !decision.scheme.is_int8() {
+            continue;
+        }
         let (_, numerics) = decided(id);
         for weight in candidate.weights(decision.scheme).map(|weight| weight.value) {
             let &mut (other, known) = first.entry(weight).or_insert((id, numerics));
@@ -345,13 +355,14 @@ mod tests {
             wanted.tensors = vec![TensorRange { name: name.to_owned(), min, max }];
             plan_from(&b.model, &wanted).map_err(|error| error.to_string())
         };
-        assert_eq!(with("x", -1.0, 1.0).unwrap().tensors.len(), 1);
+        assert!(with("x", -1.0, 1.0).unwrap_err().contains("'x', which no form"));
         assert!(with("nowhere", -1.0, 1.0).unwrap_err().contains("'nowhere', which the model"));
         for (min, max) in [(1.0, -1.0), (f32::NAN, 1.0), (0.0, f32::INFINITY)] {
             assert!(with("x", min, max).unwrap_err().contains("'x', which is empty or not finite"));
         }
-        let mut twice = Plan::clone(&with("x", 0.0, 1.0).unwrap());
-        twice.tensors.extend(twice.tensors.clone());
+        let range = TensorRange { name: "x".to_owned(), min: 0.0, max: 1.0 };
+        let mut twice = Plan::new(Numerics::default());
+        twice.tensors = vec![range.clone(), range];
         assert!(plan_from(&b.model, &twice).unwrap_err().to_string().contains("has one already"));
     }
 
@@ -375,6 +386,9 @@ mod tests {
         assert!(error.contains("it shares 'W' with 'matmul_out_node', which has other"), "{error}");
         wanted.layers[1].numerics = Some(narrow);
         assert!(plan_from(&b.model, &wanted).is_ok());
+        wanted.layers[2].scheme = Scheme::KEEP;
+        let error = plan_from(&b.model, &wanted).unwrap_err().to_string();
+        assert!(error.contains("which are those of int8"), "{error}");
     }
 
     #[test]

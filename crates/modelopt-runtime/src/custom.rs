@@ -21,7 +21,8 @@ const CAUTIOUS: Capabilities = Capabilities {
 };
 
 /// A runtime that is not in the registry. It is used in this process, because no worker program
-/// knows it; its panics become [`RuntimeError::Panicked`] like those of others.
+/// knows it; its panics become [`RuntimeError::Panicked`] like those of others. Of its methods
+/// [`Runtime::prepare`] is called to load a model, and no other one.
 #[derive(Clone)]
 pub struct CustomRuntime {
     runtime: Arc<dyn Runtime>,

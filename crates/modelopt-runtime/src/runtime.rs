@@ -10,7 +10,7 @@ use crate::{LeftOut, Outputs, RuntimeError, SessionOptions};
 
 /// Something that runs ONNX models.
 pub trait Runtime: Send + Sync {
-    /// Its name, as in [`RuntimeKind`](crate::RuntimeKind).
+    /// Its name; for one of the registry, that of its [`RuntimeKind`](crate::RuntimeKind).
     fn name(&self) -> &'static str;
 
     /// Its version.

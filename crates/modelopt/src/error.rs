@@ -1,5 +1,7 @@
 //! Errors of the library: what failed, on which file, and what to try.
 
+use std::path::Path;
+
 use modelopt_calibrate::{PassError as ObservingError, Unobservable};
 use modelopt_onnx::Error as OnnxError;
 use modelopt_rewrite::engine::BrokenRewrite;
@@ -114,12 +116,23 @@ impl Error {
         }
     }
 
+    /// The same about a file that the caller knows, where it is about a copy of ours.
+    pub(crate) fn about(mut self, file: &Path) -> Self {
+        if let ErrorKind::Onnx(error) = &mut *self.0 {
+            file.clone_into(&mut error.path);
+        }
+        self
+    }
+
     /// Whether nothing can be run here at all, whatever the model.
     pub(crate) fn is_of_machine(&self) -> bool {
         match self.kind() {
             ErrorKind::Unwritten(error) => error.is_of_machine(),
             ErrorKind::Runtime(error) | ErrorKind::Run(CompareError::Run { source: error, .. }) => {
                 error.is_of_machine()
+            }
+            ErrorKind::Observing(error) => {
+                of_runtime(error).is_some_and(RuntimeError::is_of_machine)
             }
             _ => false,
         }
@@ -142,15 +155,9 @@ impl Error {
             // What is wrong with the inputs is wrong in any runtime.
             ErrorKind::NoRuntime(failures) if failures.iter().any(is_of_inputs) => None,
             ErrorKind::NoRuntime(failures) => Some(Hint::after(failures)),
-            ErrorKind::Runtime(RuntimeError::NoLibrary) => Some(Hint::Library { given: false }),
-            ErrorKind::Runtime(RuntimeError::Library { .. }) => Some(Hint::Library { given: true }),
-            ErrorKind::Runtime(RuntimeError::Unwritten(_))
-            | ErrorKind::Unwritten(Unwritten::Folder { .. }) => Some(Hint::TemporaryFolder),
-            // It says what there is, or there is nothing that would help.
-            ErrorKind::Runtime(RuntimeError::Provider { .. }) => None,
-            ErrorKind::Runtime(error) if error.is_of_machine() => None,
-            ErrorKind::Runtime(failure) if is_of_inputs(failure) => None,
-            ErrorKind::Runtime(failure) => Some(Hint::after(std::slice::from_ref(failure))),
+            ErrorKind::Runtime(error) => after(error),
+            ErrorKind::Observing(error) => of_runtime(error).and_then(after),
+            ErrorKind::Unwritten(Unwritten::Folder { .. }) => Some(Hint::TemporaryFolder),
             ErrorKind::Run(_)
             | ErrorKind::Candidate(_)
             | ErrorKind::Samples(SampleError::NeedsSample { .. }) => Some(Hint::RealInputs),
@@ -164,6 +171,27 @@ impl Error {
             ErrorKind::Rewrite(_) | ErrorKind::Pass(_) => Some(Hint::Defect),
             _ => None,
         }
+    }
+}
+
+/// What a runtime said while activations were observed.
+fn of_runtime(error: &ObservingError) -> Option<&RuntimeError> {
+    match error {
+        ObservingError::Open { source, .. } | ObservingError::Run { source, .. } => Some(source),
+        _ => None,
+    }
+}
+
+/// What to try after what a runtime said.
+fn after(error: &RuntimeError) -> Option<Hint> {
+    match error {
+        RuntimeError::NoLibrary => Some(Hint::Library { given: false }),
+        RuntimeError::Library { .. } => Some(Hint::Library { given: true }),
+        RuntimeError::Unwritten(_) => Some(Hint::TemporaryFolder),
+        // It says what there is, or there is nothing that would help.
+        RuntimeError::Provider { .. } => None,
+        error if error.is_of_machine() || is_of_inputs(error) => None,
+        failure => Some(Hint::after(std::slice::from_ref(failure))),
     }
 }
 

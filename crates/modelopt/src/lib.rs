@@ -87,7 +87,7 @@ pub use warning::Warning;
 /// What most programs need: `use modelopt::prelude::*`.
 pub mod prelude {
     pub use modelopt_graph::{DataType, Model, Tensor};
-    pub use modelopt_rewrite::{Plan, Scheme};
+    pub use modelopt_rewrite::{ExplainedPlan, Plan, Scheme};
     pub use modelopt_runtime::{
         CustomRuntime, Outputs, Runtime, RuntimeKind, Sample, SampleKind, Session,
     };
@@ -96,6 +96,7 @@ pub mod prelude {
     pub use crate::{
         Artifact, Config, Enforcement, Error, ErrorKind, Metric, MetricError, Objective, Optimized,
         Optimizer, Outcome, Progress, SampleSource, Sink, Source, Step, Stop, Strategy, Target,
+        Warning,
     };
 }
 

@@ -21,6 +21,7 @@ use crate::{Progress, Step};
 
 /// What was observed of a model.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Observed {
     /// The observers, with what they saw on all samples.
     pub calibration: Calibration,
@@ -75,6 +76,9 @@ pub fn observe(
 /// An error about the file of the user, not about the copy that ran.
 fn about(error: PassError, file: &Path) -> PassError {
     match error {
+        PassError::Open { values, source } => {
+            PassError::Open { values, source: Box::new(source.about(file)) }
+        }
         PassError::Run { values, sample, source } => {
             PassError::Run { values, sample, source: Box::new(source.about(file)) }
         }

@@ -199,7 +199,8 @@ impl Optimizer {
         let input = self.source.materialize()?;
         let output = self.sink.place(input.path())?;
         let search = Search::new(&self.config).stopped_by(self.stop);
-        let outcome = search.run(input.path(), output.path(), events)?;
+        let outcome = search.run(input.path(), output.path(), events);
+        let outcome = outcome.map_err(|error| input.named(error))?;
         Ok(Optimized::new(outcome, output))
     }
 
@@ -215,7 +216,8 @@ impl Optimizer {
         events: &mut dyn FnMut(Progress),
     ) -> Result<Observed, Error> {
         let input = self.source.materialize()?;
-        observe(input.path(), &self.config, &self.stop, watch, events)
+        let observed = observe(input.path(), &self.config, &self.stop, watch, events);
+        observed.map_err(|error| input.named(error))
     }
 }
 

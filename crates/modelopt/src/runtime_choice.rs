@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 /// Which runtimes run the models; written as names with commas between them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
+#[non_exhaustive]
 pub enum RuntimeChoice {
     /// The first of the embedded ones that runs the original. This proves that the model is still
     /// the same, but says nothing of where it will run.

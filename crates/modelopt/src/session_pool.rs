@@ -91,58 +91,81 @@ impl SessionPool {
     ) -> Result<(), TrialError> {
         let sessions = std::mem::take(&mut self.sessions);
         let lanes = Lanes { source: &self.source, host, inputs: &inputs, queue: Queue::new(count) };
-        let is_worth_another = |lanes: usize, took: Duration, left: usize| {
-            let rest = took * left as u32 / lanes as u32;
-            // What another lane would gain, against what it costs.
-            lanes < self.most && rest / (lanes as u32 + 1) > self.load
-        };
         let (told, sessions) = thread::scope(|scope| {
-            let (tell, heard) = channel();
-            let begin = |copy: Option<Box<dyn Session>>| {
+            let ending = lanes.queue.ending();
+            let (tell, told) = channel();
+            let mut heard = Heard { told, early: BTreeMap::new(), lanes: 0, is_full: false };
+            let mut running = Vec::new();
+            let mut begin = |copy: Option<Box<dyn Session>>, heard: &mut Heard| {
                 let (tell, lanes) = (tell.clone(), &lanes);
                 lanes.queue.add_lane();
-                scope.spawn(move || lanes.work(copy, &tell))
+                heard.lanes += 1;
+                running.push(scope.spawn(move || lanes.work(copy, &tell)));
             };
-            let mut running: Vec<_> = sessions.into_iter().map(Some).map(begin).collect();
+            sessions.into_iter().for_each(|session| begin(Some(session), &mut heard));
             // None is left of those that a panic went through. What is run here is alike, so others
             // need not wait for the first run to tell how long it takes.
-            while running.is_empty() || is_worth_another(running.len(), host.took(), count) {
-                running.push(begin(None));
+            while heard.lanes == 0 || self.gains(&heard, host.took(), count, count) {
+                begin(None, &mut heard);
             }
-            let mut early = BTreeMap::new();
             let told = (0..count).try_for_each(|next| {
-                let (outputs, took) = in_turn(next, &mut early, &heard)?;
+                let (outputs, took) = heard.in_turn(next, &lanes.queue)?;
                 see(next, &outputs)?;
                 lanes.queue.saw();
                 host.note_run(took);
-                if is_worth_another(running.len(), took, count - next - 1) {
-                    running.push(begin(None));
+                if self.gains(&heard, took, count - next - 1, lanes.queue.left()) {
+                    begin(None, &mut heard);
                 }
                 Ok(())
             });
-            lanes.queue.end();
+            drop(ending);
             let sessions = running.into_iter().filter_map(|lane| lane.join().ok().flatten());
             (told, sessions.collect())
         });
         self.sessions = sessions;
         told
     }
+
+    /// Whether another lane gains more than it costs to load its copy, where runs take so long, so many
+    /// are not seen yet, and so many of them nobody has begun.
+    fn gains(&self, heard: &Heard, took: Duration, unseen: usize, left: usize) -> bool {
+        let rest = took * unseen as u32 / heard.lanes as u32;
+        let room = heard.lanes < self.most.min(left) && !heard.is_full;
+        room && rest / (heard.lanes as u32 + 1) > self.load
+    }
 }
 
-/// What came of a run, whatever runs end before it.
-fn in_turn(
-    next: usize,
-    early: &mut BTreeMap<usize, (Result<Outputs, TrialError>, Duration)>,
-    heard: &Receiver<Told>,
-) -> Result<(Outputs, Duration), TrialError> {
-    loop {
-        if let Some((outputs, took)) = early.remove(&next) {
-            return Ok((outputs?, took));
-        }
-        match heard.recv() {
-            Ok(Told::Ran(index, outputs, took)) => drop(early.insert(index, (outputs, took))),
-            Ok(Told::NotLoaded(error)) => return Err(error),
-            Err(_) => return Err(TrialError::Crashed("no copy of the model runs".to_owned())),
+/// What was heard from lanes.
+struct Heard {
+    told: Receiver<Told>,
+    /// What came of runs before it is their turn.
+    early: BTreeMap<usize, (Result<Outputs, TrialError>, Duration)>,
+    /// How many there are.
+    lanes: usize,
+    /// Whether another copy could not be loaded.
+    is_full: bool,
+}
+
+impl Heard {
+    /// What came of a run, whatever runs end before it. A copy that could not be loaded is gone without,
+    /// as long as there is another one.
+    fn in_turn(&mut self, next: usize, queue: &Queue) -> Result<(Outputs, Duration), TrialError> {
+        loop {
+            if let Some((outputs, took)) = self.early.remove(&next) {
+                return Ok((outputs?, took));
+            }
+            match self.told.recv() {
+                Ok(Told::Ran(index, outputs, took)) => {
+                    self.early.insert(index, (outputs, took));
+                }
+                Ok(Told::NotLoaded(error)) if self.lanes == 1 => return Err(error),
+                Ok(Told::NotLoaded(error)) => {
+                    tracing::debug!(%error, "no other copy of the model could be loaded");
+                    queue.drop_lane();
+                    (self.lanes, self.is_full) = (self.lanes - 1, true);
+                }
+                Err(_) => return Err(TrialError::Crashed("no copy of the model runs".to_owned())),
+            }
         }
     }
 }

@@ -367,7 +367,9 @@ impl<'a> Rig<'a> {
     pub(crate) fn key(&self) -> String {
         let SessionOptions { threads, optimization, provider } = &self.host.options;
         let report::RuntimeUsed { name, version, .. } = &self.used;
-        format!("{name} {version} {provider} {} threads={threads}", optimization.name())
+        // Who brings a runtime may call it like another one.
+        let whose = if self.host.engine.kind().is_some() { "" } else { "custom " };
+        format!("{whose}{name} {version} {provider} {} threads={threads}", optimization.name())
     }
 }
 

@@ -6,6 +6,7 @@ use modelopt_rewrite::{Precision, RandomOperator, Scheme};
 use modelopt_runtime::{LeftOut, Oddity, RuntimeKind};
 
 use crate::found_inputs::FoundInputs;
+use crate::hint::Hint;
 
 /// Something to know of a run that is no failure. Its `Display` is a sentence that names no setting of
 /// any program.
@@ -71,6 +72,8 @@ pub enum Warning {
     Unproven {
         /// Why nothing could be proven.
         reason: String,
+        /// What may help to prove it.
+        hint: Option<Hint>,
     },
     /// The candidate has another IR version than the original.
     #[error(
@@ -254,7 +257,7 @@ mod tests {
             Warning::Unsteady { outputs },
             Warning::NotReturned { runtime: reason(), outputs: left, elsewhere: None },
             Warning::CandidateFails(reason()),
-            Warning::Unproven { reason: reason() },
+            Warning::Unproven { reason: reason(), hint: None },
             Warning::FormatChanges { before: 3, after: 4 },
             Warning::NothingToDo { layers: 2, narrow_already: false },
             Warning::KeptUnproven { layers: 2 },

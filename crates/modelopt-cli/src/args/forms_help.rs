@@ -1,12 +1,15 @@
 //! What help says of schemes and preparation steps, read from their registries.
 
-use modelopt::rewrite::{self, Scheme};
+use modelopt::rewrite::{self, Scheme, Storage};
 
 use super::values::{of_convert, of_quantize};
 
 /// Names and what they are, such as `keep: left as it is`.
 fn explained(schemes: impl Iterator<Item = Scheme>) -> String {
-    let each = schemes.map(|scheme| format!("{scheme}: {}.", scheme.about()));
+    let each = schemes.map(|scheme| match scheme.sides().weights {
+        Storage::UNCHANGED => format!("{scheme}: {}.", scheme.about()),
+        weights => format!("{scheme}: weights in {}, {}.", weights.name, scheme.about()),
+    });
     each.collect::<Vec<_>>().join(" ")
 }
 

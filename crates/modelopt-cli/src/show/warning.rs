@@ -1,6 +1,6 @@
 //! What to know of a run, in flags.
 
-use modelopt::{FoundInputs, Warning};
+use modelopt::{FoundInputs, Hint, Warning};
 
 /// A warning in words, with what to do about it.
 pub(crate) fn warning(warning: &Warning) -> String {
@@ -18,6 +18,9 @@ pub(crate) fn warning(warning: &Warning) -> String {
             format!(
                 "{warning}{as_by}; --max-slowdown {allowance:.2} would let it pass as it was asked for"
             )
+        }
+        Warning::Unproven { hint: Some(Hint::RealInputs), .. } => {
+            format!("{warning}; give real ones with --samples")
         }
         Warning::FewerTrials { .. } => format!("{warning}: --time-budget SECONDS allows more"),
         other => other.to_string(),
@@ -72,6 +75,12 @@ mod tests {
             "computed in bfloat16 it takes 1.23x of the time here, and it has no weights to store \
              in fewer bits; it is emitted as it is; --max-slowdown 1.28 would let it pass as it was \
              asked for"
+        );
+        let unproven = |hint| warning(&Warning::Unproven { reason: "no inputs".to_owned(), hint });
+        assert_eq!(unproven(None), "emitted without proof: no inputs");
+        assert_eq!(
+            unproven(Some(Hint::RealInputs)),
+            "emitted without proof: no inputs; give real ones with --samples"
         );
         let fewer = Warning::FewerTrials { allowed: 6, wanted: 25, run_seconds: 10.04 };
         assert_eq!(

@@ -5,6 +5,7 @@ use crate::forms::Scheme;
 
 /// A plan that cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PlanError {
     /// It is not TOML of the right form.
     #[error("the plan cannot be read: {0}")]

@@ -348,7 +348,7 @@ impl Course<'_> {
 /// that are not what the model takes are a mistake even then.
 fn tolerate(error: Error, config: &Config, warnings: &mut Vec<Warning>) -> Result<(), Error> {
     if config.enforcement == Enforcement::Judge && !error.is_mistake() {
-        warnings.push(Warning::Unproven { reason: error.to_string() });
+        warnings.push(Warning::Unproven { reason: error.to_string(), hint: error.hint() });
         return Ok(());
     }
     Err(error)

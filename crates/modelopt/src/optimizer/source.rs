@@ -35,7 +35,7 @@ impl Source {
     /// The model as a file: runtimes load files.
     pub(super) fn materialize(self) -> Result<Input, Error> {
         match self {
-            Source::Path(path) => Ok(Input { path, _scratch: None }),
+            Source::Path(path) => Ok(Input { path, scratch: None }),
             Source::Bytes(bytes) => Input::own(|scratch| scratch.put(&bytes, UNNAMED)),
             Source::Model(model) => Input::own(|scratch| scratch.keep(&model, UNNAMED)),
         }
@@ -63,17 +63,22 @@ impl From<Model> for Source {
 /// A model as a file, which may be one of our own.
 pub(super) struct Input {
     path: PathBuf,
-    _scratch: Option<Scratch>,
+    scratch: Option<Scratch>,
 }
 
 impl Input {
     fn own(write: impl FnOnce(&Scratch) -> Result<PathBuf, Unwritten>) -> Result<Self, Error> {
         let scratch = Scratch::new()?;
-        Ok(Input { path: write(&scratch)?, _scratch: Some(scratch) })
+        Ok(Input { path: write(&scratch)?, scratch: Some(scratch) })
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// An error that does not say where a file of our own is.
+    pub(super) fn named(&self, error: Error) -> Error {
+        if self.scratch.is_some() { error.about(UNNAMED.as_ref()) } else { error }
     }
 }
 

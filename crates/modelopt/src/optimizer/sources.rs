@@ -91,6 +91,7 @@ fn a_run_that_was_stopped_before_it_began_has_no_artifact_and_nothing_that_faile
 fn bytes_that_are_no_model_are_an_error_that_does_not_say_where_they_lay() {
     let error = optimized(Source::bytes(*b"not a model"), Sink::Memory, 20.0).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Onnx(_)), "{error}");
+    assert!(error.to_string().starts_with("model.onnx: "), "{error}");
 }
 
 #[test]

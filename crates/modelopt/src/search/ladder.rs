@@ -272,6 +272,7 @@ pub(crate) fn tidy(plan: &mut Plan) {
     for line in &mut plan.layers {
         if !line.scheme.is_int8() {
             line.bias_correction = Vec::new();
+            line.numerics = None;
         }
         line.at_load &= line.scheme.is_int8() && !line.scheme.quantizes_activations();
     }

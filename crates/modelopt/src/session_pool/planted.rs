@@ -139,13 +139,39 @@ fn another_copy_is_loaded_where_that_costs_less_than_it_gains() {
 }
 
 #[test]
-fn a_copy_that_cannot_be_loaded_ends_it() {
+fn a_copy_that_cannot_be_loaded_is_gone_without() {
     let config = Config::default();
-    let second = |_: &str, before: usize| (before == 1).then(planted::no_memory);
+    let second = |_: &str, before: usize| (before >= 1).then(planted::no_memory);
     let runtime = Planted::noisy(0.0).refusing(second);
     let mut pool = Loaded::new(&runtime, &config, 1);
-    (pool.pool.most, pool.pool.load) = (2, Duration::ZERO);
+    (pool.pool.most, pool.pool.load) = (4, Duration::ZERO);
+    assert_eq!(pool.run(8).unwrap(), expected(8));
+    // Where none is left, that is what there is to say.
+    pool.pool.sessions.clear();
     assert!(matches!(pool.run(8), Err(TrialError::Environment(_))));
+}
+
+#[test]
+fn no_copy_is_loaded_for_a_run_that_somebody_else_makes() {
+    let config = Config::default();
+    let runtime = Planted::noisy(0.0);
+    let mut pool = Loaded::new(&runtime, &config, 1);
+    (pool.pool.most, pool.pool.load) = (4, Duration::ZERO);
+    pool.host.note_run(Duration::from_secs(2));
+    assert_eq!(pool.run(1).unwrap(), expected(1));
+    assert_eq!(runtime.loaded(TRIAL), 1);
+}
+
+#[test]
+fn a_panic_of_whoever_sees_goes_on() {
+    let config = Config::default();
+    let runtime = Planted::noisy(0.0);
+    for copies in [1, 3] {
+        let mut pool = Loaded::new(&runtime, &config, copies);
+        let inputs = |_: usize| samples(1)[0].inputs.clone();
+        let run = || pool.pool.run(&pool.host, 8, inputs, &mut |_, _| panic!("planted"));
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err());
+    }
 }
 
 #[test]

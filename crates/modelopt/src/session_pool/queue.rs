@@ -37,6 +37,16 @@ impl Queue {
         self.change(|state| state.lanes += 1);
     }
 
+    /// One that was added takes nothing.
+    pub(super) fn drop_lane(&self) {
+        self.change(|state| state.lanes -= 1);
+    }
+
+    /// How many numbers nobody has taken yet.
+    pub(super) fn left(&self) -> usize {
+        self.count - self.state().next
+    }
+
     /// The next number, once it may be taken; none if there is none.
     pub(super) fn take(&self) -> Option<usize> {
         let too_early = |state: &mut State| {
@@ -61,6 +71,11 @@ impl Queue {
         self.change(|state| state.ended = true);
     }
 
+    /// Ends it when it is dropped, so that no lane waits for somebody who panicked.
+    pub(super) fn ending(&self) -> Ending<'_> {
+        Ending(self)
+    }
+
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state());
         self.changed.notify_all();
@@ -69,6 +84,15 @@ impl Queue {
     /// The numbers are sound whatever became of a thread that held the lock.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`Queue::ending`].
+pub(super) struct Ending<'a>(&'a Queue);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
@@ -102,6 +126,18 @@ mod tests {
             queue.end();
             assert_eq!(next.join().unwrap(), None, "nothing is taken after the end");
         });
+    }
+
+    #[test]
+    fn what_is_left_is_what_nobody_took() {
+        let queue = Queue::new(3);
+        queue.add_lane();
+        queue.add_lane();
+        queue.take();
+        assert_eq!(queue.left(), 2);
+        queue.drop_lane();
+        drop(queue.ending());
+        assert_eq!((queue.take(), queue.left()), (None, 2));
     }
 
     #[test]
