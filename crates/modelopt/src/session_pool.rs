@@ -102,7 +102,9 @@ impl SessionPool {
                 heard.lanes += 1;
                 running.push(scope.spawn(move || lanes.work(copy, &tell)));
             };
-            sessions.into_iter().for_each(|session| begin(Some(session), &mut heard));
+            for session in sessions {
+                begin(Some(session), &mut heard);
+            }
             // None is left of those that a panic went through. What is run here is alike, so others
             // need not wait for the first run to tell how long it takes.
             while heard.lanes == 0 || self.gains(&heard, host.took(), count, count) {
