@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use modelopt_graph::{Model, ValueId};
 use modelopt_runtime::{Outputs, RuntimeError, Sample, Session};
@@ -70,6 +71,28 @@ fn list(values: &[String]) -> String {
 }
 
 impl PassError {
+    /// What the runtime said, where it did not do its part.
+    pub fn runtime_error(&self) -> Option<&RuntimeError> {
+        match self {
+            PassError::Open { source, .. } | PassError::Run { source, .. } => Some(source),
+            PassError::Stopped => None,
+        }
+    }
+
+    /// The same about a file that the caller knows: see [`RuntimeError::about`].
+    #[must_use]
+    pub fn about(self, file: &Path) -> Self {
+        match self {
+            PassError::Open { values, source } => {
+                PassError::Open { values, source: Box::new(source.about(file)) }
+            }
+            PassError::Run { values, sample, source } => {
+                PassError::Run { values, sample, source: Box::new(source.about(file)) }
+            }
+            PassError::Stopped => self,
+        }
+    }
+
     /// The same in words, with what a runtime said told by `say`.
     pub fn told(&self, say: impl Fn(&RuntimeError) -> String) -> String {
         match self {

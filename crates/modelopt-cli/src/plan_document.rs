@@ -1,9 +1,7 @@
 //! A plan for machines: decisions and explanations of a layer in one place, in the layout that plan
 //! files of version 1 have.
 
-use modelopt::rewrite::{
-    ExplainedPlan, Explanation, Interface, Numerics, PlannedLayer, Scheme, TensorRange,
-};
+use modelopt::rewrite::{ExplainedPlan, Explanation, Interface, Numerics, PlannedLayer, Scheme};
 use serde::Serialize;
 
 /// The plan of `modelopt plan --json`.
@@ -15,8 +13,6 @@ pub(crate) struct PlanDocument<'a> {
     io: Option<Interface>,
     #[serde(rename = "layer")]
     layers: Vec<Line<'a>>,
-    #[serde(rename = "tensor", skip_serializing_if = "<[_]>::is_empty")]
-    tensors: &'a [TensorRange],
 }
 
 #[derive(Debug, Serialize)]
@@ -45,7 +41,6 @@ impl<'a> PlanDocument<'a> {
             numerics: plan.numerics,
             io: Some(plan.io).filter(|io| *io != Interface::default()),
             layers: plan.lines().map(Line::of).collect(),
-            tensors: &plan.tensors,
         }
     }
 }

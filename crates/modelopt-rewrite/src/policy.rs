@@ -127,7 +127,9 @@ fn joined(
             Some(planned) if layer.scheme.computes_in().is_none() => planned,
             _ => (layer.scheme, why),
         };
-        plan.push(PlannedLayer { scheme, ..layer }, why);
+        // What shares a weight that stays float is not int8 any more.
+        let numerics = layer.numerics.filter(|_| scheme.is_int8());
+        plan.push(PlannedLayer { scheme, numerics, ..layer }, why);
     }
     plan
 }
@@ -168,6 +170,9 @@ fn check_numerics(
     candidates: &[Candidate],
     decisions: &[Decision],
 ) -> Result<(), PlanError> {
+    if wanted.layers.iter().all(|layer| layer.numerics.is_none()) {
+        return Ok(());
+    }
     let decided = wanted.decided();
     let mut first: HashMap<ValueId, (&str, Numerics)> = HashMap::new();
     for (candidate, decision) in candidates.iter().zip(decisions) {
@@ -386,6 +391,12 @@ mod tests {
         assert!(error.contains("it shares 'W' with 'matmul_out_node', which has other"), "{error}");
         wanted.layers[1].numerics = Some(narrow);
         assert!(plan_from(&b.model, &wanted).is_ok());
+        // A layer that has to be kept has none any more, so that the plan can be given back.
+        let mut kept = wanted.clone();
+        (kept.layers[0].scheme, kept.layers[0].numerics) = (Scheme::KEEP, None);
+        let kept = plan_from(&b.model, &kept).unwrap();
+        assert_eq!((kept.layers[1].scheme, kept.layers[1].numerics), (Scheme::KEEP, None));
+        assert!(plan_from(&b.model, &kept).is_ok());
         wanted.layers[2].scheme = Scheme::KEEP;
         let error = plan_from(&b.model, &wanted).unwrap_err().to_string();
         assert!(error.contains("which are those of int8"), "{error}");

@@ -132,7 +132,7 @@ impl Error {
                 error.is_of_machine()
             }
             ErrorKind::Observing(error) => {
-                of_runtime(error).is_some_and(RuntimeError::is_of_machine)
+                error.runtime_error().is_some_and(RuntimeError::is_of_machine)
             }
             _ => false,
         }
@@ -156,7 +156,7 @@ impl Error {
             ErrorKind::NoRuntime(failures) if failures.iter().any(is_of_inputs) => None,
             ErrorKind::NoRuntime(failures) => Some(Hint::after(failures)),
             ErrorKind::Runtime(error) => after(error),
-            ErrorKind::Observing(error) => of_runtime(error).and_then(after),
+            ErrorKind::Observing(error) => error.runtime_error().and_then(after),
             ErrorKind::Unwritten(Unwritten::Folder { .. }) => Some(Hint::TemporaryFolder),
             ErrorKind::Run(_)
             | ErrorKind::Candidate(_)
@@ -171,14 +171,6 @@ impl Error {
             ErrorKind::Rewrite(_) | ErrorKind::Pass(_) => Some(Hint::Defect),
             _ => None,
         }
-    }
-}
-
-/// What a runtime said while activations were observed.
-fn of_runtime(error: &ObservingError) -> Option<&RuntimeError> {
-    match error {
-        ObservingError::Open { source, .. } | ObservingError::Run { source, .. } => Some(source),
-        _ => None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use modelopt_calibrate::{Calibration, Observations, Pass, PassError, Unobservable};
+use modelopt_calibrate::{Calibration, Observations, Pass, Unobservable};
 use modelopt_graph::Model;
 use modelopt_onnx as onnx;
 use modelopt_report as report;
@@ -40,7 +40,7 @@ pub struct Observed {
 /// # Errors
 ///
 /// Where the model does not run, where a value cannot be observed, and
-/// [`PassError::Stopped`] where somebody stopped it.
+/// [`PassError::Stopped`](modelopt_calibrate::PassError::Stopped) where somebody stopped it.
 pub fn observe(
     input: &Path,
     config: &Config,
@@ -62,7 +62,7 @@ pub fn observe(
         progress(Progress::Part { done: step.done, total: step.total });
         if stop.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
-    seen.map_err(|error| about(error, input))?;
+    seen.map_err(|error| error.about(input))?;
     let mut warnings = told.warnings;
     warnings.extend(subject.warnings.iter().cloned());
     Ok(Observed {
@@ -71,17 +71,4 @@ pub fn observe(
         runtime: rig.used.clone(),
         warnings,
     })
-}
-
-/// An error about the file of the user, not about the copy that ran.
-fn about(error: PassError, file: &Path) -> PassError {
-    match error {
-        PassError::Open { values, source } => {
-            PassError::Open { values, source: Box::new(source.about(file)) }
-        }
-        PassError::Run { values, sample, source } => {
-            PassError::Run { values, sample, source: Box::new(source.about(file)) }
-        }
-        other => other,
-    }
 }

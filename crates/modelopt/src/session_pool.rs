@@ -94,29 +94,29 @@ impl SessionPool {
         let (told, sessions) = thread::scope(|scope| {
             let ending = lanes.queue.ending();
             let (tell, told) = channel();
-            let mut heard = Heard { told, early: BTreeMap::new(), lanes: 0, is_full: false };
+            let mut heard = Heard { told, early: BTreeMap::new(), is_full: false };
             let mut running = Vec::new();
-            let mut begin = |copy: Option<Box<dyn Session>>, heard: &mut Heard| {
+            let mut begin = |copy: Option<Box<dyn Session>>| {
                 let (tell, lanes) = (tell.clone(), &lanes);
                 lanes.queue.add_lane();
-                heard.lanes += 1;
                 running.push(scope.spawn(move || lanes.work(copy, &tell)));
             };
             for session in sessions {
-                begin(Some(session), &mut heard);
+                begin(Some(session));
             }
             // None is left of those that a panic went through. What is run here is alike, so others
             // need not wait for the first run to tell how long it takes.
-            while heard.lanes == 0 || self.gains(&heard, host.took(), count, count) {
-                begin(None, &mut heard);
+            let queue = &lanes.queue;
+            while queue.lanes() == 0 || self.gains(queue, host.took(), count) {
+                begin(None);
             }
             let told = (0..count).try_for_each(|next| {
-                let (outputs, took) = heard.in_turn(next, &lanes.queue)?;
+                let (outputs, took) = heard.in_turn(next, queue)?;
                 see(next, &outputs)?;
-                lanes.queue.saw();
+                queue.saw();
                 host.note_run(took);
-                if self.gains(&heard, took, count - next - 1, lanes.queue.left()) {
-                    begin(None, &mut heard);
+                if !heard.is_full && self.gains(queue, took, count - next - 1) {
+                    begin(None);
                 }
                 Ok(())
             });
@@ -128,12 +128,13 @@ impl SessionPool {
         told
     }
 
-    /// Whether another lane gains more than it costs to load its copy, where runs take so long, so many
-    /// are not seen yet, and so many of them nobody has begun.
-    fn gains(&self, heard: &Heard, took: Duration, unseen: usize, left: usize) -> bool {
-        let rest = took * unseen as u32 / heard.lanes as u32;
-        let room = heard.lanes < self.most.min(left) && !heard.is_full;
-        room && rest / (heard.lanes as u32 + 1) > self.load
+    /// Whether another lane gains more than it costs to load its copy, where runs take so long and so
+    /// many are not seen yet.
+    fn gains(&self, queue: &Queue, took: Duration, unseen: usize) -> bool {
+        let lanes = queue.lanes();
+        let rest = took * unseen as u32 / lanes as u32;
+        // Nor is one loaded for a run that somebody else has begun.
+        lanes < self.most.min(queue.left()) && rest / (lanes as u32 + 1) > self.load
     }
 }
 
@@ -142,8 +143,6 @@ struct Heard {
     told: Receiver<Told>,
     /// What came of runs before it is their turn.
     early: BTreeMap<usize, (Result<Outputs, TrialError>, Duration)>,
-    /// How many there are.
-    lanes: usize,
     /// Whether another copy could not be loaded.
     is_full: bool,
 }
@@ -160,11 +159,11 @@ impl Heard {
                 Ok(Told::Ran(index, outputs, took)) => {
                     self.early.insert(index, (outputs, took));
                 }
-                Ok(Told::NotLoaded(error)) if self.lanes == 1 => return Err(error),
+                Ok(Told::NotLoaded(error)) if queue.lanes() == 1 => return Err(error),
                 Ok(Told::NotLoaded(error)) => {
                     tracing::debug!(%error, "no other copy of the model could be loaded");
                     queue.drop_lane();
-                    (self.lanes, self.is_full) = (self.lanes - 1, true);
+                    self.is_full = true;
                 }
                 Err(_) => return Err(TrialError::Crashed("no copy of the model runs".to_owned())),
             }

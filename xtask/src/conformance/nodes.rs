@@ -124,11 +124,11 @@ pub(super) fn run() -> Result<(Vec<String>, String)> {
         );
     }
     println!();
-    Ok((complaints, in_readme(&rows)))
+    Ok((complaints, table(&rows)))
 }
 
 /// README's table.
-fn in_readme(rows: &[(Suite, Tally)]) -> String {
+fn table(rows: &[(Suite, Tally)]) -> String {
     let mut table =
         "| `modelopt convert` | models | converted | checker-clean | onnxruntime loads | agree |\n\
                      |---|---|---|---|---|---|\n"

@@ -42,6 +42,11 @@ impl Queue {
         self.change(|state| state.lanes -= 1);
     }
 
+    /// How many take from here.
+    pub(super) fn lanes(&self) -> usize {
+        self.state().lanes
+    }
+
     /// How many numbers nobody has taken yet.
     pub(super) fn left(&self) -> usize {
         self.count - self.state().next
@@ -136,6 +141,7 @@ mod tests {
         queue.take();
         assert_eq!(queue.left(), 2);
         queue.drop_lane();
+        assert_eq!(queue.lanes(), 1);
         drop(queue.ending());
         assert_eq!((queue.take(), queue.left()), (None, 2));
     }
