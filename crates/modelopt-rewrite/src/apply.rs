@@ -1,13 +1,16 @@
 //! Carrying out a plan: weights are stored in parallel, then every layer is rewritten.
 
+use indexmap::IndexMap;
 use modelopt_graph::{Model, ValueId};
 use rayon::prelude::*;
 
 use crate::eligibility::{Look, candidates};
 use crate::engine::{self, BrokenRewrite};
 use crate::forms::{Emission, SharedWeight};
+use crate::integer::{self, Affine};
 use crate::memo::Memo;
-use crate::plan::Plan;
+use crate::plan::{Plan, TensorRange};
+use crate::policy;
 use crate::quantize::StoredWeight;
 use crate::shared::shared_weights;
 use crate::{precision, prepare, refine};
@@ -49,9 +52,13 @@ fn apply_to_weights(
     let stored: Vec<Option<StoredWeight>> =
         shared.par_values().map(|weight| weight.stored(memo)).collect();
     let mut results = Vec::new();
+    let table = policy::table(model, plan);
+    let affine = |(value, range): (&ValueId, &TensorRange)| (*value, Affine::of_range(range));
+    let table: IndexMap<ValueId, Affine> = table.iter().map(affine).collect();
+    let regions = policy::regions(model, plan);
     engine::checked(model, "quantize", |model| {
         let at_load = plan.layers.iter().filter(|line| line.at_load);
-        let mut emission = Emission::new(at_load.map(|line| line.id.as_str()));
+        let mut emission = Emission::new(table, at_load.map(|line| line.id.as_str()));
         for candidate in &candidates {
             let (scheme, _) = decided(&candidate.layer.id);
             scheme.form().begin(model, candidate.layer.node, &mut emission);
@@ -67,6 +74,7 @@ fn apply_to_weights(
             });
             rewrite(model, value, weight, stored, &emission);
         }
+        integer::emit(model, &regions, &emission.ranges);
         results.len()
     })?;
     Ok(results)

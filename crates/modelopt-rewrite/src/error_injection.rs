@@ -12,7 +12,10 @@
 //! The switches `s` are the elements of one more input of the model: 0 turns an error off, 1 on, and
 //! more makes it larger.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+use indexmap::IndexMap;
 
 use modelopt_graph::{
     DataType, Dim, Model, NodeId, Origin, Patch, Tensor, Type, ValueId, ValueInfo,
@@ -20,8 +23,10 @@ use modelopt_graph::{
 
 use crate::engine::{self, BrokenRewrite};
 use crate::forms::take_over;
+use crate::integer::{self, Affine, Regions};
 use crate::memo::Memo;
 use crate::plan::Plan;
+use crate::policy;
 use crate::weight_errors::{WeightError, errors};
 
 pub(crate) use crate::error_switch::switch;
@@ -44,6 +49,13 @@ pub enum Switch {
     Activation {
         /// Place of the layer in the plan.
         layer: usize,
+    },
+    /// The error of a tensor that is quantized by a range.
+    Tensor {
+        /// Name of the tensor.
+        tensor: String,
+        /// Places in the plan of the layers because of which it is.
+        layers: Vec<usize>,
     },
     /// The rounding to 16 bits of values that are rounded together: what is made from them without
     /// computing is of 16 bits as well.
@@ -88,7 +100,8 @@ pub(crate) fn switchboard_with(
     crate::refine::apply(&mut model, plan)?;
     let errors = errors(&model, plan, memo);
     let dynamic = dynamic_layers(&model, plan);
-    let count = errors.len() + dynamic.len();
+    let ranges = Ranges::of(&model, plan);
+    let count = errors.len() + dynamic.len() + ranges.table.len();
     let mut switches = Vec::with_capacity(count);
     let input = with_switches(&mut model, count, |model, settings| {
         for (layer, node) in dynamic {
@@ -97,6 +110,7 @@ pub(crate) fn switchboard_with(
                 switches.push(Switch::Activation { layer });
             }
         }
+        switches.extend(ranges.disturb(model, plan, (settings, switches.len())));
         for WeightError { value, tensor, error, layers } in errors {
             let switch = (settings, switches.len());
             let weight = model.value(value).name().to_owned();
@@ -108,12 +122,70 @@ pub(crate) fn switchboard_with(
     Ok(Switchboard { model, input, switches })
 }
 
+/// What a plan quantizes by ranges.
+struct Ranges {
+    table: IndexMap<ValueId, Affine>,
+    regions: Regions,
+    layers: HashSet<NodeId>,
+}
+
+impl Ranges {
+    fn of(model: &Model, plan: &Plan) -> Self {
+        let table = policy::table(model, plan).into_iter();
+        Ranges {
+            table: table.map(|(value, range)| (value, Affine::of_range(&range))).collect(),
+            regions: policy::regions(model, plan),
+            layers: policy::integer_layers(model, plan),
+        }
+    }
+
+    /// Each tensor, with the places in the plan of the layers because of which it is quantized.
+    fn held(&self, model: &Model, plan: &Plan) -> impl Iterator<Item = (ValueId, Vec<usize>)> {
+        let places = plan.places();
+        let all = crate::layers::all(model).into_iter();
+        let by_node: HashMap<NodeId, usize> =
+            all.filter_map(|layer| Some((layer.node, *places.get(layer.id.as_str())?))).collect();
+        self.regions.tensors.iter().map(move |&tensor| {
+            let holders = self.regions.holders(model, &self.layers, tensor);
+            let layers = holders.iter().filter_map(|node| by_node.get(node).copied());
+            (tensor, layers.collect())
+        })
+    }
+
+    /// Puts the errors of tensors under switches.
+    fn disturb(
+        &self,
+        model: &mut Model,
+        plan: &Plan,
+        (settings, first): (ValueId, usize),
+    ) -> Vec<Switch> {
+        let of: HashMap<ValueId, Switch> = self
+            .held(model, plan)
+            .map(|(tensor, layers)| {
+                let name = model.value(tensor).name().to_owned();
+                (tensor, Switch::Tensor { tensor: name, layers })
+            })
+            .collect();
+        let disturbed = integer::disturb(model, &self.regions, &self.table, settings, first);
+        disturbed.into_iter().filter_map(|tensor| of.get(&tensor).cloned()).collect()
+    }
+}
+
+/// The tensors that a plan quantizes by ranges, by name, with the places of the layers because of which they
+/// are.
+pub fn quantized_tensors(prepared: &Model, plan: &Plan) -> Vec<(String, Vec<usize>)> {
+    let ranges = Ranges::of(prepared, plan);
+    let held = ranges.held(prepared, plan);
+    let named = |(tensor, layers)| (prepared.value(tensor).name().to_owned(), layers);
+    held.map(named).collect()
+}
+
 /// The layers that quantize their activation, with their places in the plan.
 fn dynamic_layers(model: &Model, plan: &Plan) -> Vec<(usize, NodeId)> {
     let places = plan.places();
     let all = crate::layers::all(model).into_iter();
     all.filter_map(|layer| Some((*places.get(layer.id.as_str())?, layer.node)))
-        .filter(|&(place, _)| plan.layers[place].scheme.quantizes_activations())
+        .filter(|&(place, _)| plan.layers[place].scheme.is_dynamic())
         .collect()
 }
 

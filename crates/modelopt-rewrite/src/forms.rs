@@ -11,6 +11,7 @@ mod emission;
 mod form;
 mod int8;
 mod int8_dynamic;
+mod int8_static;
 mod int8_weights;
 mod keep;
 mod weights_16bit;
@@ -27,6 +28,7 @@ pub(crate) use form::{Considered, Form, Objection};
 /// All forms, by name. Those of a ladder stand in its order: the fastest and smallest first, each
 /// step down more exact, and larger or slower.
 pub(crate) const FORMS: &[(&str, &dyn Form)] = &[
+    ("int8-static", &int8_static::Int8Static),
     ("int8-dynamic", &int8_dynamic::Int8Dynamic),
     ("int8-weights", &int8_weights::Int8Weights),
     ("fp16", &computed_16bit::ComputedIn(Precision::Fp16)),
@@ -38,6 +40,8 @@ pub(crate) const FORMS: &[(&str, &dyn Form)] = &[
 
 /// What tests call forms by; no other code names one.
 impl Scheme {
+    /// `int8-static`
+    pub const INT8_STATIC: Scheme = Scheme::named("int8-static");
     /// `int8-dynamic`
     pub const INT8_DYNAMIC: Scheme = Scheme::named("int8-dynamic");
     /// `int8-weights`
@@ -133,9 +137,19 @@ impl Scheme {
         self.sides().weights.is_int8()
     }
 
-    /// Whether activations are quantized at run time.
+    /// Whether activations are quantized, at run time or by ranges.
     pub fn quantizes_activations(self) -> bool {
+        self.sides().activations != Activations::Unchanged
+    }
+
+    /// Whether activations are quantized at run time.
+    pub fn is_dynamic(self) -> bool {
         self.sides().activations == Activations::Dynamic
+    }
+
+    /// Whether activations are quantized by ranges, which have to be known.
+    pub fn needs_ranges(self) -> bool {
+        self.sides().activations == Activations::Static
     }
 
     /// Bits of each stored weight.
@@ -247,13 +261,14 @@ mod tests {
             assert!(!scheme.about().is_empty());
         }
         let error = "int5".parse::<Scheme>().unwrap_err();
-        assert!(error.contains("'int5' is not a scheme; there are int8-dynamic, int8-weights"));
+        assert!(error.contains("'int5' is not a scheme; there are int8-static, int8-dynamic"));
     }
 
     #[test]
     fn what_is_tried_in_a_forms_place_stores_as_few_bits() {
         let ladder = Scheme::default_ladder();
-        assert_eq!(ladder[..2], [Scheme::INT8_DYNAMIC, Scheme::INT8_WEIGHTS]);
+        let int8 = [Scheme::INT8_STATIC, Scheme::INT8_DYNAMIC, Scheme::INT8_WEIGHTS];
+        assert_eq!(ladder[..3], int8);
         assert!(ladder.iter().all(|scheme| scheme.is_int8()));
         assert_eq!(Scheme::FP16_WEIGHTS.rungs(), [Scheme::FP16_WEIGHTS]);
         assert_eq!(Scheme::FP16.rungs(), []);

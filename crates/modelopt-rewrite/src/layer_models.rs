@@ -45,7 +45,9 @@ pub fn isolate(model: &Model, shapes: &[(String, Vec<usize>)]) -> (Vec<Isolated>
     }
     infer::infer(&mut shaped);
     let (mut isolated, mut unknown) = (Vec::new(), Vec::new());
-    let ladder = Scheme::default_ladder();
+    // Alone, a layer has none of what would make ranges pay.
+    let mut ladder = Scheme::default_ladder();
+    ladder.retain(|scheme| !scheme.needs_ranges());
     for candidate in candidates(&shaped, &Look::new(ladder.iter().copied(), 0, 0.0)) {
         // What runtimes do once, while they load, takes no time.
         let operator = &shaped.node(candidate.layer.node).op.name;

@@ -11,6 +11,7 @@ mod error_injection;
 mod error_switch;
 pub mod evaluate;
 mod forms;
+mod integer;
 mod layer_matrix;
 mod layer_models;
 mod layers;
@@ -37,7 +38,7 @@ mod testing;
 mod weight_errors;
 
 pub use apply::{QuantizedWeight, apply};
-pub use error_injection::{Switch, Switchboard, switchboard};
+pub use error_injection::{Switch, Switchboard, quantized_tensors, switchboard};
 pub use forms::{Activations, Ladder, Scheme, Sides, Storage};
 pub use layer_models::{Isolated, isolate};
 pub use layers::{Layer, Role, WeightUse, narrow_weight_bytes};
@@ -49,7 +50,10 @@ pub use plan::{
     ExplainedPlan, Explanation, Interface, Numerics, Plan, PlanError, PlannedLayer, Precision,
     TensorRange,
 };
-pub use policy::{Capabilities, MeasuredLayer, PlanOptions, agreed, plan, plan_from, possible};
+pub use policy::{
+    Capabilities, MeasuredLayer, ObservedTensor, PlanOptions, agreed, plan, plan_from, possible,
+    settle, to_observe,
+};
 pub use precision::{
     Emulated, Known, PrecisionOptions, Rounding, emulate, measurable, rounding,
     rounding_switchboard,

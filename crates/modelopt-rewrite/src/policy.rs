@@ -3,6 +3,7 @@
 mod capabilities;
 mod decision;
 mod options;
+mod ranges;
 mod sharing;
 
 use std::collections::{HashMap, HashSet};
@@ -12,16 +13,16 @@ use modelopt_graph::{Model, ValueId};
 use crate::eligibility::{Candidate, Look, candidates};
 use crate::forms::Scheme;
 use crate::layers::{self, Layer};
-use crate::plan::{
-    ExplainedPlan, Explanation, Numerics, Plan, PlanError, PlannedLayer, TensorRange,
-};
+use crate::plan::{ExplainedPlan, Explanation, Numerics, Plan, PlanError, PlannedLayer};
 use crate::precision;
 use crate::refine;
 use crate::select;
 
 pub use capabilities::Capabilities;
 use decision::{Decision, default_decision, rungs};
-pub use options::{MeasuredLayer, PlanOptions};
+pub use options::{MeasuredLayer, ObservedTensor, PlanOptions};
+pub(crate) use ranges::{integer_layers, regions, table};
+pub use ranges::{settle, to_observe};
 use sharing::harmonise;
 
 /// The plan by the default rules: the wanted scheme wherever it is possible, else the next one
@@ -45,7 +46,10 @@ pub fn plan(model: &Model, options: &PlanOptions) -> Result<ExplainedPlan, PlanE
         })
         .collect();
     harmonise(model, &candidates, &mut decisions);
-    Ok(assemble(model, &candidates, decisions, options.numerics))
+    let tensors = ranges::choose(model, &candidates, &mut decisions, options);
+    let mut plan = assemble(model, &candidates, decisions, options.numerics);
+    plan.tensors = tensors;
+    Ok(plan)
 }
 
 /// The plan that a file asks for. Layers that it does not name are kept.
@@ -82,7 +86,7 @@ pub fn plan_from(model: &Model, wanted: &Plan) -> Result<ExplainedPlan, PlanErro
     if let Some(layer) = asked.into_values().find(weightless) {
         return Err(impossible(&layer.id, layer.scheme, "it reads no weight".to_owned()));
     }
-    check_ranges(model, wanted)?;
+    ranges::check(model, wanted, &candidates)?;
     let pointless = |layer: &&PlannedLayer| layer.numerics.is_some() && !layer.scheme.is_int8();
     if let Some(layer) = wanted.layers.iter().find(pointless) {
         let why = "it has numerics, which are those of int8".to_owned();
@@ -91,7 +95,8 @@ pub fn plan_from(model: &Model, wanted: &Plan) -> Result<ExplainedPlan, PlanErro
     harmonise(model, &candidates, &mut decisions);
     check_numerics(model, wanted, &candidates, &decisions)?;
     let by_weight = assemble(model, &candidates, decisions, wanted.numerics);
-    let plan = joined(wanted, nodes, by_weight);
+    let mut plan = joined(wanted, nodes, by_weight);
+    settle(model, &mut plan);
     refine::check(model, &plan)?;
     Ok(plan)
 }
@@ -101,7 +106,9 @@ pub fn plan_from(model: &Model, wanted: &Plan) -> Result<ExplainedPlan, PlanErro
 /// # Errors
 /// As [`plan_from`].
 pub fn agreed(model: &Model, wanted: &ExplainedPlan) -> Result<ExplainedPlan, PlanError> {
-    let mut plan = plan_from(model, wanted)?;
+    let mut settled = wanted.clone();
+    settle(model, &mut settled);
+    let mut plan = plan_from(model, &settled)?;
     let places = wanted.places();
     for (layer, why) in plan.lines_mut() {
         let Some(&place) = places.get(layer.id.as_str()) else { continue };
@@ -121,7 +128,9 @@ fn joined(
 ) -> ExplainedPlan {
     let mut by_weight: HashMap<String, (Scheme, Explanation)> =
         by_weight.into_lines().map(|(layer, why)| (layer.id, (layer.scheme, why))).collect();
-    let mut plan = ExplainedPlan::from(Plan { io: wanted.io, ..Plan::new(wanted.numerics) });
+    let tensors = wanted.tensors.clone();
+    let mut plan =
+        ExplainedPlan::from(Plan { io: wanted.io, tensors, ..Plan::new(wanted.numerics) });
     for (layer, why) in nodes {
         let (scheme, why) = match by_weight.remove(&layer.id) {
             Some(planned) if layer.scheme.computes_in().is_none() => planned,
@@ -136,30 +145,6 @@ fn joined(
 
 fn impossible(layer: &str, scheme: Scheme, why: String) -> PlanError {
     PlanError::Impossible { layer: layer.to_owned(), scheme, why }
-}
-
-/// Whether tensors that a plan has ranges for are there, and numbers can lie in the ranges.
-fn check_ranges(model: &Model, wanted: &Plan) -> Result<(), PlanError> {
-    let wrong =
-        |range: &TensorRange, why| Err(PlanError::Range { tensor: range.name.clone(), why });
-    if wanted.tensors.is_empty() {
-        return Ok(());
-    }
-    let known: HashSet<&str> = model.values().map(|value| model.value(value).name()).collect();
-    let mut seen = HashSet::new();
-    for range in &wanted.tensors {
-        if !known.contains(range.name.as_str()) {
-            return wrong(range, "which the model does not have");
-        }
-        if !range.is_sound() {
-            return wrong(range, "which is empty or not finite");
-        }
-        if !seen.insert(range.name.as_str()) {
-            return wrong(range, "which has one already");
-        }
-    }
-    // Nothing may stand in a plan that is not carried out.
-    wanted.tensors.first().map_or(Ok(()), |range| wrong(range, "which no form of its layers takes"))
 }
 
 /// A weight is stored once, so layers that share it have the same numerics; what does not become int8 has
@@ -231,6 +216,7 @@ mod tests {
     use modelopt_graph::{Constant, Origin, SparseTensor, Tensor};
 
     use super::*;
+    use crate::plan::TensorRange;
     use crate::select::Pattern;
     use crate::testing::{Build, float, noise, options};
 

@@ -177,7 +177,7 @@ fn groups(model: &Model, plan: &Plan, seen: &Seen) -> Vec<Group> {
     let mut members: HashMap<NodeId, usize> = HashMap::new();
     for layer in layers::find(model, 0) {
         let Some(&place) = places.get(layer.id.as_str()) else { continue };
-        let dynamic = plan.layers[place].scheme.quantizes_activations();
+        let dynamic = plan.layers[place].scheme.is_dynamic();
         let Some(weight) = smoothing::smoothable(model, &layer).filter(|_| dynamic).cloned() else {
             continue;
         };

@@ -128,7 +128,7 @@ fn noise(
     if signal <= 0.0 {
         return uninformed;
     }
-    let activation = known.filter(|_| scheme.quantizes_activations()).map(|seen| {
+    let activation = known.filter(|_| scheme.is_dynamic()).map(|seen| {
         let rounding = moments.rounding(&seen.steps(divisors));
         activation_noise(&matrix, &numbers, &rounding) / signal
     });

@@ -16,6 +16,7 @@ use crate::{LeftOut, Outputs, Runtime, RuntimeError, Session, SessionOptions, St
 const CAUTIOUS: Capabilities = Capabilities {
     runtime: None,
     integer_operators: &[],
+    static_operators: &[],
     no_integer_batches: Some("some runtimes multiply batches of int8 matrices wrongly"),
     no_shared_parts: Some("some runtimes take it apart in every run: branches share it"),
 };

@@ -118,7 +118,7 @@ impl BenchRow {
         config: &Config,
     ) -> Result<Option<FoundInputs>, String> {
         let subject = Arc::new(Subject::as_it_is(model));
-        let (Ground { mut rig, samples }, told) =
+        let (Ground { mut rig, samples, .. }, told) =
             ground(&subject, loaded, config).map_err(|error| error.without_path())?;
         self.runtime = rig.used.clone();
         self.load_ms = rig.cost.map(|cost| cost.load_ms);

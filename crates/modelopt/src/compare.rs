@@ -73,7 +73,7 @@ pub fn compare_until(
     progress(Progress::Step(Step::PreparingOriginal));
     let subject = Arc::new(Subject::new(original, &model, &[&other], config)?);
     let copy = subject.copies().of_file(candidate)?;
-    let (Ground { rig: mut target, samples }, told) = ground(&subject, &model, config)?;
+    let (Ground { rig: mut target, samples, .. }, told) = ground(&subject, &model, config)?;
     target.watch(&inferred, &samples)?;
     let path = copy.as_ref().map_or(candidate, Copy::path);
     let judged = validation::Candidate { path, casting: None, known: false };

@@ -331,6 +331,7 @@ impl Config {
             scheme: self.scheme,
             target: self.runtime.target(),
             measured: HashMap::new(),
+            observed: HashMap::new(),
             numerics: self.numerics,
             precision: PrecisionOptions {
                 // Of no concern to a model that computes in another type.

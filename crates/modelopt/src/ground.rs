@@ -52,7 +52,10 @@ pub(crate) fn ground<'a>(
         let FittingSamples { samples, oddities } = target::samples(model, config)?;
         let rig = target::target(original, &samples, config, &[])?;
         let warnings = oddities.into_iter().map(Warning::OddInput).collect();
-        return Ok((Ground { rig, samples }, Told { found: None, warnings }));
+        return Ok((
+            Ground { rig, samples, calibrating: Vec::new() },
+            Told { found: None, warnings },
+        ));
     }
     let options = config.synthesis()?;
     let mut proposals = Proposals::new(model, &options);
@@ -66,7 +69,7 @@ pub(crate) fn ground<'a>(
         match target::target(original, &samples, config, &trying.left_out) {
             Ok(rig) => {
                 let found = FoundInputs::of(proposal, trying.tries);
-                return Ok((Ground { rig, samples }, found.into()));
+                return Ok((Ground { rig, samples, calibrating: Vec::new() }, found.into()));
             }
             Err(error) => {
                 tracing::debug!(?proposal, %error, "the original does not run");

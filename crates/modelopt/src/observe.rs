@@ -55,7 +55,7 @@ pub fn observe(
     let mut observations = watch(&model)?;
     progress(Progress::Step(Step::PreparingOriginal));
     let subject = Arc::new(Subject::new(input, &loaded, &[], config)?);
-    let (Ground { mut rig, samples }, told) = ground(&subject, &loaded, config)?;
+    let (Ground { mut rig, samples, .. }, told) = ground(&subject, &loaded, config)?;
     progress(Progress::Step(Step::MeasuringActivations));
     let pass = Pass::new(&model, &samples);
     let seen = pass.run(&mut observations, rig.parts().1, &mut |step| {

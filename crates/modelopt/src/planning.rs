@@ -8,7 +8,7 @@ use std::time::Instant;
 use modelopt_graph::Model;
 use modelopt_onnx as onnx;
 use modelopt_report as report;
-use modelopt_rewrite::{ExplainedPlan, Prepared, Scheme};
+use modelopt_rewrite::{self as rewrite, ExplainedPlan, Prepared, Scheme};
 use modelopt_runtime::Sample;
 
 use crate::budget::{Budget, Stop};
@@ -40,8 +40,9 @@ pub(crate) struct Notes<'a> {
 
 /// Whether the plan depends on what the model does when it runs.
 pub(crate) fn runs_the_model(config: &Config) -> bool {
-    let sixteen = config.scheme.is_some_and(Scheme::is_sixteen);
-    config.plan.is_none() && (config.measure || sixteen || smooths(config) || config.searches())
+    let of_values = |scheme: Scheme| scheme.is_sixteen() || scheme.needs_ranges();
+    let looks = config.scheme.is_some_and(of_values);
+    config.plan.is_none() && (config.measure || looks || smooths(config) || config.searches())
 }
 
 /// Whether plans are smoothed without a search.
@@ -64,7 +65,15 @@ pub(crate) fn informed(
     if config.measure {
         hints.measured = measure_layers(prepared, ground, config, notes, progress);
     }
-    let Ground { rig, samples } = ground;
+    let Ground { rig, samples, calibrating } = ground;
+    let seeing = if calibrating.is_empty() { &*samples } else { &*calibrating };
+    if wants_ranges(config, seeing) {
+        let tensors = rewrite::to_observe(prepared, &config.plan_options()?);
+        match calibrate::tensors(prepared, &tensors, seeing, rig.parts().1, progress) {
+            Ok(observed) => hints.observed = observed,
+            Err(reason) => notes.warnings.push(Warning::UnknownRanges { reason }),
+        }
+    }
     if let Some(to) = config.computes_in() {
         let rounding = (to, config.min_rounding_sqnr_db);
         let seen = calibrate::activations(prepared, rounding, samples, rig.parts().1, progress);
@@ -98,6 +107,31 @@ pub(crate) fn informed(
     let (budget, original_bytes, meter) = (notes.budget, 0, None);
     let court = Court { config, limits: &limits, budget, original_bytes, meter, progress };
     mixing::mixed(&plan, Trials::new(prover, court), &patience, &Tuning::default())
+}
+
+/// Whether tensors are to be observed, so that layers can take them by ranges: ranges of invented inputs
+/// say nothing of real ones, unless somebody asks for them.
+fn wants_ranges(config: &Config, samples: &[Sample]) -> bool {
+    let real = target::summary(samples).kind == report::SampleKind::Real;
+    match config.scheme {
+        Some(scheme) => scheme.needs_ranges(),
+        None => real && config.plan.is_none(),
+    }
+}
+
+/// How many samples there must be for some of them to be kept for judging.
+const FEWEST_TO_SPLIT: usize = 4;
+
+/// Sets samples apart that ranges are taken from, so that models are judged on others: every second
+/// one, because neighbours tend to be alike.
+fn set_apart(ground: &mut Ground<'_>) {
+    if ground.samples.len() < FEWEST_TO_SPLIT {
+        return;
+    }
+    let all = std::mem::take(&mut ground.samples).into_iter().enumerate();
+    let (calibrating, judging): (Vec<_>, Vec<_>) = all.partition(|(place, _)| place % 2 == 0);
+    let plain = |samples: Vec<(usize, Sample)>| samples.into_iter().map(|(_, s)| s).collect();
+    (ground.calibrating, ground.samples) = (plain(calibrating), plain(judging));
 }
 
 /// Lets the rig move on to where what a plan makes of the model runs.
@@ -156,7 +190,7 @@ pub fn rank(
     let prepared = transform::prepared(&original, config)?;
     let plan = transform::planned(&prepared, config, &Hints::default())?;
     let subject = Arc::new(Subject::new(input, &original, &[], config)?);
-    let (Ground { mut rig, samples }, told) =
+    let (Ground { mut rig, samples, .. }, told) =
         survey(&subject, &original, &prepared, config, progress)?;
     let runtime = rig.used.clone();
     let prover = Prover::new(&prepared, &samples, &mut rig, None);
@@ -185,6 +219,11 @@ pub(crate) fn survey<'a>(
     resource_limits::check(prepared)?;
     progress(Progress::Step(Step::PreparingOriginal));
     let (mut ground, told) = ground(subject, original, config)?;
+    let splits = wants_ranges(config, &ground.samples)
+        && !rewrite::to_observe(prepared, &config.plan_options()?).is_empty();
+    if splits {
+        set_apart(&mut ground);
+    }
     ground.rig.watch(prepared, &ground.samples)?;
     Ok((ground, told))
 }

@@ -298,7 +298,9 @@ pub(crate) fn switches_of(
 ) -> Vec<usize> {
     let belongs = |switch: &Switch| match switch {
         Switch::Activation { layer } => group.contains(layer),
-        Switch::Rounding { layers } => layers.iter().any(|place| group.contains(place)),
+        Switch::Rounding { layers } | Switch::Tensor { layers, .. } => {
+            layers.iter().any(|place| group.contains(place))
+        }
         Switch::Weight { weight, .. } => {
             group.iter().any(|&place| plan.why(place).weights.contains(weight))
         }

@@ -52,7 +52,10 @@ pub(crate) struct Rig<'a> {
 /// Where validation starts: the target with the original running in it.
 pub(crate) struct Ground<'a> {
     pub(crate) rig: Rig<'a>,
+    /// What models are judged on.
     pub(crate) samples: Vec<Sample>,
+    /// What ranges were taken from, where those are others.
+    pub(crate) calibrating: Vec<Sample>,
 }
 
 /// A runtime and how it is used.

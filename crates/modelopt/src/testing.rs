@@ -153,7 +153,7 @@ impl Bed {
 
     /// Lets something be done with what runs plans.
     pub(crate) fn prove<T>(&self, use_it: impl FnOnce(Prover<'_, '_>) -> T) -> T {
-        let Ground { mut rig, samples } = self.ground();
+        let Ground { mut rig, samples, .. } = self.ground();
         use_it(Prover::new(&self.prepared, &samples, &mut rig, None))
     }
 
@@ -173,7 +173,7 @@ impl Bed {
         let original_bytes = std::fs::metadata(self.path()).unwrap().len();
         let limits = self.config.gate.clone();
         let mut progress = |_| {};
-        let Ground { mut rig, samples } = self.ground();
+        let Ground { mut rig, samples, .. } = self.ground();
         let court = Court {
             config: &self.config,
             limits: &limits,

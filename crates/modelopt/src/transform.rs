@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use modelopt_graph::{Model, ValueId, infer};
 use modelopt_rewrite::{
-    self as rewrite, ExplainedPlan, Interface, MeasuredLayer, Preparation, Prepared,
-    QuantizedWeight, Scheme,
+    self as rewrite, ExplainedPlan, Interface, MeasuredLayer, ObservedTensor, Preparation,
+    Prepared, QuantizedWeight, Scheme,
 };
 
 use crate::config::Config;
@@ -59,6 +59,8 @@ pub(crate) type Measurements = HashMap<String, MeasuredLayer>;
 pub(crate) struct Hints {
     /// How long layers took.
     pub(crate) measured: Measurements,
+    /// What was seen of tensors.
+    pub(crate) observed: HashMap<String, ObservedTensor>,
     /// Values that must not be rounded to 16 bits, with the reason.
     pub(crate) unfit: HashMap<ValueId, String>,
 }
@@ -74,6 +76,7 @@ pub(crate) fn planned(
     }
     let mut options = config.plan_options()?;
     options.measured.clone_from(&hints.measured);
+    options.observed.clone_from(&hints.observed);
     options.precision.unfit.clone_from(&hints.unfit);
     Ok(rewrite::plan(prepared, &options)?)
 }

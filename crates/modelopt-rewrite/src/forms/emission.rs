@@ -8,9 +8,12 @@ use modelopt_graph::{
     DataType, GraphId, Model, NodeId, Operand, Owner, Patch, Place, Tensor, ValueId,
 };
 
+use indexmap::IndexMap;
+
 use super::activations::QuantizedActivations;
 use super::form::Form;
 use crate::choices::Numerics;
+use crate::integer::Affine;
 use crate::layers::{Role, WeightUse};
 use crate::memo::Memo;
 use crate::quantize::{Channels, StoredWeight};
@@ -105,13 +108,19 @@ pub(crate) struct Emitted {
 #[derive(Default)]
 pub(crate) struct Emission<'a> {
     pub(crate) activations: QuantizedActivations,
+    /// How tensors of the plan's table are quantized.
+    pub(crate) ranges: IndexMap<ValueId, Affine>,
     /// Ids of the layers whose weights turn into float while the model loads.
     at_load: HashSet<&'a str>,
 }
 
 impl<'a> Emission<'a> {
-    pub(crate) fn new(at_load: impl Iterator<Item = &'a str>) -> Self {
-        Emission { activations: QuantizedActivations::default(), at_load: at_load.collect() }
+    pub(crate) fn new(
+        ranges: IndexMap<ValueId, Affine>,
+        at_load: impl Iterator<Item = &'a str>,
+    ) -> Self {
+        let activations = QuantizedActivations::default();
+        Emission { activations, ranges, at_load: at_load.collect() }
     }
 
     pub(crate) fn is_at_load(&self, layer: &str) -> bool {

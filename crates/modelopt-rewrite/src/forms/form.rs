@@ -31,6 +31,12 @@ pub(crate) trait Form: fmt::Debug + Sync {
         None
     }
 
+    /// The version of `ai.onnx` that it is expressed in, where that is more than it takes to be possible:
+    /// the model is raised to it.
+    fn opset(&self) -> Option<i64> {
+        None
+    }
+
     /// Why it is chosen for a node, in a few words.
     fn reason(&self, _node: &Node) -> &'static str {
         self.about()
@@ -148,6 +154,8 @@ pub enum Activations {
     Unchanged,
     /// Quantized at run time, by their own range.
     Dynamic,
+    /// Quantized by ranges that were found beforehand.
+    Static,
 }
 
 /// A sequence of forms, each more exact than the one before.

@@ -10,6 +10,9 @@ pub struct Capabilities {
     /// Operators that are faster on integers, their activation quantized at run time, than on
     /// float32; convolutions only where they are intense.
     pub integer_operators: &'static [&'static str],
+    /// Operators that it computes on integers between `DequantizeLinear` and `QuantizeLinear`, where that
+    /// pays; none where layers are no faster for it.
+    pub static_operators: &'static [&'static str],
     /// Why batches of int8 matrices must not be multiplied, if they must not.
     pub no_integer_batches: Option<&'static str>,
     /// Why weights that branches share and take apart must not be computed, if they must not.
@@ -22,6 +25,7 @@ pub struct Capabilities {
 const CAUTIOUS: Capabilities = Capabilities {
     runtime: None,
     integer_operators: &["MatMul", "Gemm"],
+    static_operators: &[],
     no_integer_batches: Some("some runtimes multiply batches of int8 matrices wrongly"),
     no_shared_parts: None,
 };
@@ -70,6 +74,18 @@ impl Capabilities {
         let operator = node.op.name.as_str();
         self.integer_operators.contains(&operator)
             && (operator != "Conv" || is_intense(weight, node.int("group", 1)))
+    }
+
+    /// Whether a node is faster on integers whose ranges are known beforehand.
+    pub(crate) fn static_pays(&self, node: &Node) -> bool {
+        self.fuses(node) && !self.integer_operators.contains(&node.op.name.as_str())
+    }
+
+    /// Whether a node computes on integers between what quantizes and what dequantizes.
+    pub(crate) fn fuses(&self, node: &Node) -> bool {
+        self.static_operators.contains(&node.op.name.as_str())
+            // Other ways of resizing are computed in float.
+            && (!node.op.is("Resize") || node.string("mode").is_none_or(|mode| mode == "nearest"))
     }
 
     /// Why a product should not be computed with an int8 weight of this shape there, if it should not.

@@ -25,7 +25,17 @@ pub(super) fn default_decision(
     if options.scheme.is_some_and(Scheme::is_keep) {
         return Decision { scheme: Scheme::default(), reason: "as asked".to_owned() };
     }
-    let (rungs, layer) = (rungs(options), &candidate.layer);
+    first_of(&rungs(options), model, candidate, options)
+}
+
+/// The first of some schemes that is possible and pays.
+pub(super) fn first_of(
+    rungs: &[Scheme],
+    model: &Model,
+    candidate: &Candidate,
+    options: &PlanOptions,
+) -> Decision {
+    let layer = &candidate.layer;
     let objection = |scheme: Scheme| {
         let (eligible, asked) = (candidate.places(scheme), options.scheme == Some(scheme));
         let considered = Considered { model, layer, eligible, asked };
@@ -34,14 +44,20 @@ pub(super) fn default_decision(
     let is_wrong = |&scheme: &Scheme| matches!(objection(scheme), Some(Objection::Wrong(_)));
     if let (None, Some(measured)) = (options.scheme, options.measured.get(&candidate.layer.id))
         && !rungs.iter().any(is_wrong)
-        && let Some(decision) = measured.decision(candidate, &rungs)
+        && let Some(decision) = measured.decision(candidate, rungs)
     {
         return decision;
     }
     let mut reasons: Vec<String> = Vec::new();
     // Why nothing is possible is told only where nothing else is to be said.
     let mut impossible = String::new();
-    for scheme in rungs {
+    for &scheme in rungs {
+        if scheme.needs_ranges() && options.observed.is_empty() {
+            if options.scheme == Some(scheme) {
+                reasons.push("no ranges of tensors are known".to_owned());
+            }
+            continue;
+        }
         match (candidate.possible(scheme), objection(scheme)) {
             (Ok(()), None) if reasons.is_empty() => {
                 let reason = scheme.form().reason(model.node(layer.node));

@@ -18,6 +18,8 @@ pub struct PlanOptions {
     pub target: Capabilities,
     /// How long layers took, by name: what was measured counts more than what the table says.
     pub measured: HashMap<String, MeasuredLayer>,
+    /// What was seen of tensors, by name: what takes activations by ranges is possible only with these.
+    pub observed: HashMap<String, ObservedTensor>,
     /// How weights are turned into integers.
     pub numerics: Numerics,
     /// How to decide what computes in 16 bits, for schemes that do.
@@ -28,6 +30,17 @@ pub struct PlanOptions {
     pub include: Vec<Pattern>,
     /// These layers are not changed.
     pub exclude: Vec<Pattern>,
+}
+
+/// What was seen of a tensor before the plan was made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ObservedTensor {
+    /// The smallest number to express.
+    pub min: f32,
+    /// The largest one.
+    pub max: f32,
+    /// How many numbers it has, on the largest sample.
+    pub elements: u64,
 }
 
 /// How long one layer took, on the target.
@@ -45,6 +58,7 @@ impl Default for PlanOptions {
             scheme: None,
             target: Capabilities::default(),
             measured: HashMap::new(),
+            observed: HashMap::new(),
             numerics: Numerics::default(),
             precision: PrecisionOptions::default(),
             min_weight_bytes: 4096,

@@ -18,7 +18,7 @@ fn clocked<T>(
     let bed = Bed::of(&[Layer::Even; 2], 20.0);
     let mut config = planted::named(&bed);
     config.gate.max_slowdown = max_slowdown;
-    let Ground { mut rig, samples } = bed.planted(runtime, samples(1), &config).unwrap();
+    let Ground { mut rig, samples, .. } = bed.planted(runtime, samples(1), &config).unwrap();
     let budget = Budget::new(Instant::now(), seconds, Stop::default());
     let mut clock = TargetClock {
         prepared: &bed.prepared,

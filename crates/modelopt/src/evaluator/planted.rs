@@ -191,7 +191,7 @@ fn the_same_plan_gives_the_same_figures_whatever_the_number_of_threads() {
             // By the sample and not by who runs it.
             Ok(run.times(1.0 + run.numbers()[0] * 0.01))
         });
-        let Ground { mut rig, samples } = bed.planted(&runtime, samples(9), &config).unwrap();
+        let Ground { mut rig, samples, .. } = bed.planted(&runtime, samples(9), &config).unwrap();
         let mut prover = Prover::new(&bed.prepared, &samples, &mut rig, None);
         let all = prover.all();
         let proved = prover.prove(&plan, &all).unwrap();

@@ -132,7 +132,7 @@ impl Course<'_> {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<ExplainedPlan, Error> {
         let (given, searched) = (self.given, &mut self.searched);
-        let Some(Ground { rig, samples }) = &mut self.ground else { return Ok(start.clone()) };
+        let Some(Ground { rig, samples, .. }) = &mut self.ground else { return Ok(start.clone()) };
         let used = searched.trials.len();
         if !given.config.searches() || start.changed() == 0 {
             return Ok(start.clone());
@@ -264,7 +264,7 @@ impl Course<'_> {
     ) -> Result<Verdict, Error> {
         let given = self.given;
         let config = &given.judging(&self.searched);
-        let Some(Ground { rig, samples }) = &mut self.ground else {
+        let Some(Ground { rig, samples, .. }) = &mut self.ground else {
             return Ok(validation::verdict(None, outcome.size, config));
         };
         outcome.samples = Some(target::summary(samples));
@@ -298,7 +298,7 @@ impl Course<'_> {
         let (given, tuning) = (self.given, Tuning::default());
         let ranked = self.searched.sensitivity.as_slice();
         let ground = self.ground.as_mut().filter(|_| given.budget.allows(tuning.culprits.reserve));
-        let Some(Ground { rig, samples }) = ground else {
+        let Some(Ground { rig, samples, .. }) = ground else {
             let mut culprits: Vec<_> = ranked.iter().filter_map(culprits::predicted).collect();
             culprits.sort_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
             return Ok(culprits);
@@ -328,7 +328,7 @@ impl Course<'_> {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), Error> {
         let given = self.given;
-        let Some(Ground { rig, samples }) = &mut self.ground else { return Ok(()) };
+        let Some(Ground { rig, samples, .. }) = &mut self.ground else { return Ok(()) };
         let reserve = Tuning::default().culprits.reserve;
         let (Some(sample), true) = (samples.first(), given.budget.allows(reserve)) else {
             return Ok(());

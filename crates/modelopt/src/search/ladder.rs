@@ -81,6 +81,8 @@ enum Origin {
     Weights(usize),
     /// The activation of a layer.
     Activation(usize),
+    /// A tensor that is quantized by a range.
+    Tensor(String),
     /// A switch, by its place.
     Switch(usize),
 }
@@ -109,6 +111,7 @@ impl Ladder {
         let groups = culprits::groups(base, |_| true);
         builder.add_groups(groups);
         builder.add_own_sources();
+        builder.add_tensors();
         let bytes: u64 = base.lines().map(|(_, why)| why.bytes).sum();
         builder.problem.least = tuning.costs.least_int8 * bytes as f64;
         (builder.ladder, builder.problem)
@@ -138,6 +141,11 @@ impl Ladder {
     /// The noise of each source, of what each switch does.
     pub(crate) fn noises(&self, switches: &[Switch], excesses: &[f64]) -> Vec<f64> {
         let of = |origin: &Origin| match origin {
+            Origin::Tensor(name) => {
+                let is_own = |switch: &Switch| matches!(switch, Switch::Tensor { tensor, .. } if tensor == name);
+                let place = switches.iter().position(is_own);
+                place.and_then(|place| excesses.get(place)).copied().unwrap_or_default()
+            }
             Origin::Switch(place) => excesses.get(*place).copied().unwrap_or_default(),
             Origin::Weights(group) => {
                 let layers = &self.groups[*group].layers;
@@ -235,7 +243,7 @@ impl Ladder {
             let is_own = match origin {
                 Origin::Weights(of) => *of == group,
                 Origin::Activation(place) => self.groups[group].layers.contains(place),
-                Origin::Switch(_) => false,
+                Origin::Switch(_) | Origin::Tensor(_) => false,
             };
             if is_own {
                 total.resize(source.noise.len().max(total.len()), 0.0);
@@ -279,7 +287,7 @@ pub(crate) fn tidy(plan: &mut Plan) {
     let useful: HashSet<Vec<u32>> = plan
         .layers
         .iter()
-        .filter(|line| line.scheme.quantizes_activations())
+        .filter(|line| line.scheme.is_dynamic())
         .map(|line| bits(&line.smoothing))
         .collect();
     for line in &mut plan.layers {

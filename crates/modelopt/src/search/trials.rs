@@ -89,7 +89,9 @@ impl<'a, 'b, 'm> Trials<'a, 'b, 'm> {
     }
 
     fn prove(&mut self, plan: &Plan) -> Result<(Proved, Plan), TrialError> {
-        let plan = rewrite::plan_from(self.prover.prepared, plan)?.into_plan();
+        let mut plan = plan.clone();
+        rewrite::settle(self.prover.prepared, &mut plan);
+        let plan = rewrite::plan_from(self.prover.prepared, &plan)?.into_plan();
         let all = self.prover.all();
         Ok((self.prover.prove(&plan, &all)?, plan))
     }

@@ -82,6 +82,9 @@ pub(crate) struct Costs {
     pub(crate) minor: f64,
     /// What float16 leaves of int8's noise where that is not known: 2^-11 against 2^-8, squared.
     pub(crate) narrow_share: f64,
+    /// What a tensor that is quantized by a range is taken to do before anything is measured, relative to its
+    /// power: a step of uniform rounding, where the range is that of the numbers.
+    pub(crate) tensor_noise: f64,
     /// The least share of the weights' bytes that must stay int8 for a plan to be a quantization:
     /// otherwise a limit that int8 cannot meet would end with a model that is float32 but for one
     /// small layer.
@@ -90,7 +93,13 @@ pub(crate) struct Costs {
 
 impl Default for Costs {
     fn default() -> Self {
-        Costs { every_move: 2e-4, minor: 0.05, narrow_share: 1.0 / 64.0, least_int8: 0.02 }
+        Costs {
+            every_move: 2e-4,
+            minor: 0.05,
+            narrow_share: 1.0 / 64.0,
+            tensor_noise: 1e-4,
+            least_int8: 0.02,
+        }
     }
 }
 

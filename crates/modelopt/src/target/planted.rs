@@ -346,7 +346,7 @@ impl Bed {
         let subject = Arc::new(Subject::as_it_is(&self.path()));
         let mut rig = runtime.rig(&subject, &samples, config)?;
         rig.watch(&self.prepared, &samples)?;
-        Ok(Ground { rig, samples })
+        Ok(Ground { rig, samples, calibrating: Vec::new() })
     }
 
     /// Lets something be done with what runs plans there.
@@ -357,7 +357,7 @@ impl Bed {
         use_it: impl FnOnce(Prover<'_, '_>) -> T,
     ) -> T {
         let config = named(self);
-        let Ground { mut rig, samples } = self.planted(runtime, samples, &config).unwrap();
+        let Ground { mut rig, samples, .. } = self.planted(runtime, samples, &config).unwrap();
         use_it(Prover::new(&self.prepared, &samples, &mut rig, None))
     }
 
@@ -388,7 +388,7 @@ impl Bed {
         use_it: impl FnOnce(Trials<'_, '_, '_>) -> T,
     ) -> T {
         let Terms { config, stop, seconds, meter, progress } = terms;
-        let Ground { mut rig, samples } = self.planted(runtime, samples, &config).unwrap();
+        let Ground { mut rig, samples, .. } = self.planted(runtime, samples, &config).unwrap();
         let budget = Budget::new(Instant::now(), seconds, stop);
         let prover = Prover::new(&self.prepared, &samples, &mut rig, None);
         let mut silent = |_| {};

@@ -135,7 +135,8 @@ fn a_target_that_was_named_is_not_left_for_another_one() {
     let bed = bed();
     let config = planted::named(&bed);
     let runtime = Planted::noisy(0.0);
-    let Ground { mut rig, samples } = bed.planted(&runtime, planted_samples(1), &config).unwrap();
+    let Ground { mut rig, samples, .. } =
+        bed.planted(&runtime, planted_samples(1), &config).unwrap();
     assert!(rig.moves_on(&samples, "it fails"), "16 bits may be emulated there");
     assert!(!rig.moves_on(&samples, "it fails"));
     assert_eq!(rig.used.name, planted::NAME);
@@ -147,7 +148,7 @@ fn what_is_wrong_here_is_no_reason_to_move_on() {
     let config = planted::named(&bed);
     for (error, loads) in [(planted::no_memory as fn() -> _, 1), (planted::refusal, 2)] {
         let runtime = Planted::noisy(0.0).refusing(move |model, _| (model == TRIAL).then(error));
-        let Ground { mut rig, samples } =
+        let Ground { mut rig, samples, .. } =
             bed.planted(&runtime, planted_samples(1), &config).unwrap();
         let path = bed.path().with_file_name(TRIAL);
         std::fs::copy(bed.path(), &path).unwrap();

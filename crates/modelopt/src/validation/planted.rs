@@ -26,7 +26,7 @@ fn run(
     config.latency.min_pairs = 2;
     (config.latency.min_seconds, config.latency.max_seconds) = (0.0, 0.01);
     change(&mut config);
-    let Ground { mut rig, samples } = bed.planted(runtime, samples(2), &config).unwrap();
+    let Ground { mut rig, samples, .. } = bed.planted(runtime, samples(2), &config).unwrap();
     let path = bed.path().with_file_name(CANDIDATE);
     search_plan(&bed, &path);
     let candidate = Candidate { path: &path, casting: None, known };

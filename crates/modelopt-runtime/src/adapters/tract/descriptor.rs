@@ -13,6 +13,7 @@ pub(in crate::adapters) static DESCRIPTOR: RuntimeDescriptor = RuntimeDescriptor
     capabilities: Capabilities {
         runtime: Some(NAME),
         integer_operators: &[],
+        static_operators: &[],
         no_integer_batches: None,
         no_shared_parts: None,
     },

@@ -166,6 +166,9 @@ impl<'a> Builder<'a> {
             };
             let of_layer = |place: &usize| {
                 let noise = own(place).and_then(|own| own.activation).unwrap_or(noise);
+                // Its tensors are sources of their own.
+                let by_itself = !self.line(*place).scheme.needs_ranges();
+                by_itself.then_some(())?;
                 Some((*place, self.ladder.computing.get(place)?.item, noise))
             };
             let activations: Vec<(usize, usize, f64)> =
@@ -182,6 +185,23 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// A source for each tensor that is quantized by a range; a move takes all layers down because of
+    /// which it is.
+    pub(super) fn add_tensors(&mut self) {
+        for (tensor, layers) in rewrite::quantized_tensors(self.prepared, &self.ladder.base) {
+            let item = |place: &usize| Some(self.ladder.computing.get(place)?.item);
+            let mut items: Vec<usize> = layers.iter().filter_map(item).collect();
+            items.sort_unstable();
+            items.dedup();
+            if items.len() > 1 {
+                let to = items.iter().map(|&item| (item, 1)).collect();
+                self.problem.moves.push(Move { to });
+            }
+            let left = items.into_iter().map(|item| (item, vec![1.0, 0.0])).collect();
+            self.add_source(Origin::Tensor(tensor), self.tuning.costs.tensor_noise, left);
+        }
+    }
+
     /// A source for each switch; a move takes everything down that it needs to be silent.
     pub(super) fn add_switches(&mut self, switches: &[Switch]) {
         let weights: HashMap<usize, usize> = self
@@ -195,6 +215,7 @@ impl<'a> Builder<'a> {
             let (layers, of_weight) = match switch {
                 Switch::Weight { layers, .. } => (layers.as_slice(), true),
                 Switch::Rounding { layers } => (layers.as_slice(), false),
+                Switch::Tensor { layers, .. } => (layers.as_slice(), false),
                 Switch::Activation { layer } => (std::slice::from_ref(layer), false),
             };
             let item = |layer: &usize| {

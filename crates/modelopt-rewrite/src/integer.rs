@@ -1,0 +1,28 @@
+//! Computing on 8-bit integers with ranges that were found beforehand: which tensors are quantized so
+//! that the runtime's integer kernels apply from one layer to the next, and the nodes that do it.
+//!
+//! ```text
+//! x ─ Conv ─ Relu ─ Add ─ Conv ─ y
+//!                    │
+//!                    s
+//!   =>
+//! x ─ Q ─ DQ ─ Conv ─ Q ─ DQ ─ Add ─ Q ─ DQ ─ Conv ─ Q ─ DQ ─ y
+//!                               │
+//!                    s ─ Q ─ DQ ┘
+//! ```
+//!
+//! A plan says which *layers* are integer and has a table of *tensors* with their ranges. What stands
+//! between layers follows from that: a node computes on integers where all that it reads and makes
+//! is in the table. A *region* is what hangs together by such tensors. Runtimes fuse each operator with
+//! the `DequantizeLinear` before it and the `QuantizeLinear` behind it into one integer kernel.
+
+mod affine;
+mod emit;
+mod kernels;
+mod regions;
+mod switches;
+
+pub(crate) use affine::Affine;
+pub(crate) use emit::emit;
+pub(crate) use regions::{Bounds, Regions, needed, ranges, regions};
+pub(crate) use switches::disturb;
