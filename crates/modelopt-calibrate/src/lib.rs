@@ -16,6 +16,7 @@
 
 mod calibration;
 mod exact_sum;
+mod extent;
 mod groups;
 mod needs;
 mod observations;
@@ -30,13 +31,14 @@ mod testing;
 
 pub use calibration::{Calibration, MergeError, ReadError};
 pub use exact_sum::ExactSum;
+pub use extent::Extent;
 pub use groups::shaped;
 pub use needs::{LayerInputs, Rounded};
 pub use observations::{Observations, Unlike, Unobservable, around, observable};
 pub use observer::{AnyObserver, Observer, View};
 pub use observers::{
-    ChannelMoments, Distribution, Extremes, Histogram, MOST_RANGES, MinMax, Moments, Ranges,
-    SixteenBit,
+    ChannelMoments, Distribution, Extremes, Histogram, MOST_RANGES, MinMax, Moments, Moving,
+    Ranges, SixteenBit,
 };
 pub use pass::{OpenSession, Pass, PassError, Step};
 pub use registry::{Kind, OBSERVERS, Unreadable};
