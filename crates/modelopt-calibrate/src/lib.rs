@@ -14,6 +14,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+mod activations;
 mod calibration;
 mod exact_sum;
 mod extent;
@@ -24,11 +25,13 @@ mod observer;
 mod observers;
 mod packed;
 mod pass;
+mod range;
 mod registry;
 mod shown;
 #[cfg(test)]
 mod testing;
 
+pub use activations::Activations;
 pub use calibration::{Calibration, MergeError, ReadError};
 pub use exact_sum::ExactSum;
 pub use extent::Extent;
@@ -41,5 +44,6 @@ pub use observers::{
     Ranges, SixteenBit,
 };
 pub use pass::{OpenSession, Pass, PassError, Step};
+pub use range::{EIGHT_BITS, Method, SIXTEEN_BITS, Spread, UnknownMethod};
 pub use registry::{Kind, OBSERVERS, Unreadable};
 pub use shown::expose;

@@ -134,7 +134,9 @@ mod tests {
             assert!(toml::from_str::<Lists>(&text).is_err(), "{floats}");
         }
         // Cut short, and beyond 64 bits.
-        for counts in [&[0x80][..], &[0xff; 9], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]] {
+        for counts in
+            [&[0x80][..], &[0xff; 9], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]]
+        {
             let text = format!("floats = \"\"\ncounts = \"{}\"\n", BASE64_NOPAD.encode(counts));
             assert!(toml::from_str::<Lists>(&text).is_err(), "{counts:?}");
         }

@@ -285,7 +285,10 @@ mod tests {
         // Closer to 0 than any bin is wide, and still below it.
         let told = seen(&[&[-1e-40, 1e-40, -1.0, 1.0, 1.0 - f32::EPSILON]]).statistic();
         let at = |x: f64| told.counts[((x - told.start) / told.width) as usize];
-        assert_eq!((at(-told.width), at(0.0), at(-1.0), at(1.0), at(1.0 - told.width)), (1, 1, 1, 1, 1));
+        assert_eq!(
+            (at(-told.width), at(0.0), at(-1.0), at(1.0), at(1.0 - told.width)),
+            (1, 1, 1, 1, 1)
+        );
         // All in one bin, more than one block of them.
         let same = vec![0.75; 3 * BLOCK + 1];
         assert_eq!(seen(&[&same]).statistic().counts, [same.len() as u64]);
