@@ -4,19 +4,52 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::layer_digests::{LayerDigests, Mismatch};
 use crate::observations::{Observations, Unlike};
 use crate::registry::{Kind, OBSERVERS, Unreadable};
 
 /// The version of the file that is written.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What was observed of a model on some samples: what can be saved, read back, and added to what was
 /// observed on others, somewhere else.
 #[derive(Clone, Debug)]
 pub struct Calibration {
     model: String,
+    layers: LayerDigests,
+    list: Option<SampleList>,
     samples: BTreeSet<u64>,
     observations: Observations,
+}
+
+/// The list that samples are places in, so that shards of one list are told from those of another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SampleList {
+    /// How many samples it has.
+    count: u64,
+    /// Digest of their names and sizes, in order.
+    digest: String,
+}
+
+impl SampleList {
+    /// A list of names and sizes.
+    pub fn of(samples: impl IntoIterator<Item = (String, u64)>) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        let mut count = 0;
+        for (name, size) in samples {
+            hasher.update(&(name.len() as u64).to_le_bytes());
+            hasher.update(name.as_bytes());
+            hasher.update(&size.to_le_bytes());
+            count += 1;
+        }
+        SampleList { count, digest: hasher.finalize().to_hex().to_string() }
+    }
+
+    /// How many samples it has.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
 }
 
 /// Why two calibrations cannot be added.
@@ -31,12 +64,43 @@ pub enum MergeError {
         /// Digest of the model of the other.
         other: String,
     },
+    /// They are of the same file, but its weights, which lie elsewhere, or what was made of it are not.
+    #[error("their models differ: {0}")]
+    Layers(Mismatch),
+    /// Their samples are places in different lists.
+    #[error(
+        "their samples are not of the same list: {}, and {}", said(own.as_ref()), said(other.as_ref())
+    )]
+    List {
+        /// List of the one.
+        own: Option<SampleList>,
+        /// List of the other.
+        other: Option<SampleList>,
+    },
+    /// Only one of them observed a value, or observed it in a way.
+    #[error("only one of them has what '{key}' saw of '{value}'")]
+    Value {
+        /// Name of the value.
+        value: String,
+        /// `kind:variant` of the observer.
+        key: String,
+    },
     /// Both saw a sample, which would count twice.
     #[error("both saw sample {0}")]
     Sample(u64),
     /// They observed a value in different ways.
     #[error(transparent)]
     Unlike(#[from] Unlike),
+}
+
+fn said(list: Option<&SampleList>) -> String {
+    list.map_or_else(
+        || "one has no list".to_owned(),
+        |list| {
+            let short = list.digest.get(..8).unwrap_or(&list.digest);
+            format!("one has {} samples, {short}", list.count)
+        },
+    )
 }
 
 /// Why a file cannot be read.
@@ -81,8 +145,14 @@ struct Document {
     version: u32,
     /// Digest of the model.
     model: String,
+    /// Weight layers of the model.
+    #[serde(default)]
+    layers: LayerDigests,
     /// Places of the samples.
     samples: BTreeSet<u64>,
+    /// The list that these are places in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    list: Option<SampleList>,
     /// By name of the value, then by `kind:variant`.
     #[serde(default)]
     values: BTreeMap<String, BTreeMap<String, toml::Value>>,
@@ -101,7 +171,48 @@ impl Calibration {
         samples: impl IntoIterator<Item = u64>,
         observations: Observations,
     ) -> Self {
-        Calibration { model: model.into(), samples: samples.into_iter().collect(), observations }
+        Calibration {
+            model: model.into(),
+            layers: LayerDigests::default(),
+            list: None,
+            samples: samples.into_iter().collect(),
+            observations,
+        }
+    }
+
+    /// The model has these weight layers, so that another one can be told by what differs.
+    #[must_use]
+    pub fn of_layers(self, layers: LayerDigests) -> Self {
+        Calibration { layers, ..self }
+    }
+
+    /// The samples are places in this list.
+    #[must_use]
+    pub fn of_list(self, list: SampleList) -> Self {
+        Calibration { list: Some(list), ..self }
+    }
+
+    /// Whether this is of a model with that digest and those weight layers, which must be found in the
+    /// model as it was prepared for observing.
+    ///
+    /// # Errors
+    ///
+    /// If it is of another one: which layers differ.
+    pub fn check(&self, model: &str, layers: &LayerDigests) -> Result<(), Mismatch> {
+        let found = self.layers.differences(layers);
+        // What lies in external data is in no digest of the file. Layers that preparation makes or does
+        // away with may come and go.
+        if self.model == model && found.other.is_empty() { Ok(()) } else { Err(found) }
+    }
+
+    /// How the layers of the model of another calibration differ from those of this one.
+    pub fn differences(&self, other: &Calibration) -> Mismatch {
+        self.layers.differences(&other.layers)
+    }
+
+    /// The list that the samples are places in, where that is known.
+    pub fn list(&self) -> Option<&SampleList> {
+        self.list.as_ref()
     }
 
     /// Digest of the model.
@@ -119,11 +230,34 @@ impl Calibration {
         &self.observations
     }
 
+    /// The same of model and samples, with other observations.
+    #[must_use]
+    pub fn having(&self, observations: Observations) -> Self {
+        Calibration {
+            model: self.model.clone(),
+            layers: self.layers.clone(),
+            list: self.list.clone(),
+            samples: self.samples.clone(),
+            observations,
+        }
+    }
+
     /// Adds what was observed on other samples. Nothing changes where that is refused.
     pub fn merge(&mut self, other: &Calibration) -> Result<(), MergeError> {
         if self.model != other.model {
             let (own, other) = (self.model.clone(), other.model.clone());
             return Err(MergeError::Model { own, other });
+        }
+        let differences = self.layers.differences(&other.layers);
+        if !differences.is_empty() {
+            return Err(MergeError::Layers(differences));
+        }
+        if self.list != other.list {
+            let (own, other) = (self.list.clone(), other.list.clone());
+            return Err(MergeError::List { own, other });
+        }
+        if let Some((value, key)) = self.observations.unpaired(&other.observations) {
+            return Err(MergeError::Value { value, key });
         }
         if let Some(&twice) = self.samples.intersection(&other.samples).next() {
             return Err(MergeError::Sample(twice));
@@ -143,7 +277,9 @@ impl Calibration {
         toml::to_string(&Document {
             version: VERSION,
             model: self.model.clone(),
+            layers: self.layers.clone(),
             samples: self.samples.clone(),
+            list: self.list.clone(),
             values: values.collect::<Result<_, toml::ser::Error>>()?,
         })
     }
@@ -159,9 +295,9 @@ impl Calibration {
         if version != VERSION {
             return Err(ReadError::Version(version));
         }
-        let document: Document = toml::from_str(text)?;
+        let mut document: Document = toml::from_str(text)?;
         let mut observations = Observations::default();
-        for (value, observers) in document.values {
+        for (value, observers) in std::mem::take(&mut document.values) {
             for (key, saved) in observers {
                 let name = key.split(':').next().unwrap_or_default();
                 let Some(kind) = kinds.iter().find(|kind| kind.name() == name) else {
@@ -179,7 +315,8 @@ impl Calibration {
                 }
             }
         }
-        Ok(Calibration { model: document.model, samples: document.samples, observations })
+        let Document { model, layers, samples, list, .. } = document;
+        Ok(Calibration { model, layers, list, samples, observations })
     }
 }
 
@@ -233,6 +370,38 @@ mod tests {
         let refused = sum.merge(&other).unwrap_err();
         assert_eq!(refused, MergeError::Model { own: "abc".to_owned(), other: "def".to_owned() });
         assert_eq!(text(&sum), text(&one));
+        let second = || calibrated(&[(1, vec![1.0, 2.0])]);
+        let list = |names: &[&str]| SampleList::of(names.iter().map(|&name| (name.to_owned(), 4)));
+        let error = sum.merge(&second().of_list(list(&["a", "b"]))).unwrap_err().to_string();
+        assert!(error.contains("one has no list, and one has 2 samples"), "{error}");
+        let mut listed = sum.clone().of_list(list(&["a", "b"]));
+        assert!(listed.merge(&second().of_list(list(&["a", "c"]))).is_err());
+        assert!(listed.merge(&second().of_list(list(&["a", "b"]))).is_ok());
+        let layers = LayerDigests::of(&testing::model());
+        let error = sum.merge(&second().of_layers(layers)).unwrap_err();
+        assert!(matches!(error, MergeError::Layers(_)), "{error}");
+        let mut less = Observations::default();
+        let y =
+            testing::model().values().find(|&v| testing::model().value(v).name() == "y").unwrap();
+        less.watch(&testing::model(), y, MinMax::new()).unwrap();
+        let error = sum.merge(&Calibration::new("abc", [1], less)).unwrap_err().to_string();
+        assert_eq!(error, "only one of them has what 'histogram:all' saw of 'y'");
+        assert_eq!(text(&sum), text(&one));
+    }
+
+    #[test]
+    fn another_model_is_told_by_its_layers() {
+        let layers = LayerDigests::of(&testing::model());
+        let own = calibrated(&[(0, vec![1.0, 2.0])]).of_layers(layers.clone());
+        assert_eq!(own.check("abc", &layers), Ok(()));
+        let read = Calibration::from_toml(&text(&own)).unwrap();
+        assert_eq!(read.check("abc", &layers), Ok(()));
+        let same = read.check("def", &layers).unwrap_err();
+        assert!(same.is_empty(), "{same}");
+        let other = read.check("def", &LayerDigests::default()).unwrap_err();
+        assert_eq!(other.missing, ["y"]);
+        // Preparation may do away with a layer of the same file.
+        assert_eq!(read.check("abc", &LayerDigests::default()), Ok(()));
     }
 
     #[test]
@@ -242,7 +411,7 @@ mod tests {
             assert!(good.contains(from), "{from} in {good}");
             Calibration::from_toml(&good.replace(from, to)).unwrap_err()
         };
-        assert!(matches!(damaged("version = 1", "version = 2"), ReadError::Version(2)));
+        assert!(matches!(damaged("version = 2", "version = 1"), ReadError::Version(1)));
         assert!(matches!(damaged("model = ", "modle = "), ReadError::Form(_)));
         assert!(matches!(damaged("moments:last", "momenta:last"), ReadError::Kind { .. }));
         let told = damaged("finite = 2", "finite = 3").to_string();

@@ -1,7 +1,9 @@
 //! How many values fit into memory at once.
 
-use modelopt_graph::{Dim, Model, Tensor, Type, ValueId, infer};
+use modelopt_graph::{Dim, Model, Type, ValueId, infer};
 use modelopt_runtime::Sample;
+
+use crate::samples::largest;
 
 /// The most that one group of values takes, in bytes.
 pub(crate) const GROUP_BYTES: u64 = 256 << 20;
@@ -13,13 +15,13 @@ const UNKNOWN_BYTES: u64 = 8 << 20;
 pub(crate) fn groups(
     model: &Model,
     values: &[ValueId],
-    samples: &[Sample],
+    largest: Option<&Sample>,
     most: u64,
 ) -> Vec<Vec<ValueId>> {
     if values.is_empty() {
         return Vec::new();
     }
-    let shaped = shaped(model, samples);
+    let shaped = shaped_by(model, largest);
     let mut groups: Vec<Vec<ValueId>> = Vec::new();
     let mut left = 0;
     for &value in values {
@@ -38,9 +40,12 @@ pub(crate) fn groups(
 
 /// The model with the sizes that the largest sample has.
 pub fn shaped(model: &Model, samples: &[Sample]) -> Model {
+    shaped_by(model, largest(samples))
+}
+
+fn shaped_by(model: &Model, largest: Option<&Sample>) -> Model {
     let mut shaped = model.clone();
-    let size = |sample: &&Sample| -> usize { sample.inputs.values().map(Tensor::byte_len).sum() };
-    let Some(largest) = samples.iter().max_by_key(size) else { return shaped };
+    let Some(largest) = largest else { return shaped };
     for info in model.graph(model.main()).inputs.clone() {
         let name = model.value(info.value).name();
         if let Some(tensor) = largest.inputs.get(name) {

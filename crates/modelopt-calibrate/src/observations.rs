@@ -108,22 +108,47 @@ impl Observations {
         own.for_each(|(_, observer)| observer.see(view));
     }
 
-    /// Shows some of a run's outputs to those that observe them, in parallel.
-    pub(crate) fn see_outputs(&mut self, names: &[String], outputs: &Outputs, sample: u64) {
+    /// Shows some of a run's outputs to those that observe them, in parallel. The first that has elements
+    /// that are NaN, in the order in which they were added, is named.
+    pub(crate) fn see_outputs(
+        &mut self,
+        names: &[String],
+        outputs: &Outputs,
+        sample: u64,
+    ) -> Option<String> {
         let shown: HashSet<&str> = names.iter().map(String::as_str).collect();
         let own = self.values.par_iter_mut().filter(|(name, _)| shown.contains(name.as_str()));
-        own.for_each(|(name, observers)| {
-            let Some(tensor) = outputs.get(name) else { return };
-            let view = View::new(tensor, sample);
+        let nan = own.map(|(name, observers)| {
+            let view = View::new(outputs.get(name)?, sample);
             for observer in observers.values_mut() {
                 observer.see(&view);
             }
+            (view.extent().nans > 0).then_some(name)
         });
+        nan.collect::<Vec<_>>().into_iter().flatten().next().cloned()
     }
 
     /// Adds an observer that was read from a file.
     pub(crate) fn insert(&mut self, value: &str, observer: Box<dyn AnyObserver>) {
         self.values.entry(value.to_owned()).or_default().insert(observer.key(), observer);
+    }
+
+    /// An observer of a value that only one of both has: name and `kind:variant`.
+    pub(crate) fn unpaired(&self, other: &Observations) -> Option<(String, String)> {
+        let only = |one: &Observations, two: &Observations| {
+            let all =
+                one.values.iter().flat_map(|(value, own)| own.keys().map(move |key| (value, key)));
+            let known = |value: &String, key: &String| two.values.get(value)?.get(key);
+            let mut alone = all.filter(|(value, key)| known(value, key).is_none());
+            alone.next().map(|(value, key)| (value.clone(), key.clone()))
+        };
+        only(self, other).or_else(|| only(other, self))
+    }
+
+    /// Whether exactly these values are observed.
+    pub(crate) fn are_of<'a>(&self, names: impl IntoIterator<Item = &'a String>) -> bool {
+        let names: HashSet<&str> = names.into_iter().map(String::as_str).collect();
+        names.len() == self.values.len() && self.values().all(|name| names.contains(name))
     }
 
     /// Takes in what others saw of other samples. What only one of them observed stays as it is.

@@ -2,24 +2,29 @@
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::fmt::Debug;
 
 use modelopt_graph::Tensor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::extent::Extent;
+
 /// What a value was in one sample.
 #[derive(Debug)]
 pub struct View<'a> {
     tensor: &'a Tensor,
     numbers: Cow<'a, [f32]>,
+    extent: OnceCell<Extent>,
     sample: u64,
 }
 
 impl<'a> View<'a> {
     /// A tensor in a sample, by the sample's place among all samples of all shards.
     pub fn new(tensor: &'a Tensor, sample: u64) -> Self {
-        View { tensor, numbers: tensor.to_f32().unwrap_or_default(), sample }
+        let numbers = tensor.to_f32().unwrap_or_default();
+        View { tensor, numbers, extent: OnceCell::new(), sample }
     }
 
     /// The tensor as it is.
@@ -35,6 +40,11 @@ impl<'a> View<'a> {
     /// Its numbers as float32; none for types that are no floats.
     pub fn numbers(&self) -> &[f32] {
         &self.numbers
+    }
+
+    /// What its numbers reach: looked at once, whoever asks.
+    pub fn extent(&self) -> Extent {
+        *self.extent.get_or_init(|| Extent::of(&self.numbers))
     }
 
     /// The place of the sample among all samples of all shards.

@@ -29,7 +29,7 @@ macro_rules! number {
     )*};
 }
 
-number!(f32, f64, u64);
+number!(f32, f64);
 
 /// Writes a list.
 pub(crate) fn serialize<T: Number, S: Serializer>(
@@ -52,6 +52,57 @@ pub(crate) fn deserialize<'de, T: Number, D: Deserializer<'de>>(
     T::all(&bytes).ok_or_else(|| D::Error::custom("a list of numbers is cut short"))
 }
 
+/// Counts as text: small ones take a byte (LEB128), since most bins of a histogram have few.
+pub(crate) mod counts {
+    use super::{BASE64_NOPAD, Deserialize, Deserializer, Error, Serializer};
+
+    /// Writes a list.
+    pub(crate) fn serialize<S: Serializer>(
+        counts: &[u64],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut bytes = Vec::with_capacity(2 * counts.len());
+        for &count in counts {
+            let mut rest = count;
+            while rest >= 0x80 {
+                bytes.push(rest as u8 | 0x80);
+                rest >>= 7;
+            }
+            bytes.push(rest as u8);
+        }
+        serializer.serialize_str(&BASE64_NOPAD.encode(&bytes))
+    }
+
+    /// Reads a list.
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<u64>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = BASE64_NOPAD.decode(text.as_bytes()).map_err(D::Error::custom)?;
+        read(&bytes).ok_or_else(|| D::Error::custom("a list of counts is damaged"))
+    }
+
+    /// None if the last count is cut short, or one does not fit.
+    fn read(bytes: &[u8]) -> Option<Vec<u64>> {
+        let mut counts = Vec::new();
+        let (mut count, mut shift) = (0u64, 0u32);
+        for &byte in bytes {
+            let part = u64::from(byte & 0x7f);
+            if shift > 63 || part << shift >> shift != part {
+                return None;
+            }
+            count |= part << shift;
+            if byte & 0x80 == 0 {
+                counts.push(count);
+                (count, shift) = (0, 0);
+            } else {
+                shift += 7;
+            }
+        }
+        (shift == 0).then_some(counts)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde::Serialize;
@@ -62,14 +113,14 @@ mod tests {
     struct Lists {
         #[serde(with = "super")]
         floats: Vec<f32>,
-        #[serde(with = "super")]
+        #[serde(with = "super::counts")]
         counts: Vec<u64>,
     }
 
     #[test]
     fn numbers_come_back_bit_by_bit() {
         let floats = vec![0.1, -0.0, f32::INFINITY, f32::MIN_POSITIVE / 4.0];
-        let lists = Lists { floats, counts: vec![0, u64::MAX] };
+        let lists = Lists { floats, counts: vec![0, 127, 128, 1 << 40, u64::MAX] };
         let text = toml::to_string(&lists).unwrap();
         let read: Lists = toml::from_str(&text).unwrap();
         assert_eq!(read, lists);
@@ -81,6 +132,13 @@ mod tests {
         for floats in ["AAAA", "AAAAA", "not base64"] {
             let text = format!("floats = \"{floats}\"\ncounts = \"\"\n");
             assert!(toml::from_str::<Lists>(&text).is_err(), "{floats}");
+        }
+        // Cut short, and beyond 64 bits.
+        for counts in
+            [&[0x80][..], &[0xff; 9], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]]
+        {
+            let text = format!("floats = \"\"\ncounts = \"{}\"\n", BASE64_NOPAD.encode(counts));
+            assert!(toml::from_str::<Lists>(&text).is_err(), "{counts:?}");
         }
     }
 }

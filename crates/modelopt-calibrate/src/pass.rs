@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::path::Path;
 
 use modelopt_graph::{Model, ValueId};
 use modelopt_runtime::{Outputs, RuntimeError, Sample, Session};
+use serde::{Deserialize, Serialize};
 
 use crate::groups::{GROUP_BYTES, groups};
 use crate::observations::Observations;
 use crate::observer::View;
+use crate::pass_error::PassError;
+use crate::samples::Samples;
 use crate::shown::expose;
 
 /// Something that makes sessions of models that were made from the original.
@@ -35,97 +37,57 @@ pub struct Step {
     pub total: usize,
 }
 
-/// Values that could not be looked at.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PassError {
-    /// The model could not be loaded with these values as outputs.
-    #[error("{} cannot be shown: {source}", list(.values))]
-    Open {
-        /// Names of the values.
-        values: Vec<String>,
-        /// What the runtime said.
-        source: Box<RuntimeError>,
-    },
-    /// The model did not run with these values as outputs.
-    #[error("{} cannot be shown on sample {sample}: {source}", list(.values))]
-    Run {
-        /// Names of the values.
-        values: Vec<String>,
-        /// Name of the sample.
-        sample: String,
-        /// What the runtime said.
-        source: Box<RuntimeError>,
-    },
-    /// The caller ended the pass.
-    #[error("the samples were not all looked at")]
-    Stopped,
+/// Where a pass is: what another one needs to go on from there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Position {
+    /// Names of the values of each round: inputs, which need no run, then one group of what nodes make
+    /// for each other round.
+    rounds: Vec<Vec<String>>,
+    /// The round.
+    round: usize,
+    /// Samples that were seen in it.
+    seen: usize,
 }
 
-fn list(values: &[String]) -> String {
-    match values {
-        [] => "nothing".to_owned(),
-        [only] => format!("'{only}'"),
-        [first, rest @ ..] => format!("'{first}' and {} more", rest.len()),
+impl Position {
+    /// Names of all values, of all rounds.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &String> {
+        self.rounds.iter().flatten()
     }
 }
 
-impl PassError {
-    /// What the runtime said, where it did not do its part.
-    pub fn runtime_error(&self) -> Option<&RuntimeError> {
-        match self {
-            PassError::Open { source, .. } | PassError::Run { source, .. } => Some(source),
-            PassError::Stopped => None,
-        }
-    }
-
-    /// The same about a file that the caller knows: see [`RuntimeError::about`].
-    #[must_use]
-    pub fn about(self, file: &Path) -> Self {
-        match self {
-            PassError::Open { values, source } => {
-                PassError::Open { values, source: Box::new(source.about(file)) }
-            }
-            PassError::Run { values, sample, source } => {
-                PassError::Run { values, sample, source: Box::new(source.about(file)) }
-            }
-            PassError::Stopped => self,
-        }
-    }
-
-    /// The same in words, with what a runtime said told by `say`.
-    pub fn told(&self, say: impl Fn(&RuntimeError) -> String) -> String {
-        match self {
-            PassError::Open { values, source } => {
-                format!("{} cannot be shown: {}", list(values), say(source))
-            }
-            PassError::Run { values, sample, source } => {
-                format!("{} cannot be shown on sample {sample}: {}", list(values), say(source))
-            }
-            PassError::Stopped => self.to_string(),
-        }
-    }
+/// A pass after one more sample.
+#[derive(Debug)]
+pub struct Moment<'a> {
+    /// How far it is.
+    pub step: Step,
+    /// The same, to go on from.
+    pub position: &'a Position,
+    /// What was seen up to there.
+    pub observations: &'a Observations,
 }
 
-/// Takes one run: the place of the sample, the names of the values that are shown, and all outputs.
-type See<'a> = dyn FnMut(usize, &[String], &Outputs) -> ControlFlow<()> + 'a;
+/// Is told of every sample that was seen in a round, and may end the pass.
+type Watch<'a> = dyn FnMut(&Moment<'_>) -> ControlFlow<()> + 'a;
 
 /// A pass over samples.
 ///
 /// Values become outputs of a copy of the model, in groups that fit into memory; the copy runs once
-/// for each group and sample.
+/// for each group and sample. Samples are taken one at a time, once for each group.
 #[derive(Clone, Copy, Debug)]
 pub struct Pass<'a> {
     model: &'a Model,
-    samples: &'a [Sample],
+    samples: &'a dyn Samples,
     first: u64,
     group_bytes: u64,
+    strict: bool,
 }
 
 impl<'a> Pass<'a> {
     /// A pass over all samples there are.
-    pub fn new(model: &'a Model, samples: &'a [Sample]) -> Self {
-        Pass { model, samples, first: 0, group_bytes: GROUP_BYTES }
+    pub fn new(model: &'a Model, samples: &'a dyn Samples) -> Self {
+        Pass { model, samples, first: 0, group_bytes: GROUP_BYTES, strict: false }
     }
 
     /// These samples are a shard: before them there are `first` others.
@@ -140,9 +102,16 @@ impl<'a> Pass<'a> {
         Pass { group_bytes, ..self }
     }
 
+    /// Ends the pass with the first error, and where an input or what is observed has elements that are
+    /// NaN. All samples are read before any is run.
+    #[must_use]
+    pub fn strict(self) -> Self {
+        Pass { strict: true, ..self }
+    }
+
     /// The places of its samples.
     pub fn places(&self) -> impl Iterator<Item = u64> + use<> {
-        self.first..self.first + self.samples.len() as u64
+        self.first..self.first + self.samples.count() as u64
     }
 
     /// Shows values to their observers. Where one group cannot be shown the others are, and an error
@@ -153,36 +122,50 @@ impl<'a> Pass<'a> {
         sessions: &dyn OpenSession,
         progress: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> Result<(), PassError> {
+        let start = self.start(observations)?;
+        self.go_on(start, observations, sessions, &mut |moment| progress(moment.step))
+    }
+
+    /// Where a pass begins.
+    pub fn start(&self, observations: &Observations) -> Result<Position, PassError> {
         let (inputs, inner) = self.values(observations);
-        for (place, sample) in self.places().zip(self.samples) {
-            let given = inputs.iter().filter_map(|name| Some((name, sample.inputs.get(name)?)));
-            given.for_each(|(name, tensor)| observations.see(name, &View::new(tensor, place)));
-        }
-        let groups = groups(self.model, &inner, self.samples, self.group_bytes);
-        let total = groups.len() * self.samples.len();
+        let largest = self.samples.largest()?;
+        let groups = groups(self.model, &inner, largest.as_ref(), self.group_bytes);
+        let name = |value: &ValueId| self.model.value(*value).name().to_owned();
+        let groups = groups.iter().map(|group| group.iter().map(name).collect());
+        Ok(Position { rounds: std::iter::once(inputs).chain(groups).collect(), round: 0, seen: 0 })
+    }
+
+    /// Goes on from where another pass over the same samples was, with what it had seen.
+    pub fn go_on(
+        &self,
+        mut position: Position,
+        observations: &mut Observations,
+        sessions: &dyn OpenSession,
+        watch: &mut Watch<'_>,
+    ) -> Result<(), PassError> {
         let mut failed = None;
-        for (index, group) in groups.iter().enumerate() {
-            let before = index * self.samples.len();
-            let seen = self.look(group, sessions, &mut |sample, names, outputs| {
-                observations.see_outputs(names, outputs, self.first + sample as u64);
-                progress(Step { done: before + sample + 1, total })
-            });
-            match seen {
-                Err(PassError::Stopped) => return Err(PassError::Stopped),
-                seen => failed = seen.err().or(failed),
+        while position.round < position.rounds.len() {
+            let looked = if position.round == 0 {
+                self.inputs(&mut position, observations, watch)
+            } else {
+                self.group(&mut position, observations, sessions, watch)
+            };
+            match looked {
+                Err(error) if self.strict || matches!(error, PassError::Stopped) => {
+                    return Err(error);
+                }
+                looked => failed = looked.err().or(failed),
             }
+            position.round += 1;
+            position.seen = 0;
         }
         failed.map_or(Ok(()), Err)
     }
 
     /// Names of the model's inputs among what is observed, and what nodes make.
     fn values(&self, observations: &Observations) -> (Vec<String>, Vec<ValueId>) {
-        let mut by_name: HashMap<&str, ValueId> = HashMap::new();
-        for id in self.model.nodes_of(self.model.main()) {
-            for &value in self.model.node(id).outputs().iter().flatten() {
-                by_name.insert(self.model.value(value).name(), value);
-            }
-        }
+        let by_name = self.made();
         let mut inputs = Vec::new();
         let mut inner = Vec::new();
         for name in observations.values() {
@@ -194,196 +177,118 @@ impl<'a> Pass<'a> {
         (inputs, inner)
     }
 
-    /// Runs the model on all samples with values of its main graph as outputs.
-    fn look(
+    /// What nodes of the main graph make, by name.
+    fn made(&self) -> HashMap<&'a str, ValueId> {
+        let nodes = self.model.nodes_of(self.model.main());
+        let outputs = nodes.flat_map(|id| self.model.node(id).outputs().iter().flatten());
+        outputs.map(|&value| (self.model.value(value).name(), value)).collect()
+    }
+
+    /// The round of inputs: they are known without a run.
+    fn inputs(
         &self,
-        group: &[ValueId],
-        sessions: &dyn OpenSession,
-        see: &mut See<'_>,
+        position: &mut Position,
+        observations: &mut Observations,
+        watch: &mut Watch<'_>,
     ) -> Result<(), PassError> {
-        let mut model = self.model.clone();
-        expose(&mut model, group);
-        let names: Vec<String> =
-            group.iter().map(|&value| model.value(value).name().to_owned()).collect();
-        let mut session = sessions.open(&model).map_err(|source| {
-            let (values, source) = (names.clone(), Box::new(source));
-            PassError::Open { values, source }
-        })?;
-        for (index, sample) in self.samples.iter().enumerate() {
-            let outputs = session.run(&sample.inputs).map_err(|source| {
-                let (values, sample) = (names.clone(), sample.name.clone());
-                let source = Box::new(source);
-                PassError::Run { values, sample, source }
-            })?;
-            if see(index, &names, &outputs).is_break() {
-                return Err(PassError::Stopped);
+        let names = position.rounds.first().cloned().unwrap_or_default();
+        if names.is_empty() && !self.strict {
+            return Ok(());
+        }
+        for place in position.seen..self.samples.count() {
+            let sample = self.samples.get(place)?;
+            for (value, tensor) in &sample.inputs {
+                let view = View::new(tensor, self.first + place as u64);
+                if self.strict && view.extent().nans > 0 {
+                    let (value, sample) = (value.clone(), sample.name);
+                    return Err(PassError::NanInput { value, sample });
+                }
+                if names.contains(value) {
+                    observations.see(value, &view);
+                }
+            }
+            position.seen = place + 1;
+            if self.strict {
+                self.told(position, observations, watch)?;
             }
         }
         Ok(())
+    }
+
+    /// One of the other rounds: runs the model on all samples with some values as outputs.
+    fn group(
+        &self,
+        position: &mut Position,
+        observations: &mut Observations,
+        sessions: &dyn OpenSession,
+        watch: &mut Watch<'_>,
+    ) -> Result<(), PassError> {
+        let names = position.rounds.get(position.round).cloned().unwrap_or_default();
+        let mut session = self.open(&names, sessions)?;
+        for place in position.seen..self.samples.count() {
+            let sample = self.samples.get(place)?;
+            let outputs = session.run(&sample.inputs).map_err(|source| PassError::Run {
+                values: names.clone(),
+                sample: sample.name.clone(),
+                source: Box::new(source),
+            })?;
+            self.see(&names, (&sample, place), &outputs, observations)?;
+            position.seen = place + 1;
+            self.told(position, observations, watch)?;
+        }
+        Ok(())
+    }
+
+    fn open<'s>(
+        &self,
+        names: &[String],
+        sessions: &'s dyn OpenSession,
+    ) -> Result<Box<dyn Session + 's>, PassError> {
+        let by_name = self.made();
+        let values: Vec<ValueId> =
+            names.iter().filter_map(|name| by_name.get(name.as_str()).copied()).collect();
+        let mut model = self.model.clone();
+        expose(&mut model, &values);
+        sessions.open(&model).map_err(|source| {
+            let (values, source) = (names.to_vec(), Box::new(source));
+            PassError::Open { values, source }
+        })
+    }
+
+    fn see(
+        &self,
+        names: &[String],
+        (sample, place): (&Sample, usize),
+        outputs: &Outputs,
+        observations: &mut Observations,
+    ) -> Result<(), PassError> {
+        let nan = observations.see_outputs(names, outputs, self.first + place as u64);
+        match nan.filter(|_| self.strict) {
+            Some(value) => Err(PassError::NanMade { value, sample: sample.name.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn told(
+        &self,
+        position: &Position,
+        observations: &Observations,
+        watch: &mut Watch<'_>,
+    ) -> Result<(), PassError> {
+        // Reading inputs counts only where all samples are read for it.
+        let uncounted = usize::from(!self.strict);
+        let samples = self.samples.count();
+        let step = Step {
+            done: (position.round - uncounted) * samples + position.seen,
+            total: (position.rounds.len() - uncounted) * samples,
+        };
+        match watch(&Moment { step, position, observations }) {
+            ControlFlow::Break(()) => Err(PassError::Stopped),
+            ControlFlow::Continue(()) => Ok(()),
+        }
     }
 }
 
 #[cfg(test)]
 #[expect(clippy::float_cmp, reason = "numbers are exact here")]
-mod tests {
-    use std::cell::RefCell;
-
-    use indexmap::IndexMap;
-    use modelopt_graph::Tensor;
-    use modelopt_runtime::SampleKind;
-
-    use super::*;
-    use crate::observer::Observer;
-    use crate::observers::MinMax;
-    use crate::testing::{self, tensor};
-
-    /// Gives each output of the model it was made for, but for `x`, one number: ten times that of
-    /// the input, and the place of the output. It breaks at a number.
-    struct Planted {
-        outputs: Vec<String>,
-        breaks_at: f32,
-    }
-
-    impl Session for Planted {
-        fn run(&mut self, inputs: &IndexMap<String, Tensor>) -> Result<Outputs, RuntimeError> {
-            let x = inputs.get("x").and_then(Tensor::to_f32).unwrap()[0];
-            if x == self.breaks_at {
-                return Err(RuntimeError::NoMemory);
-            }
-            let of = |place: usize| tensor(&[1], &[10.0 * x + place as f32]);
-            Ok(self.outputs.iter().cloned().zip((0..).map(of)).collect())
-        }
-    }
-
-    /// Opens planted sessions and remembers what each showed.
-    #[derive(Default)]
-    struct Opener {
-        shown: RefCell<Vec<Vec<String>>>,
-        breaks_at: f32,
-        refuses: Option<&'static str>,
-    }
-
-    impl OpenSession for Opener {
-        fn open(&self, model: &Model) -> Result<Box<dyn Session + '_>, RuntimeError> {
-            let outputs = &model.graph(model.main()).outputs;
-            let outputs: Vec<String> =
-                outputs.iter().map(|info| model.value(info.value).name().to_owned()).collect();
-            self.shown.borrow_mut().push(outputs.clone());
-            if outputs.iter().any(|name| Some(name.as_str()) == self.refuses) {
-                return Err(RuntimeError::NoLibrary);
-            }
-            Ok(Box::new(Planted { outputs, breaks_at: self.breaks_at }))
-        }
-    }
-
-    fn samples(numbers: &[f32]) -> Vec<Sample> {
-        let sample = |&x: &f32| Sample {
-            name: format!("sample {x}"),
-            inputs: [("x".to_owned(), tensor(&[1, 2], &[x, 0.0]))].into_iter().collect(),
-            kind: SampleKind::Real,
-        };
-        numbers.iter().map(sample).collect()
-    }
-
-    fn watched(model: &Model, names: &[&str]) -> Observations {
-        let mut all = Observations::default();
-        for name in names {
-            let value = model.values().find(|&value| model.value(value).name() == *name).unwrap();
-            all.watch(model, value, MinMax::new()).unwrap();
-        }
-        all
-    }
-
-    fn range(all: &Observations, name: &str) -> Option<(f32, f32)> {
-        all.of(name, &MinMax::new()).unwrap().statistic().range
-    }
-
-    fn go(_: Step) -> ControlFlow<()> {
-        ControlFlow::Continue(())
-    }
-
-    #[test]
-    fn inputs_outputs_and_what_is_between_are_seen_in_one_run() {
-        let (model, samples, opener) = (testing::model(), samples(&[1.0, 2.0]), Opener::default());
-        let mut all = watched(&model, &["x", "y", "z"]);
-        let mut steps = Vec::new();
-        let pass = Pass::new(&model, &samples);
-        pass.run(&mut all, &opener, &mut |step| {
-            steps.push((step.done, step.total));
-            ControlFlow::Continue(())
-        })
-        .unwrap();
-        // `z` is an output already, and the input is known without a run.
-        assert_eq!(*opener.shown.borrow(), [["z", "y"]]);
-        assert_eq!(steps, [(1, 2), (2, 2)]);
-        assert_eq!(range(&all, "x"), Some((0.0, 2.0)));
-        assert_eq!(range(&all, "y"), Some((11.0, 21.0)));
-        assert_eq!(range(&all, "z"), Some((10.0, 20.0)));
-    }
-
-    #[test]
-    fn groups_bound_the_memory() {
-        let (model, samples, opener) = (testing::model(), samples(&[1.0]), Opener::default());
-        // Each value takes eight bytes.
-        let pass = Pass::new(&model, &samples).within(8);
-        let mut all = watched(&model, &["y", "z"]);
-        pass.run(&mut all, &opener, &mut go).unwrap();
-        assert_eq!(*opener.shown.borrow(), [vec!["z", "y"], vec!["z"]]);
-        // What another group shows is not counted twice.
-        assert_eq!(all.of("z", &MinMax::new()).unwrap().statistic().finite, 1);
-    }
-
-    #[test]
-    fn an_error_says_which_value_and_the_others_are_seen() {
-        let (model, samples) = (testing::model(), samples(&[1.0]));
-        let opener = Opener { refuses: Some("y"), ..Opener::default() };
-        let mut all = watched(&model, &["y", "z"]);
-        let pass = Pass::new(&model, &samples).within(1);
-        let error = pass.run(&mut all, &opener, &mut go).unwrap_err();
-        assert_eq!(error.to_string(), "'y' cannot be shown: no library of ONNX Runtime was found");
-        assert_eq!(range(&all, "z"), Some((10.0, 10.0)));
-        assert_eq!(range(&all, "y"), None);
-    }
-
-    #[test]
-    fn a_run_that_fails_says_on_which_sample() {
-        let (model, samples) = (testing::model(), samples(&[1.0, 5.0]));
-        let opener = Opener { breaks_at: 5.0, ..Opener::default() };
-        let mut all = watched(&model, &["y", "z"]);
-        let error = Pass::new(&model, &samples).run(&mut all, &opener, &mut go).unwrap_err();
-        let told = error.told(|_| "planted".to_owned());
-        assert_eq!(told, "'y' and 1 more cannot be shown on sample sample 5: planted");
-    }
-
-    #[test]
-    fn a_pass_can_be_ended() {
-        let (model, samples, opener) = (testing::model(), samples(&[1.0, 2.0]), Opener::default());
-        let mut all = watched(&model, &["y"]);
-        let mut runs = 0;
-        let ended = Pass::new(&model, &samples).run(&mut all, &opener, &mut |_| {
-            runs += 1;
-            ControlFlow::Break(())
-        });
-        assert!(matches!(ended, Err(PassError::Stopped)));
-        assert_eq!(runs, 1);
-    }
-
-    #[test]
-    fn a_closure_can_make_sessions() {
-        let (model, samples) = (testing::model(), samples(&[1.0]));
-        let refuse =
-            |_: &Model| -> Result<Box<dyn Session>, RuntimeError> { Err(RuntimeError::NoLibrary) };
-        let mut all = watched(&model, &["y"]);
-        assert!(Pass::new(&model, &samples).run(&mut all, &refuse, &mut go).is_err());
-        // Inputs need none.
-        let mut all = watched(&model, &["x"]);
-        assert!(Pass::new(&model, &samples).run(&mut all, &refuse, &mut go).is_ok());
-    }
-
-    #[test]
-    fn shards_have_places_of_their_own() {
-        let (model, samples) = (testing::model(), samples(&[1.0, 2.0]));
-        let places: Vec<u64> = Pass::new(&model, &samples).from(5).places().collect();
-        assert_eq!(places, [5, 6]);
-    }
-}
+mod tests;

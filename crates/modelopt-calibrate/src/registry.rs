@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::observer::{AnyObserver, Observer};
-use crate::observers::{Histogram, MinMax, Moments, Ranges, SixteenBit};
+use crate::observers::{Histogram, MinMax, Moments, Moving, Ranges, SixteenBit};
 
 /// A kind of observer.
 #[derive(Clone, Copy)]
@@ -17,6 +17,7 @@ pub const OBSERVERS: &[Kind] = &[
     Kind::of::<Histogram>(),
     Kind::of::<MinMax>(),
     Kind::of::<Moments>(),
+    Kind::of::<Moving>(),
     Kind::of::<Ranges>(),
     Kind::of::<SixteenBit>(),
 ];

@@ -1,6 +1,7 @@
 //! The command line, as people read it in `--help`.
 
 mod bench;
+mod calibrate;
 mod compare;
 mod convert;
 mod forms_help;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use bench::Bench;
+pub(crate) use calibrate::Calibrate;
 pub(crate) use compare::Compare;
 pub(crate) use convert::Convert;
 pub(crate) use gate::{Enforcing, Gate};
@@ -72,6 +74,9 @@ pub(crate) enum Command {
     /// Show what would be done to each layer, and why; or what each layer costs
     #[command(after_help = PLAN_EXAMPLES)]
     Plan(Plan),
+    /// Observe what flows through a model on real inputs, as a file that plans take ranges from
+    #[command(after_help = CALIBRATE_EXAMPLES)]
+    Calibrate(Calibrate),
     /// Run two models on the same inputs and judge how close they are
     Compare(Compare),
     /// Measure the latency of models, on several runtimes, thread counts and sizes
@@ -117,6 +122,16 @@ const PLAN_EXAMPLES: &str = "\
 Examples:
   modelopt plan model.onnx --runtime onnxruntime --save plan.toml
   modelopt plan model.onnx --runtime onnxruntime --samples inputs/ --sensitivity";
+
+const CALIBRATE_EXAMPLES: &str = "\
+Examples:
+  modelopt calibrate model.onnx --samples inputs/ -o model.calibration
+  modelopt calibrate model.onnx --samples inputs/ -o model.calibration --resume
+  modelopt calibrate model.onnx --samples inputs/ --shard 1/2 -o part-1.calibration
+  modelopt calibrate model.onnx --samples inputs/ --shard 2/2 -o part-2.calibration
+  modelopt calibrate --merge part-1.calibration part-2.calibration -o model.calibration
+
+Shards may be made anywhere, at the same time; merged they are the file of one run, to the last byte.";
 
 const BENCH_EXAMPLES: &str = "\
 Examples:

@@ -1,6 +1,7 @@
 //! One function per command.
 
 mod bench;
+mod calibrate;
 mod report;
 
 use std::io::{IsTerminal, Write};
@@ -29,6 +30,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Done> {
         Command::Quantize(args) => quantize(&args, common),
         Command::Convert(args) => convert(&args, common),
         Command::Plan(args) => plan(&args, common),
+        Command::Calibrate(args) => calibrate::run(&args, common),
         Command::Compare(args) => compare(&args, common),
         Command::Bench(args) => bench::run(&args, common),
         Command::Inspect(args) => inspect(&args, common),

@@ -1,6 +1,7 @@
 //! The `modelopt` program: arguments to settings, one library call, printing and exit code.
 
 mod args;
+mod calibration_document;
 mod commands;
 mod ending;
 mod files;

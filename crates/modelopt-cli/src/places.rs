@@ -42,11 +42,26 @@ fn usage(message: &str) -> anyhow::Error {
     Usage(message.to_owned()).into()
 }
 
+/// A file that results are written to and that must not be one that is read, such as `example`.
+pub(crate) fn result(output: &Path, read: &[&Path], example: &str) -> Result<()> {
+    if output == Path::new("-") {
+        return Err(usage("the output is a file, not stdout; name it with -o FILE"));
+    }
+    if let Some(same) = read.iter().find(|read| is_same_file(read, output)) {
+        return Err(usage(&format!("the output {} would overwrite what is read", same.display())));
+    }
+    check_place(output, example)
+}
+
 /// Refuses a folder, and a file in a folder that does not exist.
 fn check_folder(output: &Path) -> Result<()> {
+    check_place(output, "model.onnx")
+}
+
+fn check_place(output: &Path, example: &str) -> Result<()> {
     let shown = output.display();
     if output.is_dir() {
-        let example = output.join("model.onnx");
+        let example = output.join(example);
         return Err(anyhow!(
             "the output {shown} is a folder; name a file, such as {}",
             example.display()

@@ -2,6 +2,7 @@
 
 mod advice;
 mod bench;
+mod calibration;
 mod hint;
 mod inspection;
 mod notes;
@@ -21,6 +22,7 @@ use crate::files;
 use notes::Notes;
 
 pub(crate) use bench::bench;
+pub(crate) use calibration::{Calibrated, calibrated};
 pub(crate) use hint::{hint, mistake};
 pub(crate) use inspection::inspection;
 pub(crate) use outcome::{compared, outcome};

@@ -175,7 +175,7 @@ pub(crate) fn comes_quantized(model: &Model, value: ValueId) -> bool {
 /// A node is a layer if it reads a float constant of at least `min_bytes`, or if it is one of the
 /// operators that exist for their weight and has one of any size or an already quantized one, or
 /// if it reads a sparse one.
-pub(crate) fn find(model: &Model, min_bytes: usize) -> Vec<Layer> {
+pub fn find(model: &Model, min_bytes: usize) -> Vec<Layer> {
     let mut layers = Vec::new();
     let mut names: HashMap<String, usize> = HashMap::new();
     for id in model.walk() {

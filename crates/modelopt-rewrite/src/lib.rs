@@ -41,7 +41,7 @@ pub use apply::{QuantizedWeight, apply};
 pub use error_injection::{Switch, Switchboard, quantized_tensors, switchboard};
 pub use forms::{Activations, Ladder, Scheme, Sides, Storage};
 pub use layer_models::{Isolated, isolate};
-pub use layers::{Layer, Role, WeightUse, narrow_weight_bytes};
+pub use layers::{Layer, Role, WeightUse, find as weight_layers, narrow_weight_bytes};
 pub use memo::Quantizations;
 pub use noise::{Noise, RandomOperator, Randomness, SameNoise, random_operators};
 pub use pass::{Changed, EveryNode, Pass, PassContext, PassError};

@@ -49,8 +49,8 @@ pub use rounds::Rounds;
 pub use runtime::{Attempt, Runtime, Session};
 pub use sample_error::{OptionProblem, SampleError, Uninvented};
 pub use samples::{
-    Cure, FittingSamples, Meant, Misfit, Oddity, Sample, SampleKind, fit_samples, fitting_samples,
-    load_samples,
+    Cure, FittingSamples, Meant, Misfit, Oddity, Sample, SampleFiles, SampleKind, fit_samples,
+    fitting_samples, load_samples,
 };
 pub use session_options::{Optimization, SessionOptions};
 pub use synthesis::{

@@ -1,7 +1,9 @@
 //! Inputs to run models on, read from files.
 
+mod files;
 mod fit;
 mod folder;
+mod listing;
 mod meant;
 mod misfit;
 mod npy;
@@ -13,11 +15,11 @@ use std::path::{Path, PathBuf};
 
 use modelopt_graph::Type;
 
+pub use self::files::SampleFiles;
 pub use self::fit::Oddity;
-use self::folder::{entries, has_extension, is_data_set};
+use self::listing::{Found, list};
 pub use self::meant::Meant;
 pub use self::misfit::{Cure, Misfit};
-use self::sample::Arrays;
 pub use self::sample::{Sample, SampleKind};
 
 use crate::{InputSpec, SampleError};
@@ -95,78 +97,8 @@ fn with_oddities(samples: Vec<Sample>) -> FittingSamples {
     FittingSamples { samples, oddities }
 }
 
-/// A sample and where it was found.
-struct Found {
-    /// File or folder.
-    path: PathBuf,
-    sample: Sample,
-    /// Arrays there that are no inputs.
-    others: Vec<String>,
-}
-
 fn read(path: &Path, inputs: &[String]) -> Result<Vec<Found>, SampleError> {
-    if !fs_err::metadata(path)?.is_dir() {
-        if !has_extension(path, "npz") {
-            return Err(SampleError::NoSamples { path: path.to_owned() });
-        }
-        return Ok(vec![found(path, npz::read(path, inputs)?, inputs)?]);
-    }
-    let entries = entries(path)?;
-    let sets: Vec<_> = entries.iter().filter(|entry| is_data_set(entry)).collect();
-    if !sets.is_empty() {
-        return sets.into_iter().map(|set| found(set, pb::read(set, inputs)?, inputs)).collect();
-    }
-    if entries.iter().any(|entry| pb::input_number(entry).is_some()) {
-        return Ok(vec![found(path, pb::read(path, inputs)?, inputs)?]);
-    }
-    let with = |extension| entries.iter().filter(move |entry| has_extension(entry, extension));
-    if with("npz").next().is_some() {
-        return with("npz").map(|npz| found(npz, npz::read(npz, inputs)?, inputs)).collect();
-    }
-    if with("npy").next().is_some() {
-        let arrays = with("npy").map(PathBuf::as_path).collect::<Vec<_>>();
-        return Ok(vec![found(path, read_npys(&arrays, inputs)?, inputs)?]);
-    }
-    Err(SampleError::NoSamples { path: path.to_owned() })
-}
-
-/// The sample that arrays are, and the names of arrays that are not named like an input.
-fn found(
-    path: &Path,
-    (mut arrays, others): (Arrays, Vec<String>),
-    inputs: &[String],
-) -> Result<Found, SampleError> {
-    let path = path.to_owned();
-    if arrays.is_empty() && !inputs.is_empty() {
-        if others.is_empty() {
-            return Err(SampleError::NoArrays { path });
-        }
-        return Err(SampleError::NoMatch { path, found: others, inputs: inputs.to_vec() });
-    }
-    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
-    let name = name.map_or_else(|| "sample".into(), |name| name.to_string_lossy().into_owned());
-    let ordered = inputs.iter().filter_map(|input| arrays.swap_remove_entry(input)).collect();
-    Ok(Found { path, sample: Sample { name, inputs: ordered, kind: SampleKind::Real }, others })
-}
-
-fn read_npys(files: &[&Path], inputs: &[String]) -> Result<(Arrays, Vec<String>), SampleError> {
-    let mut arrays = Arrays::new();
-    let mut others = Vec::new();
-    for &file in files {
-        let Some(name) = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()) else {
-            continue;
-        };
-        if !inputs.contains(&name) {
-            others.push(name);
-            continue;
-        }
-        let available = fs_err::metadata(file)?.len();
-        let reader = std::io::BufReader::new(fs_err::File::open(file)?);
-        let tensor = npy::read(reader, available)
-            .map_err(|error| SampleError::invalid(file, None, error))?;
-        arrays.insert(name, tensor);
-    }
-    Ok((arrays, others))
+    list(path)?.iter().map(|place| place.read(inputs)).collect()
 }
 
 #[cfg(test)]

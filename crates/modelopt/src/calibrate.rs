@@ -93,7 +93,7 @@ fn observe(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), String> {
     progress(Progress::Step(Step::MeasuringActivations));
-    let seen = Pass::new(prepared, samples).run(observations, host, &mut |step| {
+    let seen = Pass::new(prepared, &samples).run(observations, host, &mut |step| {
         progress(Progress::Part { done: step.done, total: step.total });
         ControlFlow::Continue(())
     });

@@ -9,6 +9,7 @@ use modelopt_rewrite::{PassError, PlanError};
 use modelopt_runtime::{OptionProblem, RuntimeError, SampleError};
 use modelopt_validate::CompareError;
 
+use crate::calibrating::CalibrationError;
 use crate::hint::Hint;
 use crate::metric::{MetricError, MetricMistake};
 use crate::scratch::Unwritten;
@@ -55,6 +56,9 @@ pub enum ErrorKind {
     /// The model did not run with what is to be observed as outputs, or somebody stopped it.
     #[error(transparent)]
     Observing(#[from] ObservingError),
+    /// There is no calibration, or it cannot be used.
+    #[error(transparent)]
+    Calibration(#[from] CalibrationError),
     /// The model asks for more than any machine has.
     #[error("the model cannot be run here: {0}")]
     Unreasonable(String),
@@ -213,6 +217,7 @@ through_kind!(
     CompareError,
     Unobservable,
     ObservingError,
+    CalibrationError,
     MetricError,
     MetricMistake,
     Unwritten,

@@ -10,6 +10,7 @@
 //! - [`transform`]: the same without files and without running anything: model in, model out.
 //! - [`compare`]: parity, latency and size of any two models.
 //! - [`observe()`]: what flows through a model, shown to observers of the caller's.
+//! - [`calibrate()`](calibrate()): the ranges of what flows through a model, as a file that is made by shards.
 //! - [`bench()`]: latency of models on several runtimes, thread counts and sizes.
 //! - [`inspect`]: what is in a model, and what could be done with it.
 //!
@@ -19,6 +20,7 @@
 mod bench;
 mod budget;
 mod calibrate;
+mod calibrating;
 mod clock;
 mod compare;
 mod config;
@@ -62,6 +64,10 @@ mod witness;
 
 pub use bench::{BenchOptions, BenchRow, bench};
 pub use budget::Stop;
+pub use calibrating::{
+    CalibrateOptions, Calibrated, CalibrationError, Shard, UnknownShard, calibrate,
+    merge_calibrations, read_calibration, write_calibration,
+};
 pub use compare::{Compared, compare, compare_until};
 pub use config::{Config, Enforcement, Objective, SearchOptions, Smoothing};
 pub use error::{Error, ErrorKind};

@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::extent::ENDLESS;
 use crate::observer::{Observer, View};
 
-/// The least and the largest finite number, over everything.
+/// The least and the largest finite number, over everything. Numbers that stand for infinity, as masks
+/// have them, are no finite ones here: see [`Extent`](crate::Extent).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MinMax {
@@ -13,7 +15,7 @@ pub struct MinMax {
     range: Option<(f32, f32)>,
     /// How many finite numbers there were.
     finite: u64,
-    /// How many numbers were infinite or NaN.
+    /// How many numbers were infinite, stood for infinity, or were NaN.
     other: u64,
 }
 
@@ -24,7 +26,7 @@ pub struct Extremes {
     pub range: Option<(f32, f32)>,
     /// How many finite numbers were seen.
     pub finite: u64,
-    /// How many infinite numbers and NaN were seen.
+    /// How many infinite numbers, numbers that stand for infinity, and NaN were seen.
     pub other: u64,
 }
 
@@ -56,16 +58,10 @@ impl Observer for MinMax {
     }
 
     fn see(&mut self, view: &View<'_>) {
-        let (mut low, mut high, mut finite) = (f32::INFINITY, f32::NEG_INFINITY, 0u64);
-        for &x in view.numbers() {
-            if x.is_finite() {
-                (low, high) = (low.min(x), high.max(x));
-                finite += 1;
-            }
-        }
-        self.finite += finite;
-        self.other += view.numbers().len() as u64 - finite;
-        self.widen((finite > 0).then_some((low, high)));
+        let extent = view.extent();
+        self.finite += extent.finite;
+        self.other += extent.infinite + extent.nans;
+        self.widen(extent.range);
     }
 
     fn merge(&mut self, other: &Self) {
@@ -79,7 +75,7 @@ impl Observer for MinMax {
     }
 
     fn is_sound(&self) -> bool {
-        let ordered = |(low, high): (f32, f32)| low <= high && low.is_finite() && high.is_finite();
+        let ordered = |(low, high): (f32, f32)| low <= high && low > -ENDLESS && high < ENDLESS;
         self.range.is_some() == (self.finite > 0) && self.range.is_none_or(ordered)
     }
 }
@@ -97,8 +93,8 @@ mod tests {
 
     #[test]
     fn what_is_not_finite_is_counted_apart() {
-        let seen = seen(&[f32::NAN, 3.0, f32::INFINITY, -1.5, f32::NEG_INFINITY]);
-        let expected = Extremes { range: Some((-1.5, 3.0)), finite: 2, other: 3 };
+        let seen = seen(&[f32::NAN, 3.0, f32::INFINITY, -1.5, f32::NEG_INFINITY, -3.0e38]);
+        let expected = Extremes { range: Some((-1.5, 3.0)), finite: 2, other: 4 };
         assert_eq!(seen.statistic(), expected);
         is_lossless(&seen);
     }
