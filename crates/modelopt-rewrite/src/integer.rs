@@ -17,12 +17,15 @@
 //! the `DequantizeLinear` before it and the `QuantizeLinear` behind it into one integer kernel.
 
 mod affine;
+mod cost;
 mod emit;
 mod kernels;
 mod regions;
 mod switches;
 
 pub(crate) use affine::Affine;
+pub use cost::IntegerCosts;
+pub(crate) use cost::{Costing, components, gains, worthwhile};
 pub(crate) use emit::emit;
 pub(crate) use regions::{Bounds, Regions, needed, ranges, regions};
 pub(crate) use switches::disturb;

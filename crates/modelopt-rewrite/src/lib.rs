@@ -40,6 +40,7 @@ mod weight_errors;
 pub use apply::{QuantizedWeight, apply};
 pub use error_injection::{Switch, Switchboard, quantized_tensors, switchboard};
 pub use forms::{Activations, Ladder, Scheme, Sides, Storage};
+pub use integer::IntegerCosts;
 pub use layer_models::{Isolated, isolate};
 pub use layers::{Layer, Role, WeightUse, find as weight_layers, narrow_weight_bytes};
 pub use memo::Quantizations;

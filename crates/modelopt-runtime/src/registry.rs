@@ -193,6 +193,7 @@ pub fn anywhere() -> Capabilities {
         runtime: None,
         integer_operators: &OPERATORS,
         static_operators: &[],
+        static_costs: None,
         no_integer_batches: all_capabilities().find_map(|runtime| runtime.no_integer_batches),
         no_shared_parts: shared.filter(|_| is_most(|runtime| runtime.no_shared_parts.is_some())),
     }

@@ -2,8 +2,10 @@
 
 use modelopt_graph::{Model, Node, NodeId, ValueId};
 
+use crate::integer::IntegerCosts;
+
 /// What a runtime does with quantized operators, as far as the choice of forms goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Capabilities {
     /// Name of the runtime; none where nobody said where the model will run.
     pub runtime: Option<&'static str>,
@@ -13,6 +15,8 @@ pub struct Capabilities {
     /// Operators that it computes on integers between `DequantizeLinear` and `QuantizeLinear`, where that
     /// pays; none where layers are no faster for it.
     pub static_operators: &'static [&'static str],
+    /// What that takes, where it is known.
+    pub static_costs: Option<&'static IntegerCosts>,
     /// Why batches of int8 matrices must not be multiplied, if they must not.
     pub no_integer_batches: Option<&'static str>,
     /// Why weights that branches share and take apart must not be computed, if they must not.
@@ -26,6 +30,7 @@ const CAUTIOUS: Capabilities = Capabilities {
     runtime: None,
     integer_operators: &["MatMul", "Gemm"],
     static_operators: &[],
+    static_costs: None,
     no_integer_batches: Some("some runtimes multiply batches of int8 matrices wrongly"),
     no_shared_parts: None,
 };

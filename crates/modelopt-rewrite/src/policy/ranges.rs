@@ -10,7 +10,7 @@ use super::decision::{Decision, first_of};
 use super::options::{ObservedTensor, PlanOptions};
 use crate::eligibility::{Candidate, Look, candidates};
 use crate::forms::{Considered, Scheme};
-use crate::integer::{self, Bounds, Regions};
+use crate::integer::{self, Bounds, Costing, Regions};
 use crate::layers;
 use crate::plan::{Plan, PlanError, TensorRange};
 
@@ -37,12 +37,28 @@ pub(super) fn choose(
     }
     let chosen = candidates.iter().zip(decisions.iter());
     let chosen = chosen.filter(|(_, decision)| decision.scheme.needs_ranges());
-    let layers: HashSet<NodeId> = chosen.map(|(candidate, _)| candidate.layer.node).collect();
+    let all: HashSet<NodeId> = chosen.map(|(candidate, _)| candidate.layer.node).collect();
     let bounds = Bounds {
         has_range: &|value| observed(value).is_some(),
         is_fused: &|node| options.target.fuses(model.node(node)),
     };
-    let regions = integer::regions(model, &layers, &bounds);
+    let regions = |layers: &HashSet<NodeId>| integer::regions(model, layers, &bounds);
+    let mut layers = all.clone();
+    if let (Some(costs), None) = (options.target.static_costs, options.scheme) {
+        let elements = |value| observed(value).map(|seen| seen.elements);
+        let costing = Costing { model, costs, elements: &elements };
+        layers = integer::worthwhile(&costing, &all, &regions);
+    }
+    for (candidate, decision) in candidates.iter().zip(decisions.iter_mut()) {
+        let node = candidate.layer.node;
+        if decision.scheme.needs_ranges() && !layers.contains(&node) {
+            let below: Vec<_> = decision.scheme.rungs().into_iter().skip(1).collect();
+            let place = options.target.place();
+            *decision = first_of(&below, model, candidate, options);
+            decision.reason = format!("on integers it would save no time{place}");
+        }
+    }
+    let regions = regions(&layers);
     let range = |value: ValueId| observed(value).map(|&ObservedTensor { min, max, .. }| (min, max));
     integer::ranges(model, &regions, range)
 }

@@ -19,6 +19,7 @@ pub(in crate::adapters) static DESCRIPTOR: RuntimeDescriptor = RuntimeDescriptor
         runtime: Some(NAME),
         integer_operators: &["MatMul", "Gemm", "Conv"],
         static_operators: &[],
+        static_costs: None,
         no_integer_batches: Some("rten multiplies batches of int8 matrices wrongly"),
         no_shared_parts: Some("rten would take it apart in every run: branches share it"),
     },

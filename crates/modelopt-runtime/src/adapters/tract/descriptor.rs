@@ -14,6 +14,7 @@ pub(in crate::adapters) static DESCRIPTOR: RuntimeDescriptor = RuntimeDescriptor
         runtime: Some(NAME),
         integer_operators: &[],
         static_operators: &[],
+        static_costs: None,
         no_integer_batches: None,
         no_shared_parts: None,
     },
