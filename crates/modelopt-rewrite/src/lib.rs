@@ -53,7 +53,7 @@ pub use plan::{
 };
 pub use policy::{
     Capabilities, MeasuredLayer, ObservedTensor, PlanOptions, agreed, plan, plan_from, possible,
-    settle, to_observe,
+    set_ranges, settle, to_observe,
 };
 pub use precision::{
     Emulated, Known, PrecisionOptions, Rounding, emulate, measurable, rounding,

@@ -21,8 +21,8 @@ use crate::select;
 pub use capabilities::Capabilities;
 use decision::{Decision, default_decision, rungs};
 pub use options::{MeasuredLayer, ObservedTensor, PlanOptions};
-pub(crate) use ranges::{integer_layers, regions, table};
-pub use ranges::{settle, to_observe};
+pub(crate) use ranges::{gains, integer_layers, regions, table};
+pub use ranges::{set_ranges, settle, to_observe};
 use sharing::harmonise;
 
 /// The plan by the default rules: the wanted scheme wherever it is possible, else the next one

@@ -24,6 +24,7 @@ use crate::layer_matrix::{Matrix, Moments, activation_noise};
 use crate::layers::{self, Layer, WeightUse};
 use crate::memo::Memo;
 use crate::plan::Plan;
+use crate::policy::{self, Capabilities};
 use crate::precision;
 use crate::refine;
 use crate::statistics::{Seen, Statistics};
@@ -41,6 +42,9 @@ pub struct LayerNoise {
     /// The same as `weights` for weights stored as by the steps below on the layer's ladder, where that
     /// is another way and possible.
     pub below: Vec<(Scheme, f64)>,
+    /// What is left of `weights` where the layer computes in float from as few bits, as a share: such
+    /// weights can have finer scales.
+    pub in_float: Option<f64>,
     /// Whether statistics of what it reads were known; if not, all that it reads is taken to be
     /// alike and centred.
     pub informed: bool,
@@ -118,8 +122,9 @@ fn noise(
     let &Known { seen, divisors, scheme, .. } = known;
     let square = |numbers: &[f32]| numbers.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
     let plain = square(error) / square(&numbers);
+    let in_float = known.in_float(model, layer, weight);
     let uninformed =
-        LayerNoise { layer: 0, weights: plain, activation: None, below, informed: false };
+        LayerNoise { layer: 0, weights: plain, activation: None, below, in_float, informed: false };
     let Some(matrix) = Matrix::of(model, layer.node, weight) else { return uninformed };
     let known = seen.filter(|seen| seen.channels() == matrix.inputs() && seen.is_finite());
     let moments =
@@ -152,6 +157,19 @@ impl Known<'_> {
             .collect()
     }
 
+    /// What is left of the noise of a weight that is multiplied as integers where it is not, as a share.
+    fn in_float(&self, model: &Model, layer: &Layer, weight: &WeightUse) -> Option<f64> {
+        let multiplied = self.scheme;
+        let stored =
+            std::iter::successors(multiplied.down(), |scheme| scheme.down()).find(|scheme| {
+                !scheme.quantizes_activations()
+                    && scheme.sides().weights == multiplied.sides().weights
+            });
+        let stored = stored.filter(|_| multiplied.quantizes_activations())?;
+        let left = |scheme| self.left(scheme, model, layer, weight);
+        Some(left(stored)? / left(multiplied)?)
+    }
+
     /// What a form leaves of noise in a weight, relative to the weight; none where it cannot store it.
     fn left(
         &self,
@@ -180,7 +198,18 @@ impl Known<'_> {
 
 /// Multiplications of each layer of a model whose values have fixed shapes, by name; for values of
 /// unknown shape, as many as for one position.
-pub fn work(shaped: &Model) -> HashMap<String, f64> {
+///
+/// What a layer that computes on integers by ranges saves beside all others is told as well where what the
+/// target takes is known, as the multiplications of float32 that take as long.
+pub fn work(shaped: &Model, plan: &Plan, target: &Capabilities) -> HashMap<String, f64> {
+    let mut work = multiplied(shaped);
+    if let Some(costs) = target.static_costs {
+        work.extend(policy::gains(shaped, plan, costs));
+    }
+    work
+}
+
+fn multiplied(shaped: &Model) -> HashMap<String, f64> {
     let known = |layer: &layers::Layer| {
         let node = shaped.node(layer.node);
         let shape = shaped.value(node.output(0)?).ty()?.shape()?;

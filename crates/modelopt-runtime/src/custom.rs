@@ -17,7 +17,7 @@ const CAUTIOUS: Capabilities = Capabilities {
     runtime: None,
     integer_operators: &[],
     static_operators: &[],
-        static_costs: None,
+    static_costs: None,
     no_integer_batches: Some("some runtimes multiply batches of int8 matrices wrongly"),
     no_shared_parts: Some("some runtimes take it apart in every run: branches share it"),
 };

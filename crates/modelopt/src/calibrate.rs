@@ -5,12 +5,10 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use indexmap::IndexMap;
-use modelopt_calibrate::{
-    LayerInputs, MinMax, Observations, Observer, OpenSession, Pass, Rounded, shaped,
-};
-use modelopt_graph::{Model, Tensor, Type, ValueId};
+use modelopt_calibrate::{LayerInputs, Observations, OpenSession, Pass, Rounded};
+use modelopt_graph::{Model, Tensor, ValueId};
 use modelopt_onnx::Staged;
-use modelopt_rewrite::{ObservedTensor, Plan, Precision, Seen};
+use modelopt_rewrite::{Plan, Precision, Seen};
 use modelopt_runtime::{LeftOut, Outputs, RuntimeError, Sample, Session};
 
 use crate::scratch::Scratch;
@@ -57,31 +55,6 @@ pub(crate) fn statistics(
     inputs.watch(prepared, &mut observations);
     observe(prepared, &mut observations, samples, host, progress)?;
     Ok(inputs.seen(prepared, &observations))
-}
-
-/// What is in each of some tensors on the samples, by name.
-pub(crate) fn tensors(
-    prepared: &Model,
-    tensors: &[ValueId],
-    samples: &[Sample],
-    host: &Host<'_>,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<HashMap<String, ObservedTensor>, String> {
-    let mut observations = Observations::default();
-    for &tensor in tensors {
-        observations.watch(prepared, tensor, MinMax::new()).unwrap_or_default();
-    }
-    observe(prepared, &mut observations, samples, host, progress)?;
-    let shaped = shaped(prepared, samples);
-    let of = |&tensor: &ValueId| {
-        let name = prepared.value(tensor).name();
-        let (min, max) = observations.of(name, &MinMax::new())?.statistic().range?;
-        let shape = shaped.value(tensor).ty().and_then(Type::shape);
-        let sizes = shape.into_iter().flatten().map(|dim| dim.fixed().unwrap_or(1) as u64);
-        let elements = sizes.product();
-        Some((name.to_owned(), ObservedTensor { min, max, elements }))
-    };
-    Ok(tensors.iter().filter_map(of).collect())
 }
 
 /// One pass over the samples for all that is to be observed.

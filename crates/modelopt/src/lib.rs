@@ -46,6 +46,7 @@ mod patience;
 mod planning;
 mod provenance;
 mod quicken;
+mod ranges;
 mod resource_limits;
 mod runtime_choice;
 mod scratch;

@@ -22,6 +22,7 @@ use crate::ground::Told;
 use crate::measure::Cache;
 use crate::planning;
 use crate::provenance;
+use crate::ranges::SeenTensors;
 use crate::subject::Subject;
 use crate::transform;
 use crate::warning::Warning;
@@ -158,6 +159,7 @@ impl<'a> Search<'a> {
             told: Told::default(),
             meter: None,
             cache: Cache::open(config.measure_cache.as_deref()),
+            tensors: SeenTensors::default(),
             warnings: Vec::new(),
             searched: Searched::default(),
         };

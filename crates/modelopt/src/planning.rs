@@ -20,6 +20,7 @@ use crate::ground::{Told, ground};
 use crate::io_cast::IoCast;
 use crate::measure::{self, Cache};
 use crate::patience::Patience;
+use crate::ranges::SeenTensors;
 use crate::resource_limits;
 use crate::scratch::Scratch;
 use crate::search::{self, Court, Trials, mixing, tuning::Tuning};
@@ -34,6 +35,8 @@ use crate::{Progress, Step};
 pub(crate) struct Notes<'a> {
     pub(crate) cache: &'a mut Cache,
     pub(crate) warnings: &'a mut Vec<Warning>,
+    /// What was seen of tensors.
+    pub(crate) tensors: &'a mut SeenTensors,
     /// How long it may take.
     pub(crate) budget: &'a Budget,
 }
@@ -69,8 +72,11 @@ pub(crate) fn informed(
     let seeing = if calibrating.is_empty() { &*samples } else { &*calibrating };
     if wants_ranges(config, seeing) {
         let tensors = rewrite::to_observe(prepared, &config.plan_options()?);
-        match calibrate::tensors(prepared, &tensors, seeing, rig.parts().1, progress) {
-            Ok(observed) => hints.observed = observed,
+        match SeenTensors::of(prepared, &tensors, seeing, rig.parts().1, progress) {
+            Ok(seen) => {
+                hints.observed = seen.observed();
+                *notes.tensors = seen;
+            }
             Err(reason) => notes.warnings.push(Warning::UnknownRanges { reason }),
         }
     }

@@ -188,7 +188,12 @@ impl Stage {
         let is_table = why.op == "Gather" && stored && line.scheme.is_int8();
         match self {
             Stage::Dynamic if line.scheme.quantizes_activations() => {
-                line.scheme.down().map(Rung::As)
+                // What takes ranges is mostly slower still where it finds them in every run.
+                let below = std::iter::successors(line.scheme.down(), |scheme| scheme.down());
+                let mut below = below.skip_while(|scheme| {
+                    line.scheme.needs_ranges() && scheme.quantizes_activations()
+                });
+                below.next().map(Rung::As)
             }
             Stage::Tables if is_table && !line.at_load => Some(Rung::FloatAtLoad),
             Stage::Stored if stored => Some(Rung::As(Scheme::default())),

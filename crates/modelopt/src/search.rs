@@ -22,6 +22,7 @@ mod halving;
 mod ladder;
 pub(crate) mod mixing;
 mod problem;
+mod ranging;
 mod trials;
 pub(crate) mod tuning;
 
@@ -39,6 +40,7 @@ use modelopt_rewrite::{self as rewrite, ExplainedPlan, Improvements, Seen};
 
 use crate::config::{Config, Smoothing};
 use crate::error::Error;
+use crate::ranges::SeenTensors;
 use crate::sensitivity;
 use crate::target;
 use crate::trial_error::TrialError;
@@ -68,6 +70,8 @@ pub(crate) struct Found {
 pub(crate) struct Searcher<'t, 'a, 'b, 'm> {
     trials: Trials<'a, 'b, 'm>,
     tuning: &'t Tuning,
+    /// What was seen of tensors that are quantized by ranges.
+    tensors: Option<&'t SeenTensors>,
     /// Trials that may still be made.
     left: usize,
     sensitivity: Vec<report::Sensitivity>,
@@ -85,7 +89,13 @@ impl<'t, 'a, 'b, 'm> Searcher<'t, 'a, 'b, 'm> {
     /// A search of so many trials, the verdict's among them.
     pub(crate) fn new(trials: Trials<'a, 'b, 'm>, tuning: &'t Tuning, most: usize) -> Self {
         let left = most.saturating_sub(1);
-        Searcher { trials, tuning, left, sensitivity: Vec::new(), warnings: Vec::new() }
+        let (sensitivity, warnings) = (Vec::new(), Vec::new());
+        Searcher { trials, tuning, tensors: None, left, sensitivity, warnings }
+    }
+
+    /// The same with other ranges of tensors to choose from.
+    pub(crate) fn with_tensors(self, tensors: &'t SeenTensors) -> Self {
+        Searcher { tensors: Some(tensors), ..self }
     }
 
     /// Searches from a plan. An error is one of the environment or of the user's metric.
@@ -126,7 +136,33 @@ impl<'t, 'a, 'b, 'm> Searcher<'t, 'a, 'b, 'm> {
                 Err(end) => return Ok(State { end, ..state }),
             }
         }
+        if state.told.passes {
+            return Ok(state);
+        }
+        if let Some(ranged) = self.ranged(&state)? {
+            match self.attempt(&ranged, "other ranges of tensors".to_owned())? {
+                Ok(told) if told.passes || told.excess < state.told.excess => {
+                    state = State { plan: ranged, told, ..state };
+                }
+                Ok(_) => {}
+                Err(end) => return Ok(State { end, ..state }),
+            }
+        }
         if state.told.passes { Ok(state) } else { self.descend(&state, &seen) }
+    }
+
+    /// The plan with those ranges of its noisiest tensors that do the least to the outputs, if there are
+    /// better ones.
+    fn ranged(&mut self, state: &State) -> Result<Option<ExplainedPlan>, Error> {
+        let Some(tensors) = self.tensors.filter(|_| !state.plan.tensors.is_empty()) else {
+            return Ok(None);
+        };
+        let choice =
+            ranging::chosen(&mut self.trials, tensors, &state.plan, state.told, self.tuning);
+        match choice {
+            Ok(plan) => Ok((plan != state.plan).then_some(plan)),
+            Err(error) => error.of_plan().map(|_| None),
+        }
     }
 
     fn statistics(&mut self, plan: &ExplainedPlan) -> Seen {
@@ -151,9 +187,10 @@ impl<'t, 'a, 'b, 'm> Searcher<'t, 'a, 'b, 'm> {
     fn descend(&mut self, state: &State, seen: &Seen) -> Result<State, Error> {
         let prover = &self.trials.prover;
         let prepared = prover.prepared;
+        let target = self.trials.court.config.runtime.target();
         let local = prepared.sensitivity(&state.plan, seen).into_iter();
         let local = local.map(|noise| (noise.layer, noise)).collect();
-        let known = Known { local, work: sensitivity::work(prover) };
+        let known = Known { local, work: sensitivity::work(prover, &state.plan, &target) };
         let weights = Weights::of(self.trials.court.config.search.objective, self.tuning);
         let (ladder, problem) = Ladder::below(prepared, &state.plan, known, weights, self.tuning);
         let rules = Rules {

@@ -10,7 +10,8 @@ use std::time::Duration;
 use modelopt_calibrate::shaped;
 use modelopt_report as report;
 use modelopt_rewrite::{
-    self as rewrite, ExplainedPlan, LayerNoise, Prepared, Scheme, Seen, Switch, Switchboard,
+    self as rewrite, Capabilities, ExplainedPlan, LayerNoise, Plan, Prepared, Scheme, Seen, Switch,
+    Switchboard,
 };
 use modelopt_runtime::Outputs;
 use modelopt_validate::Parity;
@@ -171,8 +172,12 @@ pub(crate) fn statistics(
 }
 
 /// Multiplications of each layer on the largest sample, by name.
-pub(crate) fn work(prover: &Prover<'_, '_>) -> HashMap<String, f64> {
-    rewrite::work(&shaped(prover.prepared, prover.samples))
+pub(crate) fn work(
+    prover: &Prover<'_, '_>,
+    plan: &Plan,
+    target: &Capabilities,
+) -> HashMap<String, f64> {
+    rewrite::work(&shaped(prover.prepared, prover.samples), plan, target)
 }
 
 /// Layers while they are put in order.

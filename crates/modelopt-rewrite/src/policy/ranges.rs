@@ -4,13 +4,13 @@
 use std::collections::{HashMap, HashSet};
 
 use indexmap::IndexMap;
-use modelopt_graph::{Model, NodeId, ValueId};
+use modelopt_graph::{Model, NodeId, Type, ValueId};
 
 use super::decision::{Decision, first_of};
 use super::options::{ObservedTensor, PlanOptions};
 use crate::eligibility::{Candidate, Look, candidates};
 use crate::forms::{Considered, Scheme};
-use crate::integer::{self, Bounds, Costing, Regions};
+use crate::integer::{self, Bounds, Costing, IntegerCosts, Regions};
 use crate::layers;
 use crate::plan::{Plan, PlanError, TensorRange};
 
@@ -173,4 +173,38 @@ fn by_name(model: &Model) -> HashMap<&str, ValueId> {
     let made = model.nodes_of(model.main()).flat_map(|node| model.node(node).outputs().iter());
     let all = given.chain(made.flatten().copied());
     all.map(|value| (model.value(value).name(), value)).collect()
+}
+
+/// What each layer saves that computes on integers by ranges, by id, as multiplications of float32 that take as
+/// long; values must have fixed shapes.
+pub(crate) fn gains(shaped: &Model, plan: &Plan, costs: &IntegerCosts) -> HashMap<String, f64> {
+    let layers = integer_layers(shaped, plan);
+    let in_table: HashSet<ValueId> = table(shaped, plan).into_keys().collect();
+    let bounds = Bounds { has_range: &|value| in_table.contains(&value), is_fused: &|_| true };
+    let regions = |layers: &HashSet<NodeId>| integer::regions(shaped, layers, &bounds);
+    let elements = |value: ValueId| {
+        let shape = shaped.value(value).ty().and_then(Type::shape)?;
+        let sizes = shape.iter().map(|dim| dim.fixed().map(|size| size as u64));
+        sizes.product::<Option<u64>>()
+    };
+    let costing = Costing { model: shaped, costs, elements: &elements };
+    let gains: HashMap<NodeId, f64> =
+        integer::gains(&costing, &layers, &regions).into_iter().collect();
+    let [float, integer] = costs.multiply;
+    let of = |layer: layers::Layer| {
+        let gain = gains.get(&layer.node)?.max(0.0);
+        Some((layer.id, gain / (float - integer)))
+    };
+    layers::find(shaped, 0).into_iter().filter_map(of).collect()
+}
+
+/// Gives the tensors of a plan other ranges, by name; those that none is given for keep theirs. What only
+/// moves numbers makes tensors of the range that it reads.
+pub fn set_ranges(model: &Model, plan: &mut Plan, range: &dyn Fn(&str) -> Option<(f32, f32)>) {
+    let before = table(model, plan);
+    let known = |value: ValueId| {
+        let now = before.get(&value).map(|range| (range.min, range.max));
+        range(model.value(value).name()).or(now)
+    };
+    plan.tensors = integer::ranges(model, &regions(model, plan), known);
 }

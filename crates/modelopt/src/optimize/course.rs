@@ -18,6 +18,7 @@ use crate::meter::Meter;
 use crate::patience::Patience;
 use crate::planning::{self, Notes};
 use crate::provenance;
+use crate::ranges::SeenTensors;
 use crate::search::tuning::Tuning;
 use crate::search::{self, Court, Searcher, Trials};
 use crate::subject::Copy;
@@ -37,6 +38,8 @@ pub(super) struct Course<'a> {
     pub(super) told: Told,
     pub(super) meter: Option<Meter<'a>>,
     pub(super) cache: Cache,
+    /// What was seen of tensors, where ranges come into question.
+    pub(super) tensors: SeenTensors,
     pub(super) warnings: Vec<Warning>,
     pub(super) searched: Searched,
 }
@@ -77,7 +80,8 @@ impl Course<'_> {
             return transform::planned(given.prepared, given.config, &Hints::default());
         };
         let (cache, warnings) = (&mut self.cache, &mut self.warnings);
-        let mut notes = Notes { cache, warnings, budget: given.budget };
+        let tensors = &mut self.tensors;
+        let mut notes = Notes { cache, warnings, tensors, budget: given.budget };
         let plan = planning::informed(
             given.original,
             given.prepared,
@@ -153,7 +157,9 @@ impl Course<'_> {
             progress,
         };
         let most = allowed.saturating_sub(used);
-        let found = Searcher::new(Trials::new(prover, court), &tuning, most).run(start)?;
+        let found = Searcher::new(Trials::new(prover, court), &tuning, most)
+            .with_tensors(&self.tensors)
+            .run(start)?;
         searched.trials.extend(found.trials);
         searched.end = Some(found.end);
         searched.passes = found.passes;

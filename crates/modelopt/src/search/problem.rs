@@ -38,6 +38,8 @@ pub(crate) struct Source {
     /// The items that it comes from, with the share of the noise that is left on each of their
     /// levels. The item that leaves the most decides.
     pub(crate) left: Vec<(usize, Vec<f64>)>,
+    /// Items that leave a share of what is left, on each of their levels.
+    pub(crate) scaled: Vec<(usize, Vec<f64>)>,
 }
 
 /// Items that go down together, each to the level that it names.
@@ -177,7 +179,8 @@ impl<'a> State<'a> {
         let mut of_item: Vec<Vec<usize>> = vec![Vec::new(); problem.items.len()];
         for (place, source) in problem.sources.iter().enumerate() {
             total.iter_mut().zip(&source.noise).for_each(|(sum, noise)| *sum += noise);
-            source.left.iter().for_each(|(item, _)| of_item[*item].push(place));
+            let items = source.left.iter().chain(&source.scaled);
+            items.for_each(|(item, _)| of_item[*item].push(place));
         }
         let concerned = problem.moves.iter().map(|step| {
             let mut own: Vec<usize> =
@@ -255,10 +258,11 @@ impl<'a> State<'a> {
 impl Source {
     /// What is left of its noise.
     fn share(&self, level: impl Fn(usize) -> usize) -> f64 {
-        let left = self.left.iter().map(|(item, shares)| {
+        let share = |(item, shares): &(usize, Vec<f64>)| {
             shares.get(level(*item)).or(shares.last()).copied().unwrap_or_default()
-        });
-        left.fold(0.0, f64::max)
+        };
+        let left = self.left.iter().map(share).fold(0.0, f64::max);
+        left * self.scaled.iter().map(share).product::<f64>()
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 pub(crate) struct Tuning {
     pub(crate) descent: Descent,
     pub(crate) costs: Costs,
+    pub(crate) ranging: Ranging,
     pub(crate) probing: Probing,
     pub(crate) mixing: Mixing,
     pub(crate) culprits: Culprits,
@@ -82,6 +83,11 @@ pub(crate) struct Costs {
     pub(crate) minor: f64,
     /// What float16 leaves of int8's noise where that is not known: 2^-11 against 2^-8, squared.
     pub(crate) narrow_share: f64,
+    /// What computing on integers by ranges saves of a model's time, as a rule: all of it together counts this
+    /// much, beside which 16 bits for all weights, twice the file, count 1.
+    pub(crate) time_by_ranges: f64,
+    /// How many times as much bytes count there.
+    pub(crate) bytes_by_ranges: f64,
     /// What a tensor that is quantized by a range is taken to do before anything is measured, relative to its
     /// power: a step of uniform rounding, where the range is that of the numbers.
     pub(crate) tensor_noise: f64,
@@ -97,9 +103,30 @@ impl Default for Costs {
             every_move: 2e-4,
             minor: 0.05,
             narrow_share: 1.0 / 64.0,
+            time_by_ranges: 0.4,
+            bytes_by_ranges: 4.0,
             tensor_noise: 1e-4,
             least_int8: 0.02,
         }
+    }
+}
+
+/// How ranges of tensors are chosen.
+#[derive(Clone, Debug)]
+pub(crate) struct Ranging {
+    /// How many samples tell ranges apart: one alone may never come near an end.
+    pub(crate) most_samples: usize,
+    /// How many tensors are looked at, the noisiest first. What the others do is little beside these.
+    pub(crate) most_tensors: usize,
+    /// Another range has to leave less than this share of the noise.
+    pub(crate) better: f64,
+    /// The most that one sample counts, as excess over the limits.
+    pub(crate) loudest: f64,
+}
+
+impl Default for Ranging {
+    fn default() -> Self {
+        Ranging { most_samples: 2, most_tensors: 32, better: 0.95, loudest: 1e6 }
     }
 }
 

@@ -177,7 +177,19 @@ impl<'a> Builder<'a> {
                 let share = |scheme: &Scheme| if scheme.is_keep() { 0.0 } else { left(scheme) };
                 let shares: Vec<f64> =
                     std::iter::once(1.0).chain(schemes.iter().skip(1).map(share)).collect();
+                let in_float = |place: &usize| {
+                    let share = own(place)?.in_float?.clamp(0.0, 1.0);
+                    Some((self.ladder.computing.get(place)?.item, vec![1.0, share]))
+                };
+                let scaled: Vec<_> = match layers.as_slice() {
+                    [only] => in_float(only).into_iter().collect(),
+                    // Whoever still multiplies it as integers needs it so.
+                    _ => Vec::new(),
+                };
                 self.add_source(Origin::Weights(group), noise, vec![(item, shares)]);
+                if let Some(source) = self.problem.sources.last_mut() {
+                    source.scaled = scaled;
+                }
             }
             for (place, item, noise) in activations {
                 self.add_source(Origin::Activation(place), noise, vec![(item, vec![1.0, 0.0])]);
@@ -236,6 +248,6 @@ impl<'a> Builder<'a> {
 
     fn add_source(&mut self, origin: Origin, noise: f64, left: Vec<(usize, Vec<f64>)>) {
         self.ladder.origins.push(origin);
-        self.problem.sources.push(Source { noise: vec![noise], left });
+        self.problem.sources.push(Source { noise: vec![noise], left, scaled: Vec::new() });
     }
 }

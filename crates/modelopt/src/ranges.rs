@@ -1,0 +1,165 @@
+//! Ranges of tensors: what was seen of each, and the ways to choose a range from that.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use indexmap::IndexMap;
+use modelopt_calibrate::{Activations, EIGHT_BITS, Method, Observations, Pass, Spread, shaped};
+use modelopt_graph::{Model, Type, ValueId};
+use modelopt_rewrite::{self as rewrite, ExplainedPlan, ObservedTensor, Prepared};
+use modelopt_runtime::{RuntimeError, Sample};
+
+use crate::target::Host;
+use crate::{Progress, Step};
+
+/// A way to choose the range of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    /// All that was seen, and as much beyond as samples differ in.
+    Beyond,
+    By(Method),
+}
+
+/// The ways that are tried, the one to begin with first.
+const WAYS: [Way; 4] = [
+    Way::Beyond,
+    Way::By(Method::MinMax),
+    Way::By(Method::MeanSquaredError),
+    Way::By(Method::Percentile(99.9)),
+];
+
+/// With so many samples the next one is expected to go as far beyond them as they differ from one another.
+const FEW_SAMPLES: f64 = 4.0;
+
+/// What was seen of one tensor.
+#[derive(Clone, Debug)]
+struct SeenTensor {
+    elements: u64,
+    /// Its range in each way.
+    ranges: [(f32, f32); WAYS.len()],
+}
+
+/// What was seen of tensors, by name.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SeenTensors {
+    tensors: IndexMap<String, SeenTensor>,
+}
+
+impl SeenTensors {
+    /// Looks at tensors of the main graph on all samples.
+    pub(crate) fn of(
+        prepared: &Model,
+        tensors: &[ValueId],
+        samples: &[Sample],
+        host: &Host<'_>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self, String> {
+        let mut observations = Observations::default();
+        let activations = Activations::among(prepared, tensors.iter().copied());
+        activations.watch(prepared, &mut observations);
+        progress(Progress::Step(Step::MeasuringActivations));
+        let seen = Pass::new(prepared, &samples).run(&mut observations, host, &mut |step| {
+            progress(Progress::Part { done: step.done, total: step.total });
+            ControlFlow::Continue(())
+        });
+        seen.map_err(|error| error.told(RuntimeError::without_path))?;
+        Ok(SeenTensors::from(prepared, &activations, &observations, samples))
+    }
+
+    fn from(
+        prepared: &Model,
+        activations: &Activations,
+        observations: &Observations,
+        samples: &[Sample],
+    ) -> Self {
+        let shaped = shaped(prepared, samples);
+        let mut tensors = IndexMap::new();
+        for &value in activations.values() {
+            let name = prepared.value(value).name();
+            let Some(spread) = Activations::spread(observations, name) else { continue };
+            let bounds = bounds(prepared, value);
+            let all = WAYS.map(|way| way.range(&spread, samples.len(), bounds));
+            let [Some(a), Some(b), Some(c), Some(d)] = all else { continue };
+            let shape = shaped.value(value).ty().and_then(Type::shape);
+            let sizes = shape.into_iter().flatten().map(|dim| dim.fixed().unwrap_or(1) as u64);
+            let elements = sizes.product();
+            tensors.insert(name.to_owned(), SeenTensor { elements, ranges: [a, b, c, d] });
+        }
+        SeenTensors { tensors }
+    }
+
+    /// What plans are made from.
+    pub(crate) fn observed(&self) -> HashMap<String, ObservedTensor> {
+        let of = |(name, seen): (&String, &SeenTensor)| {
+            let (min, max) = seen.ranges[0];
+            (name.clone(), ObservedTensor { min, max, elements: seen.elements })
+        };
+        self.tensors.iter().map(of).collect()
+    }
+
+    pub(crate) fn ways() -> usize {
+        WAYS.len()
+    }
+
+    /// The plan with the range of each tensor chosen in some way, by name of the tensor.
+    pub(crate) fn chosen(
+        &self,
+        prepared: &Prepared,
+        plan: &ExplainedPlan,
+        way: impl Fn(&str) -> usize,
+    ) -> ExplainedPlan {
+        let mut plan = plan.clone();
+        rewrite::set_ranges(prepared, &mut plan, &|name| {
+            self.tensors.get(name).map(|seen| seen.ranges[way(name).min(WAYS.len() - 1)])
+        });
+        plan
+    }
+
+    /// Whether a tensor's range is another in another way.
+    pub(crate) fn has_choice(&self, name: &str) -> bool {
+        self.tensors.get(name).is_some_and(|seen| {
+            let [first, others @ ..] = &seen.ranges;
+            others.iter().any(|other| differs(*first, *other))
+        })
+    }
+}
+
+/// Ranges that differ by less are one and the same.
+const NOTICEABLE: f32 = 0.02;
+
+fn differs((low, high): (f32, f32), (other_low, other_high): (f32, f32)) -> bool {
+    let span = (high - low).max(other_high - other_low);
+    (low - other_low).abs().max((high - other_high).abs()) > NOTICEABLE * span
+}
+
+impl Way {
+    fn range(self, spread: &Spread, samples: usize, bounds: (f32, f32)) -> Option<(f32, f32)> {
+        let method = match self {
+            Way::Beyond => Method::MinMax,
+            Way::By(method) => method,
+        };
+        let (low, high) = method.range(spread, EIGHT_BITS)?;
+        let (Way::Beyond, Some((mean_low, mean_high))) = (self, spread.mean_range) else {
+            return Some((low, high));
+        };
+        let share = (FEW_SAMPLES / samples.max(1) as f64).min(1.0);
+        let beyond =
+            |end: f32, mean: f64| (f64::from(end) + share * (f64::from(end) - mean)) as f32;
+        let (seen_low, seen_high) = spread.distribution.extremes.range?;
+        // A range that ends at 0 because 0 is always in it does not end there for what was seen.
+        let wide_low = beyond(seen_low, mean_low).min(low).max(bounds.0);
+        let wide_high = beyond(seen_high, mean_high).max(high).min(bounds.1);
+        Some((wide_low, wide_high))
+    }
+}
+
+/// Between which numbers a tensor is whatever the input.
+fn bounds(model: &Model, value: ValueId) -> (f32, f32) {
+    let maker = model.producer_node(value).map(|node| model.node(node).op.name.as_str());
+    match maker {
+        Some("Sigmoid" | "HardSigmoid" | "Softmax") => (0.0, 1.0),
+        Some("Tanh") => (-1.0, 1.0),
+        Some("Relu") => (0.0, f32::INFINITY),
+        _ => (f32::NEG_INFINITY, f32::INFINITY),
+    }
+}
