@@ -34,6 +34,7 @@ mod site;
 mod statistics;
 #[cfg(test)]
 mod testing;
+pub mod upgrade;
 mod weight_errors;
 
 pub use apply::{QuantizedWeight, apply};
