@@ -35,8 +35,19 @@ pub const OLDEST: i64 = 7;
 pub static NEWEST: LazyLock<i64> = LazyLock::new(|| schema::newest("").unwrap_or(OLDEST));
 
 /// The IR version that came with an operator set, and that a model of it has at least.
-const IR_VERSIONS: &[(i64, i64)] =
-    &[(9, 4), (10, 5), (11, 6), (12, 7), (15, 8), (19, 9), (21, 10), (23, 11), (24, 12), (25, 13), (28, 14)];
+const IR_VERSIONS: &[(i64, i64)] = &[
+    (9, 4),
+    (10, 5),
+    (11, 6),
+    (12, 7),
+    (15, 8),
+    (19, 9),
+    (21, 10),
+    (23, 11),
+    (24, 12),
+    (25, 13),
+    (28, 14),
+];
 
 /// What an upgrade did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,7 +155,8 @@ pub fn upgrade(model: &mut Model, to: i64) -> Result<Upgraded, UpgradeError> {
     if let Some(&(_, version)) = old.iter().find(|(_, version)| *version < OLDEST) {
         return Err(UpgradeError::TooOld { version });
     }
-    let unchanged = Upgraded { from, to, ir_version: (ir, ir), adapted: Vec::new(), changed: false };
+    let unchanged =
+        Upgraded { from, to, ir_version: (ir, ir), adapted: Vec::new(), changed: false };
     if old.is_empty() {
         return Ok(unchanged);
     }

@@ -56,8 +56,7 @@ pub(super) fn scan(site: &mut Site<'_>) -> Result<bool, Obstacle> {
         site.model.add_output(body, ValueInfo { value, ty, origin: Origin::NONE });
     }
     let scanned = inputs.iter().flatten().count() as i64;
-    let over_batch =
-        vec![Attribute::new("body", body), Attribute::new("num_scan_inputs", scanned)];
+    let over_batch = vec![Attribute::new("body", body), Attribute::new("num_scan_inputs", scanned)];
     site.replace("Scan", inputs, outputs, over_batch);
     Ok(true)
 }

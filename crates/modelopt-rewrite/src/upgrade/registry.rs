@@ -177,13 +177,13 @@ pub fn steps() -> impl Iterator<Item = Step> {
         }
         _ => None,
     });
-    pairs
-        .filter(|(_, after)| after.domain.is_empty() && after.since_version > OLDEST)
-        .map(|(before, after)| Step {
+    pairs.filter(|(_, after)| after.domain.is_empty() && after.since_version > OLDEST).map(
+        |(before, after)| Step {
             operator: after.name,
             version: after.since_version,
             change: change(before, after),
-        })
+        },
+    )
 }
 
 fn change(before: &OpSchema, after: &OpSchema) -> Change {
@@ -295,6 +295,9 @@ mod tests {
         assert!(matches!(change_of("Clip", 11), Change::Adapted(_)));
         let [before, after] = [6, 11].map(|version| schema::lookup("", "Clip", version).unwrap());
         assert!(!only_wider(before, after));
-        assert!(!only_wider(schema::lookup("", "Erf", 9).unwrap(), schema::lookup("", "Erf", 13).unwrap()));
+        assert!(!only_wider(
+            schema::lookup("", "Erf", 9).unwrap(),
+            schema::lookup("", "Erf", 13).unwrap()
+        ));
     }
 }

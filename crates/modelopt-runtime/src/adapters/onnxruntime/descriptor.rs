@@ -7,7 +7,7 @@ use super::NAME;
 use crate::RuntimeError;
 #[cfg(feature = "onnxruntime")]
 use crate::descriptor::Open;
-use crate::descriptor::{RuntimeDescriptor, Source};
+use crate::descriptor::{Opsets, RuntimeDescriptor, Source};
 
 /// As int8, products take 0.43 of float32's time in version 1.32, and convolutions 3.3 to 6 times.
 pub(in crate::adapters) static DESCRIPTOR: RuntimeDescriptor = RuntimeDescriptor {
@@ -19,6 +19,8 @@ pub(in crate::adapters) static DESCRIPTOR: RuntimeDescriptor = RuntimeDescriptor
         no_shared_parts: None,
     },
     sixteen_bits: Known { stored: &Precision::ALL, castable: &Precision::ALL },
+    // Measured in version 1.32; of 28 it has no kernels of QuantizeLinear, Optional and others.
+    opsets: Opsets { newest: 27, without: WITHOUT },
     source: Source::Library { find: super::find::find, install: "pip install onnxruntime" },
     has_choices: true,
     is_broadest: true,
@@ -27,6 +29,17 @@ pub(in crate::adapters) static DESCRIPTOR: RuntimeDescriptor = RuntimeDescriptor
     #[cfg(not(feature = "onnxruntime"))]
     open: None,
 };
+
+/// Kernels that end at an older version. `Bernoulli` is made of `RandomUniformLike`.
+const WITHOUT: &[(&str, i64)] = &[
+    ("Bernoulli", 22),
+    ("Multinomial", 22),
+    ("RandomNormal", 22),
+    ("RandomNormalLike", 22),
+    ("RandomUniform", 22),
+    ("RandomUniformLike", 22),
+    ("RoiAlign", 22),
+];
 
 #[cfg(feature = "onnxruntime")]
 const OPEN: Open = |library| {
