@@ -3,12 +3,15 @@
 //!
 //! Standard input is one [`Batch`] as JSON; standard output a line of JSON for each of its jobs as it
 //! ends, `{"job": 3, "document": {...}}`, or with an `error` in place of the document.
+//!
+//! `modelopt-conformance steps` prints what an upgrade does at each version of each operator instead.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use modelopt::{Config, optimize};
+use modelopt::rewrite::upgrade::{Change, steps, upgrade};
+use modelopt::{Config, Stop, onnx, optimize};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use xtask::parallel::parallel;
@@ -18,6 +21,8 @@ use xtask::parallel::parallel;
 struct Batch {
     /// The text of a `modelopt.toml`.
     settings: String,
+    /// Models are brought to this operator set rather than optimised.
+    upgrade: Option<i64>,
     jobs: Vec<Job>,
 }
 
@@ -30,12 +35,21 @@ struct Job {
 }
 
 fn main() -> Result<()> {
+    if std::env::args().nth(1).is_some_and(|argument| argument == "steps") {
+        println!("{}", known_steps());
+        return Ok(());
+    }
     modelopt::runtime::silence_runtime_panics();
     let batch: Batch = serde_json::from_reader(std::io::stdin().lock()).context("no batch")?;
-    let config = settings(&batch.settings)?;
+    let config = match batch.upgrade {
+        Some(_) => Config::upgrading().with_toml(&batch.settings)?,
+        None => settings(&batch.settings)?,
+    };
     let jobs: Vec<(usize, &Job)> = batch.jobs.iter().enumerate().collect();
     let told: Result<Vec<()>> =
-        parallel(&jobs, |&(place, job)| tell(place, &answer(&config, job))).into_iter().collect();
+        parallel(&jobs, |&(place, job)| tell(place, &answer(&config, batch.upgrade, job)))
+            .into_iter()
+            .collect();
     told.map(drop)
 }
 
@@ -47,9 +61,12 @@ fn settings(text: &str) -> Result<Config> {
 }
 
 /// What came of a job: the report document, or why there is none.
-fn answer(config: &Config, job: &Job) -> Value {
+fn answer(config: &Config, to: Option<i64>, job: &Job) -> Value {
     let config = Config { samples: job.samples.clone(), ..config.clone() };
-    let document = run(&config, &job.model, &job.output);
+    let document = match to {
+        Some(to) => raise(&config, to, &job.model, &job.output),
+        None => run(&config, &job.model, &job.output),
+    };
     document.unwrap_or_else(|error| json!({ "error": format!("{error:#}") }))
 }
 
@@ -58,6 +75,39 @@ fn run(config: &Config, model: &Path, output: &Path) -> Result<Value> {
     Ok(serde_json::from_str(
         &outcome.document("conformance", modelopt::Warning::to_string).to_json(),
     )?)
+}
+
+/// An upgrade, and whether a second one leaves every byte as it is.
+fn raise(config: &Config, to: i64, model: &Path, output: &Path) -> Result<Value> {
+    let stop = Stop::default();
+    let outcome = modelopt::upgrade(model, output, Some(to), config, &stop, &mut |_| {})?;
+    let failed = outcome.compared.iter().flat_map(|compared| compared.verdict.failures());
+    let failed: Vec<String> = failed.map(|check| check.name.clone()).collect();
+    let stays = outcome.emitted && is_left_alone(output, to)?;
+    let adapted = outcome.upgraded.adapted.iter();
+    let adapted: Vec<_> = adapted.map(|a| (a.operator, a.version, a.nodes)).collect();
+    Ok(json!({ "adapted": adapted, "failed": failed, "stays": stays }))
+}
+
+fn is_left_alone(file: &Path, to: i64) -> Result<bool> {
+    let mut model = onnx::load(file)?;
+    let before = onnx::to_bytes(&model)?;
+    let again = upgrade(&mut model, to)?;
+    Ok(!again.changed && onnx::to_bytes(&model)? == before && std::fs::read(file)? == before)
+}
+
+/// What the library says of each version at which an operator changes.
+fn known_steps() -> Value {
+    let told = steps().map(|step| {
+        let (kind, what) = match step.change {
+            Change::Wider => ("wider", ""),
+            Change::Unchanged(why) => ("unchanged", why),
+            Change::Adapted(what) => ("adapted", what),
+            _ => ("open", ""),
+        };
+        json!({ "operator": step.operator, "version": step.version, "kind": kind, "what": what })
+    });
+    told.collect()
 }
 
 fn tell(place: usize, document: &Value) -> Result<()> {

@@ -14,6 +14,7 @@ mod planning;
 mod quantize;
 mod report;
 mod running;
+mod upgrade;
 mod values;
 
 use std::path::PathBuf;
@@ -33,6 +34,7 @@ pub(crate) use planning::{Integers, Planning, Precision, Selection};
 pub(crate) use quantize::{Quantize, Searching};
 pub(crate) use report::{FormatArgument, Report};
 pub(crate) use running::{Running, SameNoiseArgument, Sampling, Target};
+pub(crate) use upgrade::Upgrade;
 pub(crate) use values::Wanted;
 
 /// Makes ONNX models smaller and faster, and proves that they still are the same model.
@@ -71,6 +73,9 @@ pub(crate) enum Command {
     /// Convert a model to float16 or bfloat16, and write it only if it still agrees
     #[command(after_help = CONVERT_EXAMPLES)]
     Convert(Convert),
+    /// Bring a model to a newer operator set, and write it only if it still computes the same
+    #[command(after_help = UPGRADE_EXAMPLES)]
+    Upgrade(Upgrade),
     /// Show what would be done to each layer, and why; or what each layer costs
     #[command(after_help = PLAN_EXAMPLES)]
     Plan(Plan),
@@ -117,6 +122,12 @@ Examples:
   modelopt convert model.onnx -o model.fp16.onnx --to fp16 --samples inputs/ --explain
   modelopt convert model.onnx -o model.fp16.onnx --to fp16 --io fp16
   modelopt convert model.onnx -o model.bf16.onnx --to bf16 --exclude Softmax";
+
+const UPGRADE_EXAMPLES: &str = "\
+Examples:
+  modelopt upgrade model.onnx -o model.new.onnx --samples inputs/
+  modelopt upgrade model.onnx -o model.op17.onnx --opset 17
+  modelopt upgrade model.onnx --in-place --runtime onnxruntime";
 
 const PLAN_EXAMPLES: &str = "\
 Examples:

@@ -3,6 +3,7 @@
 mod bench;
 mod calibrate;
 mod report;
+mod upgrade;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Done> {
     match arguments.command {
         Command::Quantize(args) => quantize(&args, common),
         Command::Convert(args) => convert(&args, common),
+        Command::Upgrade(args) => upgrade::run(&args, common),
         Command::Plan(args) => plan(&args, common),
         Command::Calibrate(args) => calibrate::run(&args, common),
         Command::Compare(args) => compare(&args, common),
@@ -89,7 +91,7 @@ fn convert(args: &args::Convert, common: &Common) -> Result<Done> {
 /// From one file to another, with everything that is printed and written beside it.
 fn make(command: &str, args: &args::Making, config: Config, common: &Common) -> Result<Done> {
     let config = Config { external_data: config.external_data | args.external_data, ..config };
-    let target = places::output(args)?;
+    let target = places::output(&args.input, args.output.as_deref(), args.in_place)?;
     let to_stdout = target == Path::new("-");
     if to_stdout && common.json {
         return Err(Usage("--json and -o - both want stdout".into()).into());

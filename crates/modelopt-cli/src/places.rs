@@ -4,38 +4,37 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 
-use crate::args::Making;
 use crate::ending::Usage;
 
 /// The file that a model is written to.
-pub(crate) fn output(args: &Making) -> Result<PathBuf> {
-    let piped = args.input == Path::new("-");
-    let Some(output) = &args.output else {
+pub(crate) fn output(input: &Path, output: Option<&Path>, in_place: bool) -> Result<PathBuf> {
+    let piped = input == Path::new("-");
+    let Some(output) = output else {
         if piped {
             return Err(usage("--in-place needs a file as input, not stdin"));
         }
-        return Ok(args.input.clone());
+        return Ok(input.to_owned());
     };
     if output == Path::new("-") {
-        return if args.in_place {
+        return if in_place {
             Err(usage("--in-place and -o - contradict each other"))
         } else {
-            Ok(output.clone())
+            Ok(output.to_owned())
         };
     }
-    let same = !piped && is_same_file(&args.input, output);
-    if args.in_place && !same {
+    let same = !piped && is_same_file(input, output);
+    if in_place && !same {
         let message = "--in-place replaces the input; leave -o out, or --in-place";
         return Err(usage(message));
     }
     check_folder(output)?;
-    if same && !args.in_place {
+    if same && !in_place {
         return Err(usage(&format!(
             "the output {} is the input; --in-place replaces it, if the result passes",
             output.display()
         )));
     }
-    Ok(output.clone())
+    Ok(output.to_owned())
 }
 
 fn usage(message: &str) -> anyhow::Error {
@@ -93,18 +92,6 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
 mod tests {
     use super::*;
 
-    fn making(input: &Path, output: Option<&Path>, in_place: bool) -> Making {
-        Making {
-            input: input.to_owned(),
-            output: output.map(Path::to_owned),
-            in_place,
-            external_data: false,
-            explain: false,
-            save_plan: None,
-            report: None,
-        }
-    }
-
     #[test]
     fn the_input_is_replaced_on_demand_only() {
         let folder = tempfile::tempdir().unwrap();
@@ -112,20 +99,20 @@ mod tests {
         std::fs::write(&model, "").unwrap();
         let spelt = folder.path().join(".").join("m.onnx");
         for same in [&model, &spelt] {
-            let error = output(&making(&model, Some(same), false)).unwrap_err();
+            let error = output(&model, Some(same), false).unwrap_err();
             assert!(error.is::<Usage>() && error.to_string().contains("--in-place"), "{error}");
-            assert_eq!(output(&making(&model, Some(same), true)).unwrap(), *same);
+            assert_eq!(output(&model, Some(same), true).unwrap(), *same);
         }
-        assert_eq!(output(&making(&model, None, true)).unwrap(), model);
+        assert_eq!(output(&model, None, true).unwrap(), model);
         let other = folder.path().join("o.onnx");
-        assert_eq!(output(&making(&model, Some(&other), false)).unwrap(), other);
-        assert!(output(&making(&model, Some(&other), true)).is_err());
+        assert_eq!(output(&model, Some(&other), false).unwrap(), other);
+        assert!(output(&model, Some(&other), true).is_err());
     }
 
     #[test]
     fn pipes_are_not_replaced() {
         let pipe = Path::new("-");
-        assert!(output(&making(pipe, None, true)).is_err());
-        assert_eq!(output(&making(pipe, Some(pipe), false)).unwrap(), pipe);
+        assert!(output(pipe, None, true).is_err());
+        assert_eq!(output(pipe, Some(pipe), false).unwrap(), pipe);
     }
 }

@@ -10,6 +10,7 @@ mod outcome;
 mod runs;
 mod search;
 mod step;
+mod upgrade;
 mod warning;
 
 use std::fmt::Write;
@@ -29,6 +30,7 @@ pub(crate) use outcome::{compared, outcome};
 pub(crate) use runs::say_reasons;
 pub(crate) use search::{saved_plan, sensitivity};
 pub(crate) use step::step;
+pub(crate) use upgrade::upgraded;
 pub(crate) use warning::warning;
 
 /// A table without lines.

@@ -175,6 +175,11 @@ impl Writer<'_> {
         let mut out = Rope::default();
         let loaded = Extra::of(&attribute.origin);
         out.extra(&attribute.origin);
+        // Where it would be kept once it was loaded, so that saving it again gives the same bytes.
+        let early = loaded.is_none() && is_default(&attribute.value);
+        if early {
+            plain_value(&mut out, &attribute.value, true);
+        }
         out.name(f::NAME, &attribute.name);
         if let AttributeValue::Reference(name) = &attribute.value {
             out.text(f::REF_ATTR_NAME, name);
@@ -182,7 +187,7 @@ impl Writer<'_> {
         }
         // Of a loaded attribute, a default value that was present is among the kept records.
         let made = loaded.is_none();
-        let kind = match plain_value(&mut out, &attribute.value, made) {
+        let kind = match plain_value(&mut out, &attribute.value, made && !early) {
             None => self.nested_value(&mut out, &attribute.value)?,
             kind => kind,
         };
@@ -245,6 +250,16 @@ fn messages(
         out.message(field, message?);
     }
     Ok(Some(field))
+}
+
+/// Whether protobuf leaves a value out.
+fn is_default(value: &AttributeValue) -> bool {
+    match value {
+        AttributeValue::Float(value) => value.to_bits() == 0,
+        AttributeValue::Int(value) => *value == 0,
+        AttributeValue::String(value) => value.is_empty(),
+        _ => false,
+    }
 }
 
 /// Writes a value that is no message, or a list of such; the field that it is in, if it is one. A
@@ -354,8 +369,8 @@ fn inline_tensor(tensor: &Tensor) -> Rope {
             }
         }
         Payload::Dense(bytes) => {
-            // An empty payload that was present is among the kept records.
-            if loaded.is_none() || !bytes.is_empty() {
+            // An empty payload that was present is among the kept records; a new one need not be.
+            if !bytes.is_empty() {
                 out.bytes(field::tensor::RAW_DATA, bytes);
             }
         }

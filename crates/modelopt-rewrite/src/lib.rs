@@ -35,6 +35,7 @@ mod site;
 mod statistics;
 #[cfg(test)]
 mod testing;
+pub mod upgrade;
 mod weight_errors;
 
 pub use apply::{QuantizedWeight, apply};

@@ -19,6 +19,8 @@ pub(crate) struct RuntimeDescriptor {
     pub(crate) capabilities: Capabilities,
     /// The 16-bit types that it knows.
     pub(crate) sixteen_bits: Known<'static>,
+    /// Which operator sets of `ai.onnx` it runs.
+    pub(crate) opsets: Opsets,
     /// Where it comes from.
     pub(crate) source: Source,
     /// Whether there are execution providers and levels of optimisation to choose from.
@@ -27,6 +29,15 @@ pub(crate) struct RuntimeDescriptor {
     pub(crate) is_broadest: bool,
     /// How to open it; none where this build leaves it out.
     pub(crate) open: Option<Open>,
+}
+
+/// Which operator sets of `ai.onnx` a runtime runs.
+#[derive(Debug)]
+pub(crate) struct Opsets {
+    /// The newest in which it runs what it runs in older ones, but for what follows.
+    pub(crate) newest: i64,
+    /// Operators of which it has no kernel from a version on that is not above the newest.
+    pub(crate) without: &'static [(&'static str, i64)],
 }
 
 /// Where a runtime comes from.

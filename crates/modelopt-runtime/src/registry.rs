@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::LazyLock;
 
+use modelopt_graph::Model;
 use modelopt_rewrite::{Capabilities, Known};
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +86,24 @@ impl RuntimeKind {
     /// The 16-bit types that it knows.
     pub fn sixteen_bits(self) -> Known<'static> {
         self.0.sixteen_bits
+    }
+
+    /// The newest operator set of `ai.onnx` in which it runs what it runs in older ones, but for
+    /// operators that [`RuntimeKind::newest_opset_for`] knows.
+    pub fn newest_opset(self) -> i64 {
+        self.0.opsets.newest
+    }
+
+    /// The newest operator set of `ai.onnx` in which it has all operators of a model.
+    pub fn newest_opset_for(self, model: &Model) -> i64 {
+        let nodes = model.all_graphs().into_iter().flat_map(|graph| model.nodes_of(graph));
+        let ends = nodes.filter_map(|node| {
+            let op = &model.node(node).op;
+            let mut without = self.0.opsets.without.iter();
+            let (_, version) = without.find(|(name, _)| op.is(name))?;
+            Some(version - 1)
+        });
+        ends.min().map_or(self.newest_opset(), |end| end.min(self.newest_opset()))
     }
 
     /// A command that installs its library, if it needs one.

@@ -261,6 +261,15 @@ impl Config {
         config
     }
 
+    /// Settings for an upgrade: the default limit of parity is 100 dB, because the computation is the same
+    /// but for rounding. Size and time are what newer operators make of them.
+    pub fn upgrading() -> Self {
+        let mut config = Config { measure_latency: false, ..Config::default() };
+        config.gate.min_sqnr_db = Some(100.0);
+        config.gate.min_shrink = Some(0.0);
+        config
+    }
+
     /// Reads the text of a `modelopt.toml`.
     pub fn from_toml(text: &str) -> Result<Self, Error> {
         Config::default().with_toml(text)

@@ -5,6 +5,7 @@ use std::path::Path;
 use modelopt_calibrate::{PassError as ObservingError, Unobservable};
 use modelopt_onnx::Error as OnnxError;
 use modelopt_rewrite::engine::BrokenRewrite;
+use modelopt_rewrite::upgrade::UpgradeError;
 use modelopt_rewrite::{PassError, PlanError};
 use modelopt_runtime::{OptionProblem, RuntimeError, SampleError};
 use modelopt_validate::CompareError;
@@ -35,6 +36,9 @@ pub enum ErrorKind {
     /// A pass of the preparation failed or broke the model.
     #[error(transparent)]
     Pass(#[from] PassError),
+    /// The operator set cannot be raised.
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
     /// Samples could not be read or made.
     #[error(transparent)]
     Samples(#[from] SampleError),
@@ -172,7 +176,9 @@ impl Error {
             ErrorKind::Unreasonable(_) | ErrorKind::Samples(SampleError::NoTensor { .. }) => {
                 Some(Hint::WithoutProof)
             }
-            ErrorKind::Rewrite(_) | ErrorKind::Pass(_) => Some(Hint::Defect),
+            ErrorKind::Rewrite(_)
+            | ErrorKind::Pass(_)
+            | ErrorKind::Upgrade(UpgradeError::Broken(_)) => Some(Hint::Defect),
             _ => None,
         }
     }
@@ -212,6 +218,7 @@ through_kind!(
     PlanError,
     BrokenRewrite,
     PassError,
+    UpgradeError,
     SampleError,
     RuntimeError,
     CompareError,

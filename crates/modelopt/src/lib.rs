@@ -9,6 +9,7 @@
 //! - [`rank`]: what each layer of a plan costs at the outputs.
 //! - [`transform`]: the same without files and without running anything: model in, model out.
 //! - [`compare`]: parity, latency and size of any two models.
+//! - [`upgrade()`]: the same model with newer operators.
 //! - [`observe()`]: what flows through a model, shown to observers of the caller's.
 //! - [`calibrate()`](calibrate()): the ranges of what flows through a model, as a file that is made by shards.
 //! - [`bench()`]: latency of models on several runtimes, thread counts and sizes.
@@ -59,6 +60,7 @@ mod target;
 mod testing;
 mod transform;
 mod trial_error;
+mod upgrade;
 mod validation;
 mod warning;
 mod witness;
@@ -89,6 +91,7 @@ pub use planning::{Ranked, rank};
 pub use runtime_choice::RuntimeChoice;
 pub use scratch::Unwritten;
 pub use transform::{Transformed, transform};
+pub use upgrade::{UpgradeOutcome, default_opset, upgrade};
 pub use warning::Warning;
 
 /// What most programs need: `use modelopt::prelude::*`.

@@ -8,7 +8,8 @@ use super::values::{limit, ratio, share};
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Gate")]
 pub(crate) struct Gate {
-    /// Lowest signal-to-quantization-noise ratio of any float output [default: 20; 40 for convert]
+    /// Lowest signal-to-quantization-noise ratio of any float output [default: 20; 40 for convert, 100
+    /// for upgrade]
     #[arg(long, value_parser = limit, value_name = "DB", allow_negative_numbers = true)]
     pub(crate) min_sqnr: Option<f64>,
     /// Highest absolute error of any float output [default: none]

@@ -7,7 +7,7 @@ use super::NAME;
 use crate::RuntimeError;
 #[cfg(feature = "onnxruntime")]
 use crate::descriptor::Open;
-use crate::descriptor::{RuntimeDescriptor, Source};
+use crate::descriptor::{Opsets, RuntimeDescriptor, Source};
 
 /// What version 1.32 computes on integers between `DequantizeLinear` and `QuantizeLinear` without being slower
 /// for it than in float32. `Softmax`, `Where`, `AveragePool` have integer kernels that are slower by far;
@@ -80,6 +80,8 @@ pub(in crate::adapters) static DESCRIPTOR: RuntimeDescriptor = RuntimeDescriptor
         no_shared_parts: None,
     },
     sixteen_bits: Known { stored: &Precision::ALL, castable: &Precision::ALL },
+    // Measured in version 1.32; of 28 it has no kernels of QuantizeLinear, Optional and others.
+    opsets: Opsets { newest: 27, without: WITHOUT },
     source: Source::Library { find: super::find::find, install: "pip install onnxruntime" },
     has_choices: true,
     is_broadest: true,
@@ -88,6 +90,17 @@ pub(in crate::adapters) static DESCRIPTOR: RuntimeDescriptor = RuntimeDescriptor
     #[cfg(not(feature = "onnxruntime"))]
     open: None,
 };
+
+/// Kernels that end at an older version. `Bernoulli` is made of `RandomUniformLike`.
+const WITHOUT: &[(&str, i64)] = &[
+    ("Bernoulli", 22),
+    ("Multinomial", 22),
+    ("RandomNormal", 22),
+    ("RandomNormalLike", 22),
+    ("RandomUniform", 22),
+    ("RandomUniformLike", 22),
+    ("RoiAlign", 22),
+];
 
 #[cfg(feature = "onnxruntime")]
 const OPEN: Open = |library| {

@@ -5,7 +5,7 @@ use modelopt_rewrite::{Capabilities, Known, Precision};
 use super::NAME;
 #[cfg(feature = "rten")]
 use crate::descriptor::Open;
-use crate::descriptor::{RuntimeDescriptor, Source};
+use crate::descriptor::{Opsets, RuntimeDescriptor, Source};
 
 /// Models from this size on are tried here first, in bytes: they run two to seven times faster.
 const LARGE: u64 = 2 << 20;
@@ -26,6 +26,7 @@ pub(in crate::adapters) static DESCRIPTOR: RuntimeDescriptor = RuntimeDescriptor
     // It reads float16 as float32.
     sixteen_bits: Known { stored: &[Precision::Fp16], castable: &[] },
     source: Source::Embedded { first_from_bytes: LARGE },
+    opsets: Opsets { newest: 27, without: &[] },
     has_choices: false,
     is_broadest: false,
     #[cfg(feature = "rten")]

@@ -5,7 +5,7 @@ use modelopt_rewrite::{Capabilities, Known, Precision};
 use super::NAME;
 #[cfg(feature = "tract")]
 use crate::descriptor::Open;
-use crate::descriptor::{RuntimeDescriptor, Source};
+use crate::descriptor::{Opsets, RuntimeDescriptor, Source};
 
 /// int8 products take 1.2 to 14 times as long as float32 in tract 0.23.
 pub(in crate::adapters) static DESCRIPTOR: RuntimeDescriptor = RuntimeDescriptor {
@@ -21,6 +21,7 @@ pub(in crate::adapters) static DESCRIPTOR: RuntimeDescriptor = RuntimeDescriptor
     sixteen_bits: Known { stored: &[Precision::Fp16], castable: &[Precision::Fp16] },
     // It knows more operators than others that are embedded.
     source: Source::Embedded { first_from_bytes: 0 },
+    opsets: Opsets { newest: 27, without: &[] },
     has_choices: false,
     is_broadest: false,
     #[cfg(feature = "tract")]

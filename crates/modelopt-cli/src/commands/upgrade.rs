@@ -1,0 +1,97 @@
+//! `modelopt upgrade`.
+
+use std::io::IsTerminal;
+use std::path::Path;
+
+use anyhow::Result;
+use modelopt::{Config, Stop, UpgradeOutcome};
+use serde_json::{Value, json};
+
+use super::{print, stop_on_interrupt, warn, write_report};
+use crate::args::{self, Common};
+use crate::ending::{Done, Usage};
+use crate::files::{Input, Output};
+use crate::progress::Bar;
+use crate::settings::{apply_enforcing, apply_judging, settings_over};
+use crate::{places, show};
+
+pub(super) fn run(args: &args::Upgrade, common: &Common) -> Result<Done> {
+    let mut config = settings_over(&Config::upgrading(), common)?;
+    config.external_data |= args.external_data;
+    apply_enforcing(&mut config, &args.enforcing);
+    apply_judging(&mut config, &args.judging)?;
+    // Newer operators are not there to be faster: time is taken where somebody asks for it.
+    config.measure_latency = args.judging.gate.max_slowdown.is_some();
+    let target = places::output(&args.input, args.output.as_deref(), args.in_place)?;
+    check_pipe(&target, &config, common)?;
+    let input = Input::new(&args.input)?;
+    let output = Output::new(&target)?;
+    let mut bar = Bar::new(common.quiet);
+    let stop = Stop::default();
+    if config.metric.is_given() {
+        stop_on_interrupt(stop.clone())?;
+    }
+    let done =
+        modelopt::upgrade(input.path(), output.path(), args.opset, &config, &stop, &mut |event| {
+            bar.show(&event)
+        });
+    bar.finish();
+    if stop.is_stopped() {
+        return Ok(Done::Stopped);
+    }
+    let mut outcome = done?;
+    if let Some(compared) = &mut outcome.compared {
+        show::say_reasons(&mut compared.verdict);
+        write_report(args.report.as_deref(), &compared.document(show::warning))?;
+        warn(&compared.warnings);
+    }
+    if outcome.emitted {
+        output.finish()?;
+    }
+    if common.json {
+        print(&format!("{:#}\n", document(&outcome)?))?;
+    } else if !common.quiet {
+        let text = show::plain(&show::upgraded(&outcome, &args.input, &target));
+        if target == Path::new("-") { eprint!("{text}") } else { print(&text)? }
+    }
+    Ok(if outcome.refused { Done::Refused } else { Done::Ok })
+}
+
+/// What cannot go to stdout.
+fn check_pipe(target: &Path, config: &Config, common: &Common) -> Result<()> {
+    if target != Path::new("-") {
+        return Ok(());
+    }
+    let wrong = if common.json {
+        "--json and -o - both want stdout"
+    } else if config.external_data {
+        "external data cannot be written to stdout"
+    } else if std::io::stdout().is_terminal() {
+        "-o - would write the model to the terminal; redirect it"
+    } else {
+        return Ok(());
+    };
+    Err(Usage(wrong.into()).into())
+}
+
+fn document(outcome: &UpgradeOutcome) -> Result<Value> {
+    let upgraded = &outcome.upgraded;
+    let adapted = upgraded.adapted.iter().map(|adapted| {
+        json!({
+            "operator": adapted.operator,
+            "version": adapted.version,
+            "nodes": adapted.nodes,
+        })
+    });
+    let comparison = outcome.compared.as_ref().map(|c| c.document(show::warning).to_json());
+    let comparison = comparison.map(|text| serde_json::from_str::<Value>(&text)).transpose()?;
+    Ok(json!({
+        "schema": "modelopt.upgrade/1",
+        "opset": { "before": upgraded.from, "after": upgraded.to },
+        "ir_version": { "before": upgraded.ir_version.0, "after": upgraded.ir_version.1 },
+        "changed": upgraded.changed,
+        "adapted": adapted.collect::<Vec<_>>(),
+        "emitted": outcome.emitted,
+        "comparison": comparison,
+    }))
+}

@@ -1,0 +1,294 @@
+//! Raising the operator set of a model: the same computation, written with newer operators.
+//!
+//! The model is brought up one version at a time. At each, the schema table says which operators
+//! change; for those that change in form or meaning there is an [adapter](registry), and the rest
+//! are read as they are. Weights are never touched; what was an attribute and is an input now
+//! becomes a small constant.
+//!
+//! Operators of other domains stay as they are.
+
+mod control;
+mod inputs;
+mod normalization;
+mod registry;
+mod rename;
+mod resize;
+mod site;
+mod softmax;
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use modelopt_graph::{GraphId, Model, NodeId, infer, schema, verify};
+
+pub use registry::{Change, Step, steps};
+pub use site::Obstacle;
+use site::Site;
+
+use crate::engine::{Broken, BrokenRewrite};
+
+/// The oldest operator set that can be raised: before it, `Add` and its like do not broadcast as they
+/// do now.
+pub const OLDEST: i64 = 7;
+
+/// The newest operator set of `ai.onnx` that the schema table knows.
+pub static NEWEST: LazyLock<i64> = LazyLock::new(|| schema::newest("").unwrap_or(OLDEST));
+
+/// The IR version that came with an operator set, and that a model of it has at least.
+const IR_VERSIONS: &[(i64, i64)] = &[
+    (9, 4),
+    (10, 5),
+    (11, 6),
+    (12, 7),
+    (15, 8),
+    (19, 9),
+    (21, 10),
+    (23, 11),
+    (24, 12),
+    (25, 13),
+    (28, 14),
+];
+
+/// What an upgrade did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Upgraded {
+    /// The operator set before; the one that was asked for where the model uses none.
+    pub from: i64,
+    /// The operator set now.
+    pub to: i64,
+    /// The IR version before and now.
+    pub ir_version: (i64, i64),
+    /// What was rewritten, by version and operator.
+    pub adapted: Vec<Adapted>,
+    /// Whether anything in the model is different now.
+    pub changed: bool,
+}
+
+/// How many nodes of an operator were rewritten at one version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Adapted {
+    /// Operator.
+    pub operator: &'static str,
+    /// The version at which it changed.
+    pub version: i64,
+    /// Nodes.
+    pub nodes: usize,
+}
+
+/// Why a model was not upgraded; it is as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UpgradeError {
+    /// The model is older than what can be raised.
+    #[error("its operator set is {version}; only those from {OLDEST} on can be raised")]
+    TooOld {
+        /// Its operator set.
+        version: i64,
+    },
+    /// There is no such operator set, as far as this program knows.
+    #[error("operator set {to} is not known here; the newest is {}", *NEWEST)]
+    Unknown {
+        /// What was asked for.
+        to: i64,
+    },
+    /// The model is newer than what was asked for.
+    #[error("its operator set is {from}, and cannot be lowered to {to}")]
+    Lower {
+        /// Its operator set.
+        from: i64,
+        /// What was asked for.
+        to: i64,
+    },
+    /// A node has no equivalent.
+    #[error("{label}{} cannot be brought to operator set {version}: {obstacle}", inside(.path))]
+    Node {
+        /// Operator and name.
+        label: String,
+        /// Where it is; empty for the main graph.
+        path: String,
+        /// Operator.
+        operator: String,
+        /// The version at which it changes.
+        version: i64,
+        /// Why.
+        obstacle: Obstacle,
+    },
+    /// The nodes are in a circle, or an adapter is wrong.
+    #[error(transparent)]
+    Broken(#[from] BrokenRewrite),
+}
+
+fn inside(path: &str) -> String {
+    if path.is_empty() { String::new() } else { format!(" in {path}") }
+}
+
+/// Raises the operator set of a model to at least `at_least`; `None` where it is that new already.
+pub fn raise(model: &mut Model, at_least: i64) -> Result<Option<Upgraded>, UpgradeError> {
+    let oldest = roots(model).into_iter().filter_map(|(graph, _)| model.opset(graph, "")).min();
+    match oldest {
+        Some(oldest) if oldest < at_least => {
+            let newest = model.opset(model.main(), "").unwrap_or(at_least);
+            upgrade(model, at_least.max(newest)).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Brings all graphs of a model to operator set `to` of `ai.onnx`. Names, types and shapes of inputs
+/// and outputs stay. On an error the model is as it was.
+pub fn upgrade(model: &mut Model, to: i64) -> Result<Upgraded, UpgradeError> {
+    let ir = model.info.ir_version;
+    let from = model.opset(model.main(), "").unwrap_or(to);
+    if to > *NEWEST {
+        return Err(UpgradeError::Unknown { to });
+    }
+    if from > to {
+        return Err(UpgradeError::Lower { from, to });
+    }
+    let old: Vec<(GraphId, i64)> = roots(model)
+        .into_iter()
+        .filter_map(|(graph, _)| Some((graph, model.opset(graph, "")?)))
+        .filter(|(_, version)| *version < to)
+        .collect();
+    if let Some(&(_, version)) = old.iter().find(|(_, version)| *version < OLDEST) {
+        return Err(UpgradeError::TooOld { version });
+    }
+    let unchanged =
+        Upgraded { from, to, ir_version: (ir, ir), adapted: Vec::new(), changed: false };
+    if old.is_empty() {
+        return Ok(unchanged);
+    }
+    let mut raised = model.clone();
+    let adapted = raise_all(&mut raised, &old, to)?;
+    *model = raised;
+    Ok(Upgraded { ir_version: (ir, model.info.ir_version), adapted, changed: true, ..unchanged })
+}
+
+/// The main graph and the bodies of functions, each with its place among the functions.
+fn roots(model: &Model) -> Vec<(GraphId, Option<usize>)> {
+    let functions = model.functions.iter().enumerate();
+    let bodies = functions.map(|(index, function)| (function.body, Some(index)));
+    std::iter::once((model.main(), None)).chain(bodies).collect()
+}
+
+fn raise_all(
+    model: &mut Model,
+    old: &[(GraphId, i64)],
+    to: i64,
+) -> Result<Vec<Adapted>, UpgradeError> {
+    let broken = |problem| BrokenRewrite { rewrite: "upgrade", what: Broken::Structure(problem) };
+    let interface = verify::interface(model);
+    raise_ir(model, to);
+    verify::sort(model).map_err(broken)?;
+    infer::infer(model);
+    for &(root, version) in old {
+        check_known(model, root, version)?;
+    }
+    let mut counts = BTreeMap::new();
+    for &(root, from) in old {
+        for version in from + 1..=to {
+            step(model, root, version, to, &mut counts)?;
+        }
+    }
+    set_opset(model, to);
+    model.compact();
+    verify::check(model).map_err(broken)?;
+    if verify::interface(model) != interface {
+        return Err(BrokenRewrite { rewrite: "upgrade", what: Broken::Interface }.into());
+    }
+    let adapted = counts.into_iter();
+    Ok(adapted.map(|((version, operator), nodes)| Adapted { operator, version, nodes }).collect())
+}
+
+/// Raises the IR version to what the operator set came with. Before version 4 every initializer was
+/// listed as an input; from then on that would let callers override it.
+fn raise_ir(model: &mut Model, to: i64) {
+    let least = IR_VERSIONS.iter().rev().find(|(opset, _)| *opset <= to).map_or(3, |(_, ir)| *ir);
+    if model.info.ir_version >= least {
+        return;
+    }
+    if model.defaults_are_constants() {
+        model.freeze_defaulted_inputs();
+    }
+    model.info.ir_version = least;
+}
+
+fn set_opset(model: &mut Model, to: i64) {
+    let functions = model.functions.iter_mut().map(|function| &mut function.opsets);
+    for import in std::iter::once(&mut model.info.opsets).chain(functions).flatten() {
+        if (import.domain.is_empty() || import.domain == "ai.onnx") && import.version < to {
+            import.version = to;
+        }
+    }
+}
+
+/// Nothing can be said of operators that are not in the table.
+fn check_known(model: &Model, root: GraphId, version: i64) -> Result<(), UpgradeError> {
+    let mut nodes = model.walk_graph(root).into_iter();
+    let unknown = nodes.find(|&id| {
+        let op = &model.node(id).op;
+        op.is_onnx()
+            && model.called_function(id).is_none()
+            && schema::lookup("", &op.name, version).is_none()
+    });
+    match unknown {
+        Some(node) => Err(stopped(model, node, version, Obstacle::NoOperator { version })),
+        None => Ok(()),
+    }
+}
+
+fn stopped(model: &Model, node: NodeId, version: i64, obstacle: Obstacle) -> UpgradeError {
+    UpgradeError::Node {
+        label: model.label(node),
+        path: model.graph_path(model.node(node).graph()),
+        operator: model.node(node).op.name.clone(),
+        version,
+        obstacle,
+    }
+}
+
+/// Brings the nodes of a graph, and those nested in it, from the version before to this one.
+fn step(
+    model: &mut Model,
+    root: GraphId,
+    version: i64,
+    to: i64,
+    counts: &mut BTreeMap<(i64, &'static str), usize>,
+) -> Result<(), UpgradeError> {
+    for node in model.walk_graph(root) {
+        let op = &model.node(node).op;
+        if !op.is_onnx() || model.node(node).is_removed() || model.called_function(node).is_some() {
+            continue;
+        }
+        let newer = schema::lookup("", &op.name, version);
+        let Some(newer) = newer.filter(|newer| newer.since_version == version) else { continue };
+        if let Some(obstacle) = lost_type(model, node, newer) {
+            return Err(stopped(model, node, version, obstacle));
+        }
+        let Some((operator, adapter)) = registry::adapter(&op.name, version) else { continue };
+        let (label, path) = (model.label(node), model.graph_path(model.node(node).graph()));
+        match adapter(&mut Site::new(model, node, to)) {
+            Ok(false) => {}
+            Ok(true) => *counts.entry((version, operator)).or_default() += 1,
+            Err(obstacle) => {
+                let operator = operator.to_owned();
+                return Err(UpgradeError::Node { label, path, operator, version, obstacle });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An element type that an input may no longer have.
+fn lost_type(model: &Model, node: NodeId, newer: &schema::OpSchema) -> Option<Obstacle> {
+    let older = schema::lookup("", newer.name, newer.since_version - 1)?;
+    model.node(node).inputs().iter().enumerate().find_map(|(index, input)| {
+        let elem = model.value((*input)?).elem()?;
+        let allows = |of: &schema::OpSchema| {
+            of.formal_input(index).is_none_or(|formal| of.allows(formal, elem))
+        };
+        (allows(older) && !allows(newer)).then_some(Obstacle::LostType { elem })
+    })
+}

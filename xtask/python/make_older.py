@@ -1,0 +1,124 @@
+"""Write models of older operator sets, to be upgraded.
+
+    python make_older.py NODES_DIR OUT_DIR
+
+Two kinds: what `older_cases.py` spells out, for each step that an adapter is for; and node tests that
+are stamped with an older version of their operators, where the checker and onnxruntime take them.
+OUT_DIR/cases.json lists them: name, model, data (a folder with input_J.pb), opset, operators.
+"""
+
+import json
+import pathlib
+import sys
+import warnings
+
+import onnx
+from older_cases import cases
+from onnx import numpy_helper
+from run_nodes import feeds_of, run
+from sessions import session
+
+OLDEST = 7
+
+
+def versions():
+    """Versions of each operator of ai.onnx, oldest first."""
+    found = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        if schema.domain == "":
+            found.setdefault(schema.name, []).append(schema.since_version)
+    return {name: sorted(list_) for name, list_ in found.items()}
+
+
+def nodes_of(graph):
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in [attribute.g, *attribute.graphs]:
+                yield from nodes_of(inner)
+
+
+def operators(model):
+    parts = [model.graph, *model.functions]
+    return sorted({n.op_type for part in parts for n in nodes_of(part) if n.domain in ("", "ai.onnx")})
+
+
+def opset(model):
+    return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
+
+
+def stamped(model, version):
+    older = onnx.ModelProto()
+    older.CopyFrom(model)
+    for imported in older.opset_import:
+        if imported.domain in ("", "ai.onnx"):
+            imported.version = version
+    return older
+
+
+def is_accepted(path, feeds):
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+        run(session(str(path)), feeds)
+    except Exception:  # noqa: BLE001 what is not accepted is not in the set
+        return False
+    return True
+
+
+def restamped(nodes, out, known):
+    for folder in sorted(nodes.iterdir()):
+        model = onnx.load(folder / "model.onnx")
+        now = opset(model)
+        if now is None or now <= OLDEST:
+            continue
+        names = operators(model)
+        older = {max(v, OLDEST) for name in names for v in known.get(name, []) if v < now}
+        data = folder / "test_data_set_0"
+        try:
+            feeds = feeds_of(model, data)
+        except Exception:  # noqa: BLE001 data of a kind that cannot be given
+            continue
+        for version in sorted(older):
+            name = f"{folder.name}-{version}"
+            path = out / name / "model.onnx"
+            path.parent.mkdir()
+            path.write_bytes(stamped(model, version).SerializeToString(deterministic=True))
+            if is_accepted(path, feeds):
+                yield row(name, path, data, version, names)
+            else:
+                path.unlink()
+                path.parent.rmdir()
+
+
+def row(name, path, data, version, names):
+    return {
+        "name": name,
+        "model": str(path),
+        "data": str(data),
+        "opset": version,
+        "operators": names,
+    }
+
+
+def spelled_out(out):
+    for case in cases():
+        folder = out / case.name
+        data = folder / "test_data_set_0"
+        data.mkdir(parents=True)
+        (folder / "model.onnx").write_bytes(case.model.SerializeToString(deterministic=True))
+        for index, value in enumerate(case.inputs):
+            proto = numpy_helper.from_array(value)
+            (data / f"input_{index}.pb").write_bytes(proto.SerializeToString())
+        yield row(case.name, folder / "model.onnx", data, opset(case.model), operators(case.model))
+
+
+def main():
+    nodes, out = (pathlib.Path(argument) for argument in sys.argv[1:3])
+    warnings.simplefilter("ignore")
+    out.mkdir(parents=True)
+    rows = list(spelled_out(out)) + list(restamped(nodes, out, versions()))
+    (out / "cases.json").write_text(json.dumps(rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
