@@ -169,7 +169,7 @@ impl Task<'_> {
             Some(begun) => begun,
             None => {
                 let observations = self.blank.observations().clone();
-                let start = pass.start(&observations)?;
+                let start = pass.start(&observations, host)?;
                 (observations, start)
             }
         };
