@@ -211,6 +211,24 @@ fn what_does_not_go_together_is_refused_with_its_file() {
 }
 
 #[test]
+fn a_calibration_of_another_model_is_refused_with_the_layers_that_differ() {
+    let bench = Bench::of(&[Layer::Even; 2], samples(2));
+    let path = bench.shard("1/1");
+    let of = |bed: &Bed| read_calibration_of(&path, &bed.path(), &bench.config);
+    assert_eq!(of(&bench.bed).unwrap().samples().len(), 2);
+    let weights = message(of(&Bed::of(&[Layer::Even, Layer::Outliers], 20.0)));
+    assert!(
+        weights.contains("1-of-1 is a calibration of another model: 1 of 2 layers"),
+        "{weights}"
+    );
+    assert!(weights.ends_with("'product1'"), "{weights}");
+    let deeper = message(of(&Bed::of(&[Layer::Even; 3], 20.0)));
+    assert!(deeper.ends_with("1 layer new: 'product2'"), "{deeper}");
+    let flatter = message(of(&Bed::of(&[Layer::Even], 20.0)));
+    assert!(flatter.ends_with("1 layer not there: 'product1'"), "{flatter}");
+}
+
+#[test]
 fn a_sample_that_is_no_use_is_named() {
     let with = |number: f32| {
         let mut all = samples(4);
