@@ -67,7 +67,9 @@ impl Extent {
             for (lane, &x) in lanes.iter_mut().zip(rest) {
                 lane.see(x);
             }
-            lanes.iter().for_each(|lane| extent.take(lane));
+            for lane in &lanes {
+                extent.take(lane);
+            }
         }
         extent.infinite = numbers.len() as u64 - extent.finite - extent.nans;
         extent
@@ -86,6 +88,7 @@ impl Extent {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "numbers are exact here")]
 mod tests {
     use super::*;
 

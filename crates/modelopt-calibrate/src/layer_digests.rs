@@ -102,7 +102,7 @@ fn digest(model: &Model, layer: &Layer) -> String {
 
 fn take(tensor: &Tensor, part: &mut impl FnMut(&[u8])) {
     part(format!("{} {:?}", tensor.dtype(), tensor.shape()).as_bytes());
-    part(tensor.bytes().map(|bytes| bytes.as_ref()).unwrap_or_default());
+    part(tensor.bytes().map(AsRef::as_ref).unwrap_or_default());
 }
 
 impl Mismatch {

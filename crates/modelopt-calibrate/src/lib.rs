@@ -30,6 +30,7 @@ mod pass_error;
 mod range;
 mod registry;
 mod samples;
+mod session;
 mod shown;
 mod summary;
 #[cfg(test)]
@@ -49,11 +50,12 @@ pub use observers::{
     ChannelMoments, Distribution, Extremes, Histogram, MOST_RANGES, MinMax, Moments, Moving,
     Ranges, SixteenBit,
 };
-pub use pass::{Moment, OpenSession, Pass, Position, Step};
+pub use pass::{Moment, Pass, Position, Step};
 pub use pass_error::PassError;
 pub use range::{EIGHT_BITS, Method, SIXTEEN_BITS, Spread, UnknownMethod};
 pub use registry::{Kind, OBSERVERS, Unreadable};
 pub use samples::{Part, Samples};
+pub use session::OpenSession;
 pub use shown::expose;
 pub use summary::TensorRanges;
 pub use unfinished::{Unfinished, UnfinishedError};

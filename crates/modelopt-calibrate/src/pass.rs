@@ -4,29 +4,16 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use modelopt_graph::{Model, ValueId};
-use modelopt_runtime::{Outputs, RuntimeError, Sample, Session};
+use modelopt_runtime::{Outputs, Sample, Session};
 use serde::{Deserialize, Serialize};
 
-use crate::groups::{GROUP_BYTES, groups};
+use crate::groups::{GROUP_BYTES, Sizes, groups};
 use crate::observations::Observations;
 use crate::observer::View;
 use crate::pass_error::PassError;
 use crate::samples::Samples;
+use crate::session::OpenSession;
 use crate::shown::expose;
-
-/// Something that makes sessions of models that were made from the original.
-///
-/// A session may come from a worker process; what it needs to live stays with it.
-pub trait OpenSession {
-    /// A model ready to run, or why it cannot be.
-    fn open(&self, model: &Model) -> Result<Box<dyn Session + '_>, RuntimeError>;
-}
-
-impl<F: Fn(&Model) -> Result<Box<dyn Session>, RuntimeError>> OpenSession for F {
-    fn open(&self, model: &Model) -> Result<Box<dyn Session + '_>, RuntimeError> {
-        self(model)
-    }
-}
 
 /// How far a pass is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,15 +109,24 @@ impl<'a> Pass<'a> {
         sessions: &dyn OpenSession,
         progress: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> Result<(), PassError> {
-        let start = self.start(observations)?;
+        let start = self.start(observations, sessions)?;
         self.go_on(start, observations, sessions, &mut |moment| progress(moment.step))
     }
 
-    /// Where a pass begins.
-    pub fn start(&self, observations: &Observations) -> Result<Position, PassError> {
+    /// Where a pass begins. A strict one runs the model once for the sizes of its values, where those are
+    /// not known.
+    pub fn start(
+        &self,
+        observations: &Observations,
+        sessions: &dyn OpenSession,
+    ) -> Result<Position, PassError> {
         let (inputs, inner) = self.values(observations);
         let largest = self.samples.largest()?;
-        let groups = groups(self.model, &inner, largest.as_ref(), self.group_bytes);
+        let mut sizes = Sizes::inferred(self.model, &inner, largest.as_ref());
+        if let Some(largest) = largest.filter(|_| self.strict) {
+            sizes.ask(self.model, &inner, &largest, sessions);
+        }
+        let groups = groups(&inner, &sizes, self.group_bytes);
         let name = |value: &ValueId| self.model.value(*value).name().to_owned();
         let groups = groups.iter().map(|group| group.iter().map(name).collect());
         Ok(Position { rounds: std::iter::once(inputs).chain(groups).collect(), round: 0, seen: 0 })

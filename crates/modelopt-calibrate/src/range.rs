@@ -124,4 +124,5 @@ impl FromStr for Method {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "numbers are exact here")]
 mod tests;

@@ -83,7 +83,8 @@ impl Unfinished {
 
 #[cfg(test)]
 mod tests {
-    use modelopt_runtime::Sample;
+    use modelopt_graph::Model;
+    use modelopt_runtime::{RuntimeError, Sample, Session};
 
     use super::*;
     use crate::activations::Activations;
@@ -97,7 +98,9 @@ mod tests {
         let mut observations = Observations::default();
         Activations::of(&model).watch(&model, &mut observations);
         let none: Vec<Sample> = Vec::new();
-        let position = Pass::new(&model, &none).start(&observations).unwrap();
+        let refuse =
+            |_: &Model| -> Result<Box<dyn Session>, RuntimeError> { Err(RuntimeError::NoLibrary) };
+        let position = Pass::new(&model, &none).start(&observations, &refuse).unwrap();
         Unfinished { calibration: Calibration::new("abc", [0, 1], observations), position }
     }
 

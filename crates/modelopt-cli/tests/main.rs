@@ -7,6 +7,7 @@ mod support;
 
 mod accuracy;
 mod bad_input;
+mod calibrate;
 mod cases;
 mod convert;
 mod determinism;

@@ -31,7 +31,7 @@ use crate::warning::Warning;
 use crate::{Progress, Step};
 
 pub use error::CalibrationError;
-pub use merging::{merge_calibrations, read_calibration, write_calibration};
+pub use merging::{merge_calibrations, read_calibration, read_calibration_of, write_calibration};
 pub use shard::{Shard, UnknownShard};
 use unfinished::Keeper;
 
@@ -165,13 +165,12 @@ impl Task<'_> {
         progress(Progress::Step(Step::MeasuringActivations));
         let pass = Pass::new(self.model, &self.samples).strict().within(GROUP_BYTES);
         let pass = pass.from(self.samples.places.start as u64);
-        let (mut observations, position) = match begun {
-            Some(begun) => begun,
-            None => {
-                let observations = self.blank.observations().clone();
-                let start = pass.start(&observations)?;
-                (observations, start)
-            }
+        let (mut observations, position) = if let Some(begun) = begun {
+            begun
+        } else {
+            let observations = self.blank.observations().clone();
+            let start = pass.start(&observations, host)?;
+            (observations, start)
         };
         let mut unkept = None;
         let seen = pass.go_on(position, &mut observations, host, &mut |moment| {

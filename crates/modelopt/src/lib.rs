@@ -69,7 +69,7 @@ pub use bench::{BenchOptions, BenchRow, bench};
 pub use budget::Stop;
 pub use calibrating::{
     CalibrateOptions, Calibrated, CalibrationError, Shard, UnknownShard, calibrate,
-    merge_calibrations, read_calibration, write_calibration,
+    merge_calibrations, read_calibration, read_calibration_of, write_calibration,
 };
 pub use compare::{Compared, compare, compare_until};
 pub use config::{Config, Enforcement, Objective, SearchOptions, Smoothing};

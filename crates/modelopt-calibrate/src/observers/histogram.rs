@@ -114,7 +114,9 @@ impl Bins {
                 }
             }
             let [first, _] = &mut tables;
-            last.iter().for_each(|&place| count_at(first, place));
+            for &place in last {
+                count_at(first, place);
+            }
         }
         let [mut counts, others] = tables;
         zip(&mut counts, others).for_each(|(count, other)| *count += other);

@@ -66,7 +66,6 @@ impl Observer for Moving {
 }
 
 #[cfg(test)]
-#[expect(clippy::float_cmp, reason = "numbers are exact here")]
 mod tests {
     use super::*;
     use crate::testing::{is_lossless, is_order_independent, tensor};

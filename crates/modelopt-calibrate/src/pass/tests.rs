@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use indexmap::IndexMap;
 use modelopt_graph::Tensor;
-use modelopt_runtime::{SampleError, SampleKind};
+use modelopt_runtime::{RuntimeError, SampleError, SampleKind, Session};
 
 use super::*;
 use crate::observer::Observer;
@@ -225,7 +225,7 @@ fn interrupted(every: usize) -> (Observations, usize) {
     let (model, samples) = (testing::model(), samples(&[1.0, 2.0, 3.0]));
     let mut all = watched(&model, &["x", "y", "z"]);
     let pass = Pass::new(&model, &samples).within(8).strict();
-    let mut position = pass.start(&all).unwrap();
+    let mut position = pass.start(&all, &Opener::default()).unwrap();
     let mut ends = 0;
     loop {
         let (mut seen, mut reached, mut steps) = (all.clone(), None, 0);

@@ -80,6 +80,7 @@ fn quantized(kept: &[f64], levels: usize) -> impl Iterator<Item = f64> {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "numbers are exact here")]
 mod tests {
     use super::*;
 

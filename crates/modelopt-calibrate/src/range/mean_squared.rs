@@ -112,6 +112,7 @@ fn error(seen: &Distribution, grid: &Grid) -> f64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "numbers are exact here")]
 mod tests {
     use super::*;
 

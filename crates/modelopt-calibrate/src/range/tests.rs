@@ -134,7 +134,9 @@ fn one_outlier_in_a_million_is_clipped_where_that_pays() {
 #[test]
 fn the_least_squared_error_is_found_on_either_side() {
     let mut skewed = normal(200_000, 1.0);
-    skewed.iter_mut().for_each(|x| *x = if *x < 0.0 { *x * 0.1 } else { *x * *x });
+    for x in &mut skewed {
+        *x = if *x < 0.0 { *x * 0.1 } else { *x * *x };
+    }
     let found = range(Method::MeanSquaredError, &skewed).unwrap();
     let own = squared_error(&skewed, found);
     let whole = range(Method::MinMax, &skewed).unwrap();
@@ -155,7 +157,9 @@ fn the_least_squared_error_is_found_on_either_side() {
 #[test]
 fn zeros_do_not_pull_ranges_together() {
     let mut numbers = normal(100_000, 1.0);
-    numbers.iter_mut().for_each(|x| *x = x.abs());
+    for x in &mut numbers {
+        *x = x.abs();
+    }
     let without = spread(&[&numbers]);
     numbers.extend(vec![0.0; 900_000]);
     let with = spread(&[&numbers]);

@@ -26,7 +26,7 @@ pub enum CalibrationError {
         /// The file.
         path: PathBuf,
         /// Which layers differ.
-        mismatch: Mismatch,
+        mismatch: Box<Mismatch>,
     },
     /// A file cannot be added to others.
     #[error("{} cannot be merged with {}: {source}", path.display(), with.display())]
@@ -36,7 +36,7 @@ pub enum CalibrationError {
         /// The file that it does not go with, or the first of those before it.
         with: PathBuf,
         /// Why not.
-        source: MergeError,
+        source: Box<MergeError>,
     },
     /// The progress of an earlier run cannot be read.
     #[error("{}: {source}", path.display())]
@@ -52,7 +52,7 @@ pub enum CalibrationError {
         /// The file.
         path: PathBuf,
         /// Which layers differ.
-        mismatch: Mismatch,
+        mismatch: Box<Mismatch>,
     },
     /// The progress of an earlier run is of other samples.
     #[error("{} was begun with other samples, or another shard of them", path.display())]

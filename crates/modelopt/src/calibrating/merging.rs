@@ -4,10 +4,13 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use modelopt_calibrate::{Calibration, MergeError};
+use modelopt_calibrate::{Calibration, LayerDigests, MergeError};
+use modelopt_onnx as onnx;
 
 use super::error::CalibrationError;
+use crate::config::Config;
 use crate::error::Error;
+use crate::transform;
 
 /// What the name of a file that is not finished ends in.
 const TEMPORARY: &str = ".tmp";
@@ -21,6 +24,27 @@ pub fn read_calibration(path: &Path) -> Result<Calibration, Error> {
     let text = fs_err::read_to_string(path)?;
     let wrong = |source| CalibrationError::Read { path: path.to_owned(), source };
     Ok(Calibration::from_toml(&text).map_err(wrong)?)
+}
+
+/// Reads a calibration that has to be of this model, as these settings prepare it.
+///
+/// # Errors
+///
+/// As [`read_calibration`]; where it is of another model, with the layers that differ; and where the model
+/// cannot be read.
+pub fn read_calibration_of(
+    path: &Path,
+    model: &Path,
+    config: &Config,
+) -> Result<Calibration, Error> {
+    let calibration = read_calibration(path)?;
+    let prepared = transform::prepared(&onnx::load(model)?, config)?;
+    let checked = calibration.check(&onnx::digest(model)?, &LayerDigests::of(&prepared));
+    checked.map_err(|mismatch| {
+        let (path, mismatch) = (path.to_owned(), Box::new(mismatch));
+        CalibrationError::OtherModel { path, mismatch }
+    })?;
+    Ok(calibration)
 }
 
 /// Writes a calibration: whenever this is interrupted, the file is the old one or the new one.
@@ -54,7 +78,7 @@ pub fn merge_calibrations(paths: &[PathBuf]) -> Result<Calibration, Error> {
                 }
                 _ => None,
             };
-            let with = twice.map_or(first, |(with, _)| with).clone();
+            let (with, source) = (twice.map_or(first, |(with, _)| with).clone(), Box::new(source));
             CalibrationError::Merge { path: path.clone(), with, source }
         })?;
         before.push((path, own.samples().clone()));

@@ -42,7 +42,11 @@ impl Keeper {
         };
         let mismatch = calibration.differences(blank);
         if calibration.model() != blank.model() || !mismatch.is_empty() {
-            return Err(CalibrationError::BegunWithOtherModel { path, mismatch }.into());
+            return Err(CalibrationError::BegunWithOtherModel {
+                path,
+                mismatch: Box::new(mismatch),
+            }
+            .into());
         }
         if (calibration.list(), calibration.samples()) != (blank.list(), blank.samples()) {
             return Err(CalibrationError::BegunWithOtherSamples { path }.into());
