@@ -3,7 +3,9 @@
 Jobs: [{"original": path, "candidates": [path, ...], "samples": [npz, ...], "seconds": float}, ...].
 Results: [{"original_ms": float, "candidates": [...]}, ...]. All models of a job run in turn on the
 first sample, one thread; each round starts with the next of them, so that none always runs behind
-the same one. A candidate has `error`, why it could not be loaded or run; and if null `ratio`,
+the same one. Time is what that thread was on the processor: the same as on a clock where nothing else
+runs, and still comparable where something does, which stops long runs more often than short ones.
+A candidate has `error`, why it could not be loaded or run; and if null `ratio`,
 the median over rounds of candidate time / original time (below 1: faster), with `low` and `high`, an
 interval that holds the true median in 99 of 100 cases; `rounds`; and `sqnr_db`, of the worst output of
 the worst sample, as `run_models` has it.
@@ -62,9 +64,9 @@ def timed(models, inputs, budget):
             start = time.perf_counter()
         for place in range(len(models)):
             index = (place + rounds) % len(models)
-            begin = time.perf_counter()
+            begin = time.thread_time()
             models[index].run(None, inputs)
-            elapsed = time.perf_counter() - begin
+            elapsed = time.thread_time() - begin
             if rounds >= 0:
                 times[index].append(elapsed)
         rounds += 1

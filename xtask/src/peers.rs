@@ -327,7 +327,7 @@ pub(crate) mod tests {
             nncf: "8.2".to_owned(),
             machine: Machine { cpu: "a CPU".to_owned(), threads: 2, platform: "p".to_owned() },
             rows: vec![
-                row("det", figures(1.5, Some(21.0), &[]), figures(1.7, Some(0.97), &["sqnr"])),
+                row("det", figures(1.5, Some(21.0), &[]), figures(1.7, Some(19.98), &["sqnr"])),
                 row("cls", figures(0.9, None, &["slowdown"]), Outcome::NotRun("no".to_owned())),
                 row(
                     "digits",
