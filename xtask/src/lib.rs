@@ -1,7 +1,7 @@
 //! What development and tests need beside the toolkit itself: test models and node tests
 //! ([`setup`], [`testdata`]), second opinions from Python ([`oracle`]), runs over other people's
 //! tests ([`conformance`]), planted damages ([`sweep`]), all models in all runtimes
-//! ([`every_runtime`]), README's figures ([`results`]), what may come in from outside
+//! ([`every_runtime`]), README's figures ([`results`], [`peers`]), what may come in from outside
 //! ([`dependencies`], [`features`]), what depends on the machine ([`machine`]) and the generated
 //! operator table ([`schema`]).
 //!
@@ -15,6 +15,7 @@ pub mod features;
 pub mod machine;
 pub mod oracle;
 pub mod parallel;
+pub mod peers;
 mod program;
 mod readme;
 pub mod results;

@@ -7,7 +7,8 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use xtask::{
-    conformance, dependencies, every_runtime, features, results, schema, setup, sweep, testdata,
+    conformance, dependencies, every_runtime, features, peers, results, schema, setup, sweep,
+    testdata,
 };
 
 /// The sweep of the tests; `cargo xtask sweep` takes others.
@@ -56,7 +57,14 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
-    /// What takes too long for every commit: sweeps with other seeds, all models in all runtimes
+    /// Measure the program beside other tools for static int8 and write README's table
+    Peers {
+        /// Measure nothing; fail if README is not what docs/peers.json says
+        #[arg(long)]
+        check: bool,
+    },
+    /// What takes too long for every commit: sweeps with other seeds, all models in all runtimes,
+    /// other tools beside the program
     Nightly,
     /// Set up, check generated files, run all tests, the conformance suites and a sweep
     Test {
@@ -77,7 +85,11 @@ fn main() -> ExitCode {
 }
 
 fn run(task: Task) -> Result<()> {
-    if !matches!(task, Task::Dependencies | Task::Results { check: true }) {
+    let reads_only = matches!(
+        task,
+        Task::Dependencies | Task::Results { check: true } | Task::Peers { check: true }
+    );
+    if !reads_only {
         setup::run()?;
     }
     match task {
@@ -89,13 +101,16 @@ fn run(task: Task) -> Result<()> {
         Task::Conformance { write } => conformance::build().and_then(|()| conformance::run(write)),
         Task::Sweep { seed, count } => conformance::build().and_then(|()| sweep::run(seed, count)),
         Task::Results { .. } => conformance::build().and_then(|()| results::measure()),
+        Task::Peers { check: true } => peers::check(),
+        Task::Peers { .. } => conformance::build().and_then(|()| peers::measure()),
         Task::Nightly => run_all(&[
             ("program", &conformance::build),
             ("sweeps", &sweeps),
             ("every runtime", &every_runtime::run),
+            ("other tools", &peers::hold),
         ]),
         Task::Test { arguments } => run_all(&[
-            ("generated files", &|| check_schema().and(results::check())),
+            ("generated files", &|| check_schema().and(results::check()).and(peers::check())),
             ("tests", &|| run_tests(&arguments)),
             ("program", &conformance::build),
             ("conformance", &|| conformance::run(false)),

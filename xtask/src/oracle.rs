@@ -141,7 +141,16 @@ pub fn script(name: &str) -> PathBuf {
 
 /// Gives the jobs to a script as JSON and reads its answers, one per job.
 pub(crate) fn ask<J: Serialize, A: DeserializeOwned>(name: &str, jobs: &[J]) -> Result<Vec<A>> {
-    let mut child = Command::new(testdata::python())
+    ask_in(&testdata::python(), name, jobs)
+}
+
+/// The same of a script that runs in another Python environment.
+pub(crate) fn ask_in<J: Serialize, A: DeserializeOwned>(
+    python: &Path,
+    name: &str,
+    jobs: &[J],
+) -> Result<Vec<A>> {
+    let mut child = Command::new(python)
         .args(["-W", "ignore"])
         .arg(script(name))
         .env("PYTHONDONTWRITEBYTECODE", "1")

@@ -5,7 +5,7 @@
 //! search saw. Times are ratios of candidate to original, measured in turn on one machine, which the
 //! file names by its processor.
 
-mod tables;
+pub(crate) mod tables;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -37,10 +37,10 @@ struct Results {
 
 /// Where it was measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Machine {
-    cpu: String,
-    threads: usize,
-    platform: String,
+pub(crate) struct Machine {
+    pub(crate) cpu: String,
+    pub(crate) threads: usize,
+    pub(crate) platform: String,
 }
 
 /// What came of one model.
@@ -132,7 +132,8 @@ fn compared(program: &Path, model: &str, candidate: &Path) -> Result<Value> {
     report(command).with_context(|| model.to_owned())
 }
 
-fn report(mut command: Command) -> Result<Value> {
+/// The program's report in JSON, on what it did in onnxruntime.
+pub(crate) fn report(mut command: Command) -> Result<Value> {
     command.args(["--json", "--runtime", "onnxruntime"]).stdin(Stdio::null());
     command.env("PATH", program::path_with_python()?).env_remove("ORT_DYLIB_PATH");
     let output = command.output().context("cannot start the program")?;
@@ -161,14 +162,14 @@ fn row(model: &str, made: &Value, compared: &Value) -> Result<Row> {
 }
 
 /// The lowest SQNR that was judged; none where all were infinite, which JSON has no number for.
-fn worst_sqnr_db(document: &Value) -> Result<Option<f64>> {
+pub(crate) fn worst_sqnr_db(document: &Value) -> Result<Option<f64>> {
     let checks = document["verdict"]["checks"].as_array().context("nothing was judged")?;
     let judged: Vec<&Value> = checks.iter().filter(|check| check["name"] == "sqnr").collect();
     ensure!(!judged.is_empty(), "no SQNR was judged");
     Ok(judged.iter().filter_map(|check| check["value"].as_f64()).reduce(f64::min))
 }
 
-fn text(value: &Value) -> Result<String> {
+pub(crate) fn text(value: &Value) -> Result<String> {
     Ok(value.as_str().context("a text is missing in the report")?.to_owned())
 }
 

@@ -99,27 +99,52 @@ impl Step {
     }
 }
 
-/// Makes the Python environment; gives the inputs it was made from.
+/// Makes what other quantizers need, where it is missing or out of date: their Python environment,
+/// and the samples that they are compared on.
+///
+/// # Errors
+/// If an environment cannot be made, or there are no samples of the test models.
+pub(crate) fn peers() -> Result<()> {
+    let folder = testdata::peers();
+    fs::create_dir_all(&folder)?;
+    let lock = File::create(folder.join(".lock"))?;
+    lock.lock().context("cannot lock the test data")?;
+    environment(&folder.join("python"), "requirements-peers.txt")?;
+    let samples = Step {
+        name: "samples",
+        what: "splitting samples",
+        script: oracle::script("peer_samples.py"),
+        inputs: inputs("", &["peer_samples.py", "make_samples.py", "requirements.txt"])?,
+        arguments: vec![testdata::generated().join("samples"), testdata::fixture("digits")],
+    };
+    samples.run(&folder)
+}
+
+/// Makes the Python environment of the oracles; gives the inputs it was made from.
 fn python_step() -> Result<String> {
-    let home = testdata::target_dir().join("python");
-    let python = testdata::python_unchecked();
+    environment(&testdata::target_dir().join("python"), "requirements.txt")
+}
+
+/// Makes a Python environment; gives the inputs it was made from.
+fn environment(home: &Path, requirements: &str) -> Result<String> {
+    let python = testdata::interpreter(home);
     let stamp = home.join(".stamp");
     // A link to an interpreter that is gone does not exist for `canonicalize`.
     let interpreter = || python.canonicalize().map(|path| path.display().to_string());
     if let Ok(interpreter) = interpreter() {
-        let inputs = inputs(&interpreter, &["requirements.txt"])?;
+        let inputs = inputs(&interpreter, &[requirements])?;
         if is_current(&stamp, &inputs) {
             return Ok(inputs);
         }
     }
     announce("installing Python packages", || {
         let mut venv = Command::new("python3");
-        execute(venv.args(["-m", "venv", "--clear"]).arg(&home))
+        execute(venv.args(["-m", "venv", "--clear"]).arg(home))
             .context("cannot make a Python environment; it needs python3 with venv on PATH")?;
         let mut pip = Command::new(&python);
         pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
-        execute(pip.arg("--requirement").arg(oracle::script("requirements.txt")))?;
-        let inputs = inputs(&interpreter()?, &["requirements.txt"])?;
+        execute(pip.arg("--requirement").arg(oracle::script(requirements)))?;
+        let inputs = inputs(&interpreter()?, &[requirements])?;
         fs::write(&stamp, &inputs)?;
         Ok(inputs)
     })

@@ -35,9 +35,18 @@ pub(crate) fn generated() -> PathBuf {
     target_dir().join("testdata")
 }
 
+/// The folder of what other quantizers need and make.
+pub(crate) fn peers() -> PathBuf {
+    target_dir().join("peers")
+}
+
+/// The interpreter of a Python environment.
+pub(crate) fn interpreter(environment: &Path) -> PathBuf {
+    environment.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" })
+}
+
 pub(crate) fn python_unchecked() -> PathBuf {
-    let inside = if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" };
-    target_dir().join("python").join(inside)
+    interpreter(&target_dir().join("python"))
 }
 
 /// The Python interpreter of the environment with onnx and onnxruntime.

@@ -76,7 +76,7 @@ fn converted(computed: &[Row], stored: &[Row]) -> Result<String> {
 }
 
 /// What a test model is.
-fn title(model: &str) -> &str {
+pub(crate) fn title(model: &str) -> &str {
     match model {
         "cls" => "PaddleOCR direction classifier",
         "silero_vad_16k_op15" => "Silero VAD, 16 kHz, opset 15",
@@ -95,7 +95,7 @@ fn sizes(row: &Row) -> String {
 }
 
 /// Three digits, in kB below a megabyte.
-fn bytes(bytes: u64) -> String {
+pub(crate) fn bytes(bytes: u64) -> String {
     let (value, unit) =
         if bytes < 1_000_000 { (bytes as f64 / 1e3, "kB") } else { (bytes as f64 / 1e6, "MB") };
     let decimals = match value {
