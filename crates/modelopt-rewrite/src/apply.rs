@@ -5,7 +5,7 @@ use modelopt_graph::{Model, ValueId};
 use rayon::prelude::*;
 
 use crate::eligibility::{Look, candidates};
-use crate::engine::{self, BrokenRewrite};
+use crate::engine::{self, Broken, BrokenRewrite};
 use crate::forms::{Emission, SharedWeight};
 use crate::integer::{self, Affine};
 use crate::memo::Memo;
@@ -13,7 +13,7 @@ use crate::plan::{Plan, TensorRange};
 use crate::policy;
 use crate::quantize::StoredWeight;
 use crate::shared::shared_weights;
-use crate::{precision, prepare, refine};
+use crate::{precision, prepare, refine, upgrade};
 
 pub use crate::quantize::QuantizedWeight;
 
@@ -29,6 +29,13 @@ pub(crate) fn apply_with(
     plan: &Plan,
     memo: &Memo,
 ) -> Result<Vec<QuantizedWeight>, BrokenRewrite> {
+    if let Some(opset) = policy::opset(plan) {
+        // Whether that is possible was checked when the plan was made.
+        upgrade::raise(model, opset).map_err(|error| BrokenRewrite {
+            rewrite: "upgrade",
+            what: Broken::OperatorSet(error.to_string()),
+        })?;
+    }
     refine::apply(model, plan)?;
     // Names and types are those of the model as it is.
     let conversions = precision::conversions(model, plan);

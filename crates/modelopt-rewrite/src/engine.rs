@@ -53,6 +53,8 @@ pub enum Broken {
     Structure(Problem),
     /// The names or types of graph inputs and outputs.
     Interface,
+    /// An operator set that was taken to be within reach is not.
+    OperatorSet(String),
 }
 
 impl fmt::Display for Broken {
@@ -60,6 +62,7 @@ impl fmt::Display for Broken {
         match self {
             Broken::Structure(problem) => problem.fmt(f),
             Broken::Interface => f.write_str("its inputs or outputs changed"),
+            Broken::OperatorSet(why) => f.write_str(why),
         }
     }
 }

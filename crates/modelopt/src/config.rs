@@ -48,6 +48,8 @@ pub struct Config {
     pub exclude: Vec<String>,
     /// Preparation steps to leave out.
     pub skip_rewrite: Vec<String>,
+    /// Use no form that needs a newer operator set than the model has.
+    pub keep_opset: bool,
     /// Make inputs that have a default constants, so that callers can no longer override them.
     pub freeze_inputs: bool,
     /// Write large weights to an external file even where one file would do.
@@ -222,6 +224,7 @@ impl Default for Config {
             include: Vec::new(),
             exclude: Vec::new(),
             skip_rewrite: Vec::new(),
+            keep_opset: false,
             freeze_inputs: false,
             external_data: false,
             gate: Limits::default(),
@@ -341,6 +344,7 @@ impl Config {
             target: self.runtime.target(),
             measured: HashMap::new(),
             observed: HashMap::new(),
+            keep_opset: self.keep_opset,
             numerics: self.numerics,
             precision: PrecisionOptions {
                 // Of no concern to a model that computes in another type.

@@ -92,10 +92,22 @@ pub(crate) fn leaves_alone(prepared: &Model, config: &Config) -> Result<bool, Er
     Ok(plan.changed() == 0 && plan.io == Interface::Float32)
 }
 
+/// The first IR version in which weights need not be among the inputs.
+const WEIGHTS_APART_SINCE: i64 = 4;
+
 /// What whoever reads the candidate should know of its format.
-pub(crate) fn format_warning(original: &Model, made: &Transformed) -> Option<Warning> {
-    let [before, after] = [original, &made.model].map(|model| model.info.ir_version);
-    (before != after).then_some(Warning::FormatChanges { before, after })
+pub(crate) fn format_warnings(original: &Model, made: &Transformed) -> Vec<Warning> {
+    let models = [original, &made.model];
+    let [before, after] = models.map(|model| model.info.ir_version);
+    let opened = before < WEIGHTS_APART_SINCE && before != after;
+    let format = opened.then_some(Warning::FormatChanges { before, after });
+    let raised = match models.map(|model| model.opset(model.main(), "")) {
+        [Some(before), Some(after)] if before != after => {
+            Some(Warning::OperatorSetRaised { before, after })
+        }
+        _ => None,
+    };
+    format.into_iter().chain(raised).collect()
 }
 
 /// Plans and rewrites a model. The same model and settings give the same candidate.
@@ -169,9 +181,9 @@ mod tests {
     fn a_format_that_had_to_change_is_told() {
         let plan = ExplainedPlan::new(Numerics::default());
         let made = Transformed::unchanged(&model(4), plan, false);
-        assert_eq!(format_warning(&model(4), &made), None);
-        let warning = format_warning(&model(3), &made);
-        assert_eq!(warning, Some(Warning::FormatChanges { before: 3, after: 4 }));
+        assert_eq!(format_warnings(&model(4), &made), []);
+        let warnings = format_warnings(&model(3), &made);
+        assert_eq!(warnings, [Warning::FormatChanges { before: 3, after: 4 }]);
     }
 
     #[test]

@@ -85,6 +85,16 @@ pub enum Warning {
         /// Version of the candidate.
         after: i64,
     },
+    /// The operators are of a newer version than they were.
+    #[error(
+        "the operator set is raised from {before} to {after}: before, no operator has int8 weights with a scale for each channel"
+    )]
+    OperatorSetRaised {
+        /// Version of the original.
+        before: i64,
+        /// Version of the candidate.
+        after: i64,
+    },
     /// The plan changes no layer; the model is emitted as it is.
     #[error("nothing to do: {}", words::nothing_to_do(*.layers, *.narrow_already))]
     NothingToDo {
@@ -204,6 +214,7 @@ impl Warning {
             Warning::CandidateFails(_) => "candidate-fails",
             Warning::Unproven { .. } => "unproven",
             Warning::FormatChanges { .. } => "format-changes",
+            Warning::OperatorSetRaised { .. } => "operator-set-raised",
             Warning::NothingToDo { .. } => "nothing-to-do",
             Warning::KeptUnproven { .. } => "kept-unproven",
             Warning::NothingToGain { .. } => "nothing-to-gain",
@@ -259,6 +270,7 @@ mod tests {
             Warning::CandidateFails(reason()),
             Warning::Unproven { reason: reason(), hint: None },
             Warning::FormatChanges { before: 3, after: 4 },
+            Warning::OperatorSetRaised { before: 11, after: 13 },
             Warning::NothingToDo { layers: 2, narrow_already: false },
             Warning::KeptUnproven { layers: 2 },
             Warning::NothingToGain { more_bytes: 7 },

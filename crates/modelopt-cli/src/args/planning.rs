@@ -101,6 +101,9 @@ pub(crate) struct Selection {
     pub(crate) min_weight_bytes: Option<usize>,
     #[arg(long, help = forms_help::of_steps(), value_parser = step, value_name = "NAME")]
     pub(crate) skip_rewrite: Vec<String>,
+    /// Keep the version of the operators; int8-static needs 13 and raises older models otherwise
+    #[arg(long)]
+    pub(crate) keep_opset: bool,
     /// Make inputs that have a default constants, so that callers can no longer override them
     #[arg(long)]
     pub(crate) freeze_inputs: bool,

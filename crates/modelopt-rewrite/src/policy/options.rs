@@ -20,6 +20,8 @@ pub struct PlanOptions {
     pub measured: HashMap<String, MeasuredLayer>,
     /// What was seen of tensors, by name: what takes activations by ranges is possible only with these.
     pub observed: HashMap<String, ObservedTensor>,
+    /// Whether the version of the operators stays, whatever forms would need.
+    pub keep_opset: bool,
     /// How weights are turned into integers.
     pub numerics: Numerics,
     /// How to decide what computes in 16 bits, for schemes that do.
@@ -59,6 +61,7 @@ impl Default for PlanOptions {
             target: Capabilities::default(),
             measured: HashMap::new(),
             observed: HashMap::new(),
+            keep_opset: false,
             numerics: Numerics::default(),
             precision: PrecisionOptions::default(),
             min_weight_bytes: 4096,

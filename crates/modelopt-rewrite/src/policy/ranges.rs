@@ -13,6 +13,7 @@ use crate::forms::{Considered, Scheme};
 use crate::integer::{self, Bounds, Costing, IntegerCosts, Regions};
 use crate::layers;
 use crate::plan::{Plan, PlanError, TensorRange};
+use crate::upgrade;
 
 /// The ranges that layers take which compute on integers by ranges. Those that cannot, because something
 /// they need was not observed, go down.
@@ -23,8 +24,16 @@ pub(super) fn choose(
     options: &PlanOptions,
 ) -> Vec<TensorRange> {
     let observed = |value: ValueId| options.observed.get(model.value(value).name());
+    let by_ranges = decisions.iter().map(|decision| decision.scheme).find(|s| s.needs_ranges());
+    let too_old = by_ranges.and_then(|scheme| too_old(model, scheme, options.keep_opset));
     for (candidate, decision) in candidates.iter().zip(decisions.iter_mut()) {
         if !decision.scheme.needs_ranges() {
+            continue;
+        }
+        if let Some(why) = &too_old {
+            let below: Vec<_> = decision.scheme.rungs().into_iter().skip(1).collect();
+            *decision = first_of(&below, model, candidate, options);
+            decision.reason.clone_from(why);
             continue;
         }
         let needed = integer::needed(model, candidate.layer.node);
@@ -63,11 +72,33 @@ pub(super) fn choose(
     integer::ranges(model, &regions, range)
 }
 
+/// Why a model cannot be expressed in the operator set that a form needs, if it cannot.
+fn too_old(model: &Model, scheme: Scheme, keep_opset: bool) -> Option<String> {
+    let needed = scheme.form().opset()?;
+    let version = model.opset(model.main(), "").unwrap_or(needed);
+    if version >= needed {
+        return None;
+    }
+    if keep_opset {
+        return Some(format!("{scheme} needs operator set {needed}, and {version} is to be kept"));
+    }
+    let raised = upgrade::raise(&mut model.clone(), needed);
+    raised.err().map(|why| format!("{scheme} needs operator set {needed}: {why}"))
+}
+
+/// The version of `ai.onnx` that a plan needs beyond the model's own, if it does.
+pub(crate) fn opset(plan: &Plan) -> Option<i64> {
+    plan.layers.iter().filter_map(|layer| layer.scheme.form().opset()).max()
+}
+
 /// The tensors whose ranges layers could take by the default rules, in model order: what is to be
 /// observed before a plan is made.
 pub fn to_observe(model: &Model, options: &PlanOptions) -> Vec<ValueId> {
     let scheme = options.scheme.map_or_else(|| Scheme::all().next(), Some);
     let Some(scheme) = scheme.filter(|scheme| scheme.needs_ranges()) else { return Vec::new() };
+    if too_old(model, scheme, options.keep_opset).is_some() {
+        return Vec::new();
+    }
     let look = Look::new([scheme], options.min_weight_bytes, f64::NEG_INFINITY);
     let asked = options.scheme == Some(scheme);
     let fits = |candidate: &Candidate| {
@@ -106,12 +137,17 @@ pub(super) fn check(
         }
     }
     let decided = wanted.decided();
+    let by_ranges = wanted.layers.iter().map(|layer| layer.scheme).find(|s| s.needs_ranges());
+    let too_old = by_ranges.and_then(|scheme| too_old(model, scheme, false));
     for candidate in candidates {
         let id = candidate.layer.id.as_str();
         let (scheme, _) = decided(id);
         let needed = integer::needed(model, candidate.layer.node);
         let name = |value: &ValueId| model.value(*value).name();
         let missing = needed.iter().map(name).find(|name| !seen.contains(name));
+        if let Some(why) = too_old.as_ref().filter(|_| scheme.needs_ranges()) {
+            return Err(PlanError::Impossible { layer: id.to_owned(), scheme, why: why.clone() });
+        }
         if let Some(missing) = missing.filter(|_| scheme.needs_ranges()) {
             let why = format!("the plan has no range for '{missing}', which it reads or makes");
             return Err(PlanError::Impossible { layer: id.to_owned(), scheme, why });

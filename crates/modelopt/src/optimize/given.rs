@@ -65,7 +65,7 @@ impl<'a> Given<'a> {
         if made.unchanged {
             warnings.push(self.unchanged(&made));
         }
-        warnings.extend(transform::format_warning(self.original, &made));
+        warnings.extend(transform::format_warnings(self.original, &made));
         warnings.extend(made.plan.layers.iter().find_map(|line| slow_on_processors(line.scheme)));
         let casting = made.plan.io.precision().map(|to| IoCast::of(self.original, to));
         Ok((made, casting))
