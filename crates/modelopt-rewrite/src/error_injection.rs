@@ -25,7 +25,7 @@ use crate::engine::{self, BrokenRewrite};
 use crate::forms::take_over;
 use crate::integer::{self, Affine, Regions};
 use crate::memo::Memo;
-use crate::plan::Plan;
+use crate::plan::{Plan, TensorRange};
 use crate::policy;
 use crate::weight_errors::{WeightError, errors};
 
@@ -125,15 +125,20 @@ pub(crate) fn switchboard_with(
 /// What a plan quantizes by ranges.
 struct Ranges {
     table: IndexMap<ValueId, Affine>,
+    /// Names in the plan.
+    names: HashMap<ValueId, String>,
     regions: Regions,
     layers: HashSet<NodeId>,
 }
 
 impl Ranges {
     fn of(model: &Model, plan: &Plan) -> Self {
-        let table = policy::table(model, plan).into_iter();
+        let table = policy::table(model, plan);
+        let affine = |(&value, range): (&ValueId, &TensorRange)| (value, Affine::of_range(range));
+        let name = |(&value, range): (&ValueId, &TensorRange)| (value, range.name.clone());
         Ranges {
-            table: table.map(|(value, range)| (value, Affine::of_range(&range))).collect(),
+            table: table.iter().map(affine).collect(),
+            names: table.iter().map(name).collect(),
             regions: policy::regions(model, plan),
             layers: policy::integer_layers(model, plan),
         }
@@ -162,7 +167,7 @@ impl Ranges {
         let of: HashMap<ValueId, Switch> = self
             .held(model, plan)
             .map(|(tensor, layers)| {
-                let name = model.value(tensor).name().to_owned();
+                let name = self.names.get(&tensor).cloned().unwrap_or_default();
                 (tensor, Switch::Tensor { tensor: name, layers })
             })
             .collect();

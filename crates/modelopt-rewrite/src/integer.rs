@@ -26,6 +26,6 @@ mod switches;
 pub(crate) use affine::Affine;
 pub use cost::IntegerCosts;
 pub(crate) use cost::{Costing, components, gains, worthwhile};
-pub(crate) use emit::emit;
+pub(crate) use emit::{emit, made_inside};
 pub(crate) use regions::{Bounds, Regions, needed, ranges, regions};
 pub(crate) use switches::disturb;

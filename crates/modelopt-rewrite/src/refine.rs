@@ -3,6 +3,7 @@
 //! numbers, and are carried out before anything is quantized.
 
 mod bias;
+mod channel_scales;
 mod smoothing;
 
 use std::collections::HashMap;
@@ -51,6 +52,7 @@ const FEWEST: u64 = 64;
 /// Carries out what a plan has of both. The model must be as it was when the plan was made.
 pub(crate) fn apply(model: &mut Model, plan: &Plan) -> Result<(), BrokenRewrite> {
     smoothing::apply(model, plan)?;
+    channel_scales::apply(model, plan)?;
     bias::apply(model, plan)
 }
 
@@ -75,11 +77,15 @@ pub(crate) fn improve_with(
     memo: &Memo,
 ) {
     for layer in &mut plan.layers {
-        layer.smoothing = Vec::new();
+        // Ranges go with the scales by channel that there are.
+        if !layer.scheme.needs_ranges() {
+            layer.smoothing = Vec::new();
+        }
         layer.bias_correction = Vec::new();
     }
     if wanted.smoothing {
         choose_smoothing(model, plan, seen);
+        channel_scales::choose(model, plan, seen);
     }
     if wanted.bias_correction {
         choose_corrections(model, plan, seen, memo);
@@ -113,7 +119,14 @@ pub(crate) fn check(model: &Model, plan: &Plan) -> Result<(), PlanError> {
         if numbers.clone().any(|x| !x.is_finite()) || line.smoothing.iter().any(|&x| x <= 0.0) {
             return refuse("its smoothing must be positive, and all its numbers finite");
         }
-        if !line.smoothing.is_empty() {
+        if !line.smoothing.is_empty() && line.scheme.needs_ranges() {
+            if channel_scales::depth(model, layer) != Some(line.smoothing.len()) {
+                return refuse("its smoothing does not fit its filters");
+            }
+            if !channel_scales::agree(model, plan, layer) {
+                return refuse("all that compute with what it reads must have the same smoothing");
+            }
+        } else if !line.smoothing.is_empty() {
             let weight = smoothing::smoothable(model, layer);
             let weight = weight.filter(|w| smoothing::depth(w) == Some(line.smoothing.len()));
             let Some(weight) = weight else {
@@ -395,7 +408,8 @@ fn short(x: f32) -> f32 {
 
 fn choose_corrections(model: &Model, plan: &mut Plan, seen: &Seen, memo: &Memo) {
     let mut smoothed = model.clone();
-    if smoothing::apply(&mut smoothed, plan).is_err() {
+    let applied = smoothing::apply(&mut smoothed, plan);
+    if applied.and_then(|()| channel_scales::apply(&mut smoothed, plan)).is_err() {
         return;
     }
     let errors = errors(&smoothed, plan, memo);

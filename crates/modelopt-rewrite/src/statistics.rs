@@ -88,6 +88,9 @@ pub fn watched(model: &Model, plan: &Plan) -> Vec<Watched> {
     watched.into_iter().map(|((value, axis), layers)| Watched { value, layers, axis }).collect()
 }
 
+/// With so many samples the next one is expected to go as far beyond them as they differ from one another.
+const FEW_SAMPLES: f32 = 4.0;
+
 /// What int8 layers read, over all samples.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
@@ -156,6 +159,26 @@ impl Statistics {
             high = high.max(most / divisor(channel));
         }
         f64::from(high - low) / 255.0
+    }
+
+    /// From the least to the largest number over all channels and samples, each divided by its divisor, with 0
+    /// between them, and as much beyond as samples differ in.
+    pub(crate) fn range(&self, divisors: &[f32]) -> (f32, f32) {
+        let ends: Vec<(f32, f32)> = self
+            .ranges
+            .iter()
+            .map(|channels| {
+                let divided = channels.iter().zip(divisors);
+                divided.fold((0f32, 0f32), |(low, high), (&(least, most), divisor)| {
+                    (low.min(least / divisor), high.max(most / divisor))
+                })
+            })
+            .collect();
+        let count = ends.len().max(1) as f32;
+        let (low, high) = ends.iter().fold((0f32, 0f32), |a, e| (a.0.min(e.0), a.1.max(e.1)));
+        let (sum_low, sum_high) = ends.iter().fold((0f32, 0f32), |a, e| (a.0 + e.0, a.1 + e.1));
+        let beyond = |end: f32, mean: f32| end + (end - mean) * (FEW_SAMPLES / count).min(1.0);
+        (beyond(low, sum_low / count), beyond(high, sum_high / count))
     }
 
     /// Whether all that was seen is finite.

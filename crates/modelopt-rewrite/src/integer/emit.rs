@@ -6,7 +6,7 @@
 //! made as float        y = Add(t, u)   =>  y = Add(DQ(Q(t)), u)      for who computes on integers
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -57,6 +57,11 @@ pub(super) fn made(model: &Model, regions: &Regions) -> HashMap<ValueId, Maker> 
     made
 }
 
+/// The tensors that are made on integers.
+pub(crate) fn made_inside(model: &Model, regions: &Regions) -> HashSet<ValueId> {
+    made(model, regions).into_keys().collect()
+}
+
 /// A tensor that is made on integers: all who read it read what is left of it.
 fn after_integers(
     model: &mut Model,
@@ -91,13 +96,40 @@ fn after_float(model: &mut Model, regions: &Regions, tensor: ValueId, affine: Af
     if readers.is_empty() {
         return;
     }
+    let divided = divided(model, tensor, readers.len());
     let mut line = Line::behind(model, tensor);
     let constants = line.constants(model, tensor, affine);
-    let quantized = line.quantize(model, tensor, (tensor, constants));
+    let quantized = match divided {
+        Some((source, divisors)) => {
+            let by_channel = line.by_channel(model, tensor, affine, &divisors);
+            let name = format!("{}_quantized", model.value(tensor).name());
+            let [scales, zeros] = by_channel;
+            let axis = [("axis", 1.into())];
+            line.node(model, ("QuantizeLinear", &name), &[source, scales, zeros], &axis, None)
+        }
+        None => line.quantize(model, tensor, (tensor, constants)),
+    };
     let back = line.dequantize(model, (quantized, constants), None);
     for (node, input) in readers {
         model.set_input(node, input, Some(back));
     }
+}
+
+/// What a tensor is made from by dividing each channel by a number of its own, and these numbers, where
+/// nobody reads it but those who compute on integers: quantizing divides as well.
+fn divided(model: &Model, tensor: ValueId, readers: usize) -> Option<(ValueId, Vec<f32>)> {
+    let node = model.node(model.producer_node(tensor)?);
+    let alone = model.value(tensor).uses().len() == readers && !model.value(tensor).is_output();
+    if !node.op.is("Mul") || !alone {
+        return None;
+    }
+    let (source, constant) = (node.input(0)?, model.constant(node.input(1)?)?);
+    let rank = model.value(source).ty().and_then(Type::shape)?.len();
+    let [channels, rest @ ..] = constant.shape() else { return None };
+    let by_channel = rest.iter().all(|&size| size == 1) && rest.len() + 2 == rank;
+    let inverse = constant.to_f32().filter(|_| by_channel && *channels > 1)?;
+    let divisors: Vec<f32> = inverse.iter().map(|x| 1.0 / x).collect();
+    divisors.iter().all(|d| d.is_normal() && *d > 0.0).then_some((source, divisors))
 }
 
 /// Lets what makes a tensor make another value, so that the tensor can be made from it.
@@ -132,18 +164,9 @@ fn unfused(
         return;
     }
     let name = model.value(tensor).name().to_owned();
-    let (Ok(scales), Ok(zeros)) = (
-        Tensor::of(vec![channels], &vec![affine.scale; channels]),
-        Tensor::of(vec![channels], &vec![affine.zero; channels]),
-    ) else {
-        return;
-    };
     let mut line = Line::behind(model, tensor);
-    let constants = [
-        constant(model, format!("{name}_scales"), scales),
-        constant(model, format!("{name}_zero_points"), zeros),
-    ];
-    let inputs = [quantized, constants[0], constants[1]];
+    let [scales, zeros] = line.by_channel(model, tensor, affine, &vec![1.0; channels]);
+    let inputs = [quantized, scales, zeros];
     let axis = [("axis", 1.into())];
     let back =
         line.node(model, ("DequantizeLinear", &format!("{name}_by_channel")), &inputs, &axis, None);
@@ -209,6 +232,26 @@ impl Line {
         [
             constant(model, format!("{name}_scale"), Tensor::scalar(affine.scale)),
             constant(model, format!("{name}_zero_point"), Tensor::scalar(affine.zero)),
+        ]
+    }
+
+    /// The same for each channel, the scales multiplied by factors.
+    fn by_channel(
+        &self,
+        model: &mut Model,
+        tensor: ValueId,
+        affine: Affine,
+        factors: &[f32],
+    ) -> [ValueId; 2] {
+        let name = model.value(tensor).name().to_owned();
+        let scales: Vec<f32> = factors.iter().map(|factor| affine.scale * factor).collect();
+        let zeros = vec![affine.zero; scales.len()];
+        let count = vec![scales.len()];
+        let scales = Tensor::of(count.clone(), &scales);
+        let zeros = Tensor::of(count, &zeros);
+        [
+            constant(model, format!("{name}_scales"), scales.unwrap_or(Tensor::scalar(affine.scale))),
+            constant(model, format!("{name}_zero_points"), zeros.unwrap_or(Tensor::scalar(affine.zero))),
         ]
     }
 

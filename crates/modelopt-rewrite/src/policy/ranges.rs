@@ -194,7 +194,18 @@ pub(crate) fn table(model: &Model, plan: &Plan) -> IndexMap<ValueId, TensorRange
     }
     let known = by_name(model);
     let of = |range: &TensorRange| Some((*known.get(range.name.as_str())?, range.clone()));
-    plan.tensors.iter().filter_map(of).collect()
+    let mut table: IndexMap<ValueId, TensorRange> = plan.tensors.iter().filter_map(of).collect();
+    // What smoothing divides is quantized behind the division.
+    for layer in integer_layers(model, plan) {
+        let read = model.node(layer).input(0).filter(|read| !table.contains_key(read));
+        let divided = read.and_then(|read| {
+            let node = model.node(model.producer_node(read)?);
+            let source = node.input(0).filter(|_| node.op.is("Mul"))?;
+            Some((read, table.get(&source)?.clone()))
+        });
+        table.extend(divided);
+    }
+    table
 }
 
 /// What a plan quantizes by ranges.
@@ -238,9 +249,22 @@ pub(crate) fn gains(shaped: &Model, plan: &Plan, costs: &IntegerCosts) -> HashMa
 /// moves numbers makes tensors of the range that it reads.
 pub fn set_ranges(model: &Model, plan: &mut Plan, range: &dyn Fn(&str) -> Option<(f32, f32)>) {
     let before = table(model, plan);
+    let divided = divided(model, plan);
     let known = |value: ValueId| {
         let now = before.get(&value).map(|range| (range.min, range.max));
-        range(model.value(value).name()).or(now)
+        let other = range(model.value(value).name()).filter(|_| !divided.contains(&value));
+        other.or(now)
     };
     plan.tensors = integer::ranges(model, &regions(model, plan), known);
+}
+
+/// The tensors that layers read divided by factors of their channels: their ranges are those of what is left.
+fn divided(model: &Model, plan: &Plan) -> HashSet<ValueId> {
+    let places = plan.places();
+    let all = layers::find(model, 0).into_iter();
+    let divided = all.filter(|layer| {
+        let line = places.get(layer.id.as_str()).map(|&place| &plan.layers[place]);
+        line.is_some_and(|line| line.scheme.needs_ranges() && !line.smoothing.is_empty())
+    });
+    divided.filter_map(|layer| model.node(layer.node).input(0)).collect()
 }

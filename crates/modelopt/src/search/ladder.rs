@@ -299,7 +299,7 @@ pub(crate) fn tidy(plan: &mut Plan) {
         .map(|line| bits(&line.smoothing))
         .collect();
     for line in &mut plan.layers {
-        if !useful.contains(&bits(&line.smoothing)) {
+        if !line.scheme.needs_ranges() && !useful.contains(&bits(&line.smoothing)) {
             line.smoothing = Vec::new();
         }
     }

@@ -1,0 +1,243 @@
+//! Scales by channel for what convolutions on integers read: a large channel no longer sets the step for
+//! all others, nor a large row of the filters.
+//!
+//! ```text
+//! y = Conv(DQ(Q(x)), DQ(W_int8))
+//!   =>
+//! y = Conv(DQ(Q(x, s * f)), DQ((W * f)_int8))      f: one number for each input channel
+//! ```
+//!
+//! `Q` has a scale for each channel, `DQ` one for all, so that what convolutions read is `x / f`: the same
+//! integers, with filters that make up for it. That is smoothing (Xiao et al., 2022) and costs nothing at
+//! run time where `x` is made as float. In between, it stands in the model as `Mul(x, 1 / f)`, which
+//! quantizing takes up.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use modelopt_graph::{DataType, Model, NodeId, Patch, Place, Producer, Tensor, ValueId};
+
+use super::{Choice, WORTHWHILE};
+use crate::engine::{self, BrokenRewrite};
+use crate::integer;
+use crate::layers::{self, Layer, Role, WeightUse};
+use crate::plan::Plan;
+use crate::policy;
+use crate::statistics::{Seen, Statistics};
+
+/// Layers that read one tensor, with their places in the plan.
+struct Readers {
+    tensor: ValueId,
+    layers: Vec<(usize, Layer)>,
+}
+
+/// The filters of a layer that can be scaled: of one group, an initializer that nobody else reads.
+pub(super) fn filters<'a>(model: &Model, layer: &'a Layer) -> Option<&'a WeightUse> {
+    let dense = model.node(layer.node).int("group", 1) == 1;
+    layer.weights.iter().find(|weight| {
+        dense
+            && weight.role == Role::ConvFilters
+            && weight.tensor.dtype() == DataType::FLOAT
+            && matches!(model.value(weight.value).producer(), Producer::Initializer(_))
+            && model.value(weight.value).uses().len() == 1
+    })
+}
+
+/// How many input channels a layer has that can be scaled.
+pub(super) fn depth(model: &Model, layer: &Layer) -> Option<usize> {
+    filters(model, layer)?.tensor.shape().get(1).copied()
+}
+
+/// Whether all who compute on integers with what a layer reads have the same numbers.
+pub(super) fn agree(model: &Model, plan: &Plan, layer: &Layer) -> bool {
+    let Some(tensor) = model.node(layer.node).input(0) else { return false };
+    let places = plan.places();
+    let of = |id: &str| places.get(id).map(|&place| plan.layers[place].smoothing.as_slice());
+    let own = of(&layer.id);
+    let all = layers::find(model, 0);
+    let readers = policy::regions(model, plan).readers(model, tensor);
+    readers.iter().all(|(node, _)| {
+        let reader = all.iter().find(|layer| layer.node == *node);
+        reader.is_some_and(|reader| of(&reader.id) == own)
+    })
+}
+
+/// Carries out the scales of a plan.
+pub(super) fn apply(model: &mut Model, plan: &Plan) -> Result<(), BrokenRewrite> {
+    let places = plan.places();
+    let mut scaled: IndexMap<ValueId, Vec<(NodeId, WeightUse, &[f32])>> = IndexMap::new();
+    if plan.layers.iter().all(|line| line.smoothing.is_empty() || !line.scheme.needs_ranges()) {
+        return Ok(());
+    }
+    for layer in layers::find(model, 0) {
+        let Some(&place) = places.get(layer.id.as_str()) else { continue };
+        let line = &plan.layers[place];
+        if line.smoothing.is_empty() || !line.scheme.needs_ranges() {
+            continue;
+        }
+        let fits = depth(model, &layer) == Some(line.smoothing.len());
+        let weight = filters(model, &layer).filter(|_| fits).cloned();
+        if let (Some(weight), Some(x)) = (weight, model.node(layer.node).input(0)) {
+            scaled.entry(x).or_default().push((layer.node, weight, &line.smoothing));
+        }
+    }
+    engine::checked(model, "channel-scales", |model| {
+        for (x, readers) in &scaled {
+            divide(model, *x, readers);
+        }
+        scaled.len()
+    })?;
+    Ok(())
+}
+
+/// Lets layers read a tensor divided by factors, and multiplies their filters by them.
+fn divide(model: &mut Model, x: ValueId, readers: &[(NodeId, WeightUse, &[f32])]) {
+    let Some((first, weight, factors)) = readers.first() else { return };
+    let inverse: Vec<f32> = factors.iter().map(|factor| 1.0 / factor).collect();
+    let mut shape = vec![1; weight.tensor.shape().len() - 1];
+    shape[0] = inverse.len();
+    let Ok(tensor) = Tensor::of(shape, &inverse) else { return };
+    let name = model.value(x).name().to_owned();
+    let mut patch = Patch::new();
+    let constant = patch.constant(model.main(), format!("{name}_smoothing"), Arc::new(tensor));
+    let inputs = [x.into(), constant];
+    patch.node(Place::Before(*first), "Mul", format!("{name}_smoothed"), &inputs, &[]);
+    let Some(&smoothed) = model.apply(patch).last() else { return };
+    model.set_type(smoothed, model.value(x).ty().cloned());
+    for (node, weight, factors) in readers {
+        model.set_input(*node, 0, Some(smoothed));
+        if let Some(scaled) = multiplied(&weight.tensor, factors) {
+            model.replace_constant(weight.value, Arc::new(scaled));
+        }
+    }
+}
+
+/// Filters `[O, I, ..]` with each input channel multiplied by a factor of its own.
+fn multiplied(filters: &Tensor, factors: &[f32]) -> Option<Tensor> {
+    let numbers = filters.to_f32()?;
+    let taps: usize = filters.shape().iter().skip(2).product();
+    let factor = |index: usize| factors[index / taps.max(1) % factors.len()];
+    let scaled: Vec<f32> =
+        numbers.iter().enumerate().map(|(index, &x)| x * factor(index)).collect();
+    Tensor::of(filters.shape().to_vec(), &scaled).ok()
+}
+
+/// Gives a plan scales by channel where they make less noise, with the ranges that go with them.
+pub(super) fn choose(model: &Model, plan: &mut Plan, seen: &Seen) {
+    for Readers { tensor, layers } in scalable(model, plan) {
+        let Some(known) = layers.first().and_then(|(_, layer)| seen.get(&layer.id)) else {
+            continue;
+        };
+        let sides: Option<Vec<Side>> = layers.iter().map(|(_, l)| Side::of(model, l)).collect();
+        let Some(sides) = sides.filter(|_| known.is_finite() && known.kept() > 0) else { continue };
+        if sides.iter().any(|side| side.powers.len() != known.channels()) {
+            continue;
+        }
+        let Some(factors) = best(&sides, known) else { continue };
+        let name = model.value(tensor).name();
+        let Some(range) = plan.tensors.iter_mut().find(|range| range.name == name) else {
+            continue;
+        };
+        (range.min, range.max) = known.range(&factors);
+        for (place, _) in &layers {
+            plan.layers[*place].smoothing.clone_from(&factors);
+        }
+    }
+}
+
+/// Tensors that are made as float, and that nothing but convolutions of one group reads on integers.
+fn scalable(model: &Model, plan: &Plan) -> Vec<Readers> {
+    let regions = policy::regions(model, plan);
+    let made: HashSet<ValueId> = integer::made_inside(model, &regions);
+    let places = plan.places();
+    let by_node: IndexMap<NodeId, Layer> =
+        layers::find(model, 0).into_iter().map(|layer| (layer.node, layer)).collect();
+    let layer = |&(node, _): &(NodeId, usize)| {
+        let layer = by_node.get(&node)?;
+        let place = *places.get(layer.id.as_str())?;
+        let free = plan.layers[place].smoothing.is_empty() && filters(model, layer).is_some();
+        free.then(|| (place, layer.clone()))
+    };
+    let mut found = Vec::new();
+    for &tensor in regions.tensors.iter().filter(|tensor| !made.contains(*tensor)) {
+        let readers = regions.readers(model, tensor);
+        let layers: Option<Vec<_>> = readers.iter().map(layer).collect();
+        if let Some(layers) = layers.filter(|layers| !layers.is_empty()) {
+            found.push(Readers { tensor, layers });
+        }
+    }
+    found
+}
+
+/// The filters of one layer as far as choosing needs them.
+struct Side {
+    /// The largest magnitude of each output and input channel: `[O, I]`.
+    largest: Vec<f32>,
+    /// Sum of squares of each input channel.
+    powers: Vec<f64>,
+    taps: f64,
+}
+
+impl Side {
+    fn of(model: &Model, layer: &Layer) -> Option<Self> {
+        let filters = filters(model, layer)?;
+        let numbers = filters.tensor.to_f32()?;
+        let inputs = *filters.tensor.shape().get(1)?;
+        let taps = filters.tensor.shape().iter().skip(2).product::<usize>().max(1);
+        let most = |taps: &[f32]| taps.iter().fold(0f32, |most, x| most.max(x.abs()));
+        let mut powers = vec![0f64; inputs];
+        for (index, taps) in numbers.chunks(taps).enumerate() {
+            powers[index % inputs] += taps.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
+        }
+        let largest = numbers.chunks(taps).map(most).collect();
+        Some(Side { largest, powers, taps: taps as f64 })
+    }
+
+    /// The largest magnitude of each input channel.
+    fn peaks(&self) -> Vec<f32> {
+        let mut peaks = vec![0f32; self.powers.len()];
+        for row in self.largest.chunks(peaks.len().max(1)) {
+            peaks.iter_mut().zip(row).for_each(|(most, x)| *most = most.max(*x));
+        }
+        peaks
+    }
+
+    /// Power of the noise at the output where filters are multiplied and what they read is divided by
+    /// factors, and both are rounded; relative to the power of the output.
+    fn noise(&self, squares: &[f64], step: f64, factors: &[f32]) -> f64 {
+        let power = |i: usize| squares[i] / f64::from(factors[i]).powi(2);
+        let divided: f64 = (0..squares.len()).map(power).sum();
+        let rows = self.largest.chunks(factors.len().max(1)).map(|row| {
+            let most = row.iter().zip(factors).fold(0f32, |most, (x, f)| most.max(x * f));
+            (f64::from(most) / 127.0).powi(2) / 12.0
+        });
+        let weights = rows.sum::<f64>() * divided * self.taps;
+        let activation = (0..squares.len()).map(|i| {
+            let factor = f64::from(factors[i]).powi(2);
+            self.powers[i] * factor * (step * step / 12.0).min(power(i))
+        });
+        let signal: f64 = self.powers.iter().zip(squares).map(|(p, s)| p * s).sum();
+        (weights + activation.sum::<f64>()) / signal.max(f64::MIN_POSITIVE)
+    }
+}
+
+/// The factors with the least noise, if it is worthwhile.
+fn best(sides: &[Side], seen: &Statistics) -> Option<Vec<f32>> {
+    let channels = seen.channels();
+    let mut largest = vec![0f32; channels];
+    for side in sides {
+        largest.iter_mut().zip(side.peaks()).for_each(|(most, own)| *most = most.max(own));
+    }
+    let peaks = seen.peaks_but(None);
+    let noise = |factors: &[f32]| -> f64 {
+        let (low, high) = seen.range(factors);
+        let step = f64::from(high - low) / 255.0;
+        sides.iter().map(|side| side.noise(&seen.mean_squares, step, factors)).sum()
+    };
+    let plain = noise(&vec![1.0; channels]) * WORTHWHILE;
+    let tried = Choice::all().map(|choice| choice.factors(&peaks, &largest));
+    let tried = tried.map(|factors| (noise(&factors), factors));
+    let (noise, factors) = tried.min_by(|(a, _), (b, _)| a.total_cmp(b))?;
+    (noise < plain).then_some(factors)
+}
