@@ -17,6 +17,7 @@ const VERSION: u32 = 2;
 pub struct Calibration {
     model: String,
     layers: LayerDigests,
+    runtime: Option<String>,
     list: Option<SampleList>,
     samples: BTreeSet<u64>,
     observations: Observations,
@@ -67,6 +68,14 @@ pub enum MergeError {
     /// They are of the same file, but its weights, which lie elsewhere, or what was made of it are not.
     #[error("their models differ: {0}")]
     Layers(Mismatch),
+    /// They ran in different runtimes, which round in different ways.
+    #[error("one ran in {}, the other in {}", named(own.as_deref()), named(other.as_deref()))]
+    Runtime {
+        /// Runtime of the one.
+        own: Option<String>,
+        /// Runtime of the other.
+        other: Option<String>,
+    },
     /// Their samples are places in different lists.
     #[error(
         "their samples are not of the same list: {}, and {}", said(own.as_ref()), said(other.as_ref())
@@ -91,6 +100,10 @@ pub enum MergeError {
     /// They observed a value in different ways.
     #[error(transparent)]
     Unlike(#[from] Unlike),
+}
+
+fn named(runtime: Option<&str>) -> &str {
+    runtime.unwrap_or("one that is not known")
 }
 
 fn said(list: Option<&SampleList>) -> String {
@@ -148,6 +161,9 @@ struct Document {
     /// Weight layers of the model.
     #[serde(default)]
     layers: LayerDigests,
+    /// Name and version of the runtime.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    runtime: Option<String>,
     /// Places of the samples.
     samples: BTreeSet<u64>,
     /// The list that these are places in.
@@ -174,6 +190,7 @@ impl Calibration {
         Calibration {
             model: model.into(),
             layers: LayerDigests::default(),
+            runtime: None,
             list: None,
             samples: samples.into_iter().collect(),
             observations,
@@ -184,6 +201,12 @@ impl Calibration {
     #[must_use]
     pub fn of_layers(self, layers: LayerDigests) -> Self {
         Calibration { layers, ..self }
+    }
+
+    /// The model ran in this runtime: name and version.
+    #[must_use]
+    pub fn in_runtime(self, runtime: impl Into<String>) -> Self {
+        Calibration { runtime: Some(runtime.into()), ..self }
     }
 
     /// The samples are places in this list.
@@ -208,6 +231,11 @@ impl Calibration {
     /// How the layers of the model of another calibration differ from those of this one.
     pub fn differences(&self, other: &Calibration) -> Mismatch {
         self.layers.differences(&other.layers)
+    }
+
+    /// Name and version of the runtime that the model ran in, where that is known.
+    pub fn runtime(&self) -> Option<&str> {
+        self.runtime.as_deref()
     }
 
     /// The list that the samples are places in, where that is known.
@@ -236,6 +264,7 @@ impl Calibration {
         Calibration {
             model: self.model.clone(),
             layers: self.layers.clone(),
+            runtime: self.runtime.clone(),
             list: self.list.clone(),
             samples: self.samples.clone(),
             observations,
@@ -251,6 +280,10 @@ impl Calibration {
         let differences = self.layers.differences(&other.layers);
         if !differences.is_empty() {
             return Err(MergeError::Layers(differences));
+        }
+        if self.runtime != other.runtime {
+            let (own, other) = (self.runtime.clone(), other.runtime.clone());
+            return Err(MergeError::Runtime { own, other });
         }
         if self.list != other.list {
             let (own, other) = (self.list.clone(), other.list.clone());
@@ -278,6 +311,7 @@ impl Calibration {
             version: VERSION,
             model: self.model.clone(),
             layers: self.layers.clone(),
+            runtime: self.runtime.clone(),
             samples: self.samples.clone(),
             list: self.list.clone(),
             values: values.collect::<Result<_, toml::ser::Error>>()?,
@@ -315,8 +349,8 @@ impl Calibration {
                 }
             }
         }
-        let Document { model, layers, samples, list, .. } = document;
-        Ok(Calibration { model, layers, list, samples, observations })
+        let Document { model, layers, runtime, samples, list, .. } = document;
+        Ok(Calibration { model, layers, runtime, list, samples, observations })
     }
 }
 
@@ -377,6 +411,8 @@ mod tests {
         let mut listed = sum.clone().of_list(list(&["a", "b"]));
         assert!(listed.merge(&second().of_list(list(&["a", "c"]))).is_err());
         assert!(listed.merge(&second().of_list(list(&["a", "b"]))).is_ok());
+        let error = sum.merge(&second().in_runtime("some 1.2")).unwrap_err().to_string();
+        assert_eq!(error, "one ran in one that is not known, the other in some 1.2");
         let layers = LayerDigests::of(&testing::model());
         let error = sum.merge(&second().of_layers(layers)).unwrap_err();
         assert!(matches!(error, MergeError::Layers(_)), "{error}");

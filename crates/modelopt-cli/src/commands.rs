@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::CommandFactory;
 use modelopt::report::{Document, SearchEnd};
-use modelopt::{Config, RuntimeChoice, Warning};
+use modelopt::{Config, RuntimeChoice};
 
 use crate::args::{self, Arguments, Command, Common};
-use crate::ending::{Done, STOPPED, Usage};
+use crate::ending::{Done, Usage};
 use crate::files::{Input, Output};
 use crate::plan_document::PlanDocument;
 use crate::progress::Bar;
+use crate::saying::{print, stop_on_interrupt, warn};
 use crate::settings::{
     apply_enforcing, apply_integers, apply_judging, apply_planning, apply_precision,
     apply_sampling, apply_searching, apply_selection, apply_target, default_cache, settings,
@@ -147,24 +148,6 @@ fn make(command: &str, args: &args::Making, config: Config, common: &Common) -> 
         Some(SearchEnd::Stopped) => Done::Stopped,
         _ => Done::Refused,
     })
-}
-
-/// Tells what to know of a run.
-fn warn(warnings: &[Warning]) {
-    for warning in warnings {
-        eprintln!("warning: {}", show::plain(&show::warning(warning)));
-    }
-}
-
-/// Ends a search at the first Ctrl-C, and the program at the second.
-fn stop_on_interrupt(stop: modelopt::Stop) -> Result<()> {
-    let handler = move || {
-        if stop.is_stopped() {
-            std::process::exit(i32::from(STOPPED));
-        }
-        stop.stop();
-    };
-    ctrlc::set_handler(handler).context("cannot listen for Ctrl-C")
 }
 
 /// Where the best plan goes when nothing is emitted and nobody said where.
@@ -299,10 +282,6 @@ fn write_report(folder: Option<&Path>, document: &Document) -> Result<()> {
     write(&folder.join("report.md"), &document.to_markdown())?;
     write(&folder.join("report.html"), &document.to_html())?;
     write(&folder.join("junit.xml"), &document.to_junit())
-}
-
-fn print(text: &str) -> Result<()> {
-    Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
 fn write(path: &PathBuf, text: &str) -> Result<()> {

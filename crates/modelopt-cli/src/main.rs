@@ -8,6 +8,7 @@ mod files;
 mod places;
 mod plan_document;
 mod progress;
+mod saying;
 mod settings;
 mod show;
 mod sniff;

@@ -6,9 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use insta::assert_snapshot;
-use xtask::testdata::fixture;
+use xtask::testdata::{self, fixture, samples};
 
-use crate::support::{Output, PROGRAM, files, finish, quiet, run_in, tempdir};
+use crate::support::{Output, PROGRAM, files, finish, quiet, run_in, tempdir, with_onnxruntime};
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -305,4 +305,63 @@ fn the_manifest_of_the_documentation_does_the_same() {
     }
     finish(shell(folder).args(["-c", merge])).expect(0);
     assert!(read(folder, "model.calibration") == read(folder, "whole"));
+}
+
+/// Runs a command to its end, and says how much memory it had at most, in kB.
+#[cfg(target_os = "linux")]
+fn peak_kb(mut command: Command) -> u64 {
+    quiet(&mut command);
+    let mut child = command.stdin(Stdio::null()).spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    loop {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let own = line.and_then(|line| line.trim_end_matches("kB").trim().parse().ok());
+        peak = peak.max(own.unwrap_or(0));
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success());
+            return peak;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A folder with these samples, so many times each.
+#[cfg(target_os = "linux")]
+fn repeated(real: &Path, times: usize, folder: &Path) {
+    fs_err::create_dir(folder).unwrap();
+    for (at, file) in files(real).into_iter().enumerate() {
+        for time in 0..times {
+            let link = folder.join(format!("s{}.npz", time * 100 + at));
+            std::os::unix::fs::symlink(real.join(&file), link).unwrap();
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "needs the test material: cargo xtask test"]
+fn a_real_detector_takes_the_same_memory_for_many_samples_and_is_one_file() {
+    let folder = tempdir();
+    let folder = folder.path();
+    let real = samples("nudenet");
+    let calibrate = |samples: &str, output: &str, more: &[&str]| {
+        let mut command = with_onnxruntime(folder);
+        let detector = testdata::model("nudenet");
+        let rest = args!["calibrate", detector, "--samples", samples, "-o", output, "-q"];
+        command.args(rest).args(["--runtime", "onnxruntime"]).args(more);
+        command
+    };
+    repeated(&real, 1, &folder.join("few"));
+    repeated(&real, 5, &folder.join("many"));
+    let few = peak_kb(calibrate("few", "whole", &[]));
+    let many = peak_kb(calibrate("many", "many.calibration", &["--save-every", "1"]));
+    assert!(many < few + 50_000 && many < 200_000, "{few} kB and {many} kB");
+    for (shard, name) in [("1/3", "a"), ("2/3", "b"), ("3/3", "c")] {
+        finish(&mut calibrate("few", name, &["--shard", shard])).expect(0);
+    }
+    let merge = args!["calibrate", "-o", "merged", "-q", "--merge", "c", "a", "b"];
+    run_in(folder, merge).expect(0);
+    assert!(read(folder, "merged") == read(folder, "whole"));
 }

@@ -118,13 +118,6 @@ pub fn calibrate(
     let places = options.shard.places(samples.count());
     let mut observations = Observations::default();
     Activations::of(&prepared).watch(&prepared, &mut observations);
-    let all = places.clone().map(|place| place as u64);
-    let blank = Calibration::new(onnx::digest(input)?, all, observations)
-        .of_layers(LayerDigests::of(&prepared))
-        .of_list(list);
-    let mut keeper = Keeper::new(options);
-    let begun = keeper.begun(&blank)?;
-    let resumed = begun.is_some();
     progress(Progress::Step(Step::PreparingOriginal));
     let first = samples.get(0)?;
     let subject = Arc::new(Subject::new(input, &loaded, &[], config)?);
@@ -132,6 +125,14 @@ pub fn calibrate(
     let (runtime, host) = (rig.used.clone(), rig.another_host()?);
     // The original itself is not needed any more: it would be in memory once more.
     drop(rig);
+    let all = places.clone().map(|place| place as u64);
+    let blank = Calibration::new(onnx::digest(input)?, all, observations)
+        .of_layers(LayerDigests::of(&prepared))
+        .of_list(list)
+        .in_runtime(format!("{} {}", runtime.name, runtime.version));
+    let mut keeper = Keeper::new(options);
+    let begun = keeper.begun(&blank)?;
+    let resumed = begun.is_some();
     let task =
         Task { file: input, model: &prepared, samples: Part { of: &*samples, places }, blank };
     let calibration = task.run(begun, (&host, stop), &mut keeper, progress)?;

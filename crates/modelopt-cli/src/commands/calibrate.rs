@@ -7,12 +7,12 @@ use anyhow::{Context, Result};
 use modelopt::calibration::{Calibration, EIGHT_BITS};
 use modelopt::{CalibrateOptions, Shard, Stop};
 
-use super::{print, stop_on_interrupt, warn};
 use crate::args::{self, Common};
 use crate::calibration_document::CalibrationDocument;
 use crate::ending::Done;
 use crate::files::Input;
 use crate::progress::Bar;
+use crate::saying::{print, stop_on_interrupt, warn};
 use crate::settings::{apply_target, settings};
 use crate::show::Calibrated;
 use crate::{places, show};

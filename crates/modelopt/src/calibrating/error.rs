@@ -54,6 +54,16 @@ pub enum CalibrationError {
         /// Which layers differ.
         mismatch: Box<Mismatch>,
     },
+    /// The progress of an earlier run was made in another runtime.
+    #[error("{} was begun in {own}, and this would go on in {other}", path.display())]
+    BegunInOtherRuntime {
+        /// The file.
+        path: PathBuf,
+        /// Where it was begun.
+        own: String,
+        /// Where this runs.
+        other: String,
+    },
     /// The progress of an earlier run is of other samples.
     #[error("{} was begun with other samples, or another shard of them", path.display())]
     BegunWithOtherSamples {

@@ -6,6 +6,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::error::ErrorKind;
+use crate::runtime_choice::RuntimeChoice;
 use crate::testing::{Bed, Layer, WIDTH};
 
 fn samples(count: usize) -> Vec<Sample> {
@@ -179,6 +180,12 @@ fn only_the_same_run_is_gone_on_with() {
     let said = run(&other.path(), &bench.config);
     assert!(said.contains("out.partial was begun with another model: 1 of "), "{said}");
     assert!(said.contains("'product1'") && !said.contains("'product0'"), "{said}");
+    let elsewhere = Config {
+        runtime: RuntimeChoice::Named(vec!["rten".parse().unwrap()]),
+        ..bench.config.clone()
+    };
+    let said = run(&bench.bed.path(), &elsewhere);
+    assert!(said.contains("was begun in tract ") && said.contains("go on in rten "), "{said}");
     std::fs::write(bench.path("out.partial"), "unfinished = 7\n").unwrap();
     assert!(run(&bench.bed.path(), &bench.config).contains("version 7"));
 }

@@ -48,6 +48,11 @@ impl Keeper {
             }
             .into());
         }
+        if calibration.runtime() != blank.runtime() {
+            let named = |of: &Calibration| of.runtime().unwrap_or_default().to_owned();
+            let (own, other) = (named(&calibration), named(blank));
+            return Err(CalibrationError::BegunInOtherRuntime { path, own, other }.into());
+        }
         if (calibration.list(), calibration.samples()) != (blank.list(), blank.samples()) {
             return Err(CalibrationError::BegunWithOtherSamples { path }.into());
         }
