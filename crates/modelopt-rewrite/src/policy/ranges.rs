@@ -195,16 +195,21 @@ pub(crate) fn table(model: &Model, plan: &Plan) -> IndexMap<ValueId, TensorRange
     let known = by_name(model);
     let of = |range: &TensorRange| Some((*known.get(range.name.as_str())?, range.clone()));
     let mut table: IndexMap<ValueId, TensorRange> = plan.tensors.iter().filter_map(of).collect();
-    // What smoothing divides is quantized behind the division.
+    // What smoothing divides is quantized behind the division, and not before it.
+    let mut sources: HashSet<ValueId> = HashSet::new();
     for layer in integer_layers(model, plan) {
         let read = model.node(layer).input(0).filter(|read| !table.contains_key(read));
         let divided = read.and_then(|read| {
             let node = model.node(model.producer_node(read)?);
             let source = node.input(0).filter(|_| node.op.is("Mul"))?;
-            Some((read, table.get(&source)?.clone()))
+            Some((read, source, table.get(&source)?.clone()))
         });
-        table.extend(divided);
+        if let Some((read, source, range)) = divided {
+            table.insert(read, range);
+            sources.insert(source);
+        }
     }
+    table.retain(|value, _| !sources.contains(value));
     table
 }
 
