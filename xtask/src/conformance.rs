@@ -1,6 +1,6 @@
 //! What the toolkit does with other people's tests: conversion of the ONNX node tests
-//! (`nodes`), and both commands on the models that the `onnx` package ships beside them
-//! (`models`).
+//! (`nodes`), both commands on the models that the `onnx` package ships beside them
+//! (`models`), and upgrades of old models (`upgrades`).
 //!
 //! Exceptions are listed in `xtask/conformance/*.txt` with their reasons. The lists can only
 //! shrink: what is not listed must pass, and what is listed must still fail.
@@ -9,6 +9,8 @@ mod batch;
 mod exceptions;
 mod models;
 mod nodes;
+mod steps;
+mod upgrades;
 
 use std::env;
 use std::process::Command;
@@ -41,6 +43,7 @@ pub fn build() -> Result<()> {
 pub fn run(writes: bool) -> Result<()> {
     let (mut complaints, table) = nodes::run()?;
     complaints.extend(models::run()?);
+    complaints.extend(upgrades::run(writes)?);
     // What is worse must not be lost for a README that cannot be read, nor written into it.
     let is_written = writes && complaints.is_empty();
     complaints.extend(in_readme(&table, is_written).err().map(|error| format!("{error:#}")));

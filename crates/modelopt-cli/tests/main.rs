@@ -24,3 +24,4 @@ mod real_models;
 mod runtimes;
 mod search;
 mod sixteen_bit_weights;
+mod upgrade;

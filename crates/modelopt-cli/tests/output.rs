@@ -196,8 +196,9 @@ fn reports_can_be_read() {
 
 #[test]
 fn every_command_helps() {
-    let commands = ["", "quantize", "convert", "plan", "compare", "inspect", "completions", "man"]
-        .map(str::to_owned);
+    let commands =
+        ["", "quantize", "convert", "upgrade", "plan", "compare", "inspect", "completions", "man"]
+            .map(str::to_owned);
     for command in commands {
         let mut help = Command::new(crate::support::PROGRAM);
         help.args(command.split_whitespace()).arg("--help").env_remove("COLUMNS");
