@@ -10,8 +10,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use modelopt::rewrite::upgrade::{Change, Upgraded, steps, upgrade};
-use modelopt::{Config, Stop, onnx, optimize};
+use modelopt::rewrite::upgrade::{Change, UpgradeError, Upgraded, steps, upgrade};
+use modelopt::{Config, ErrorKind, Stop, onnx, optimize};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use xtask::parallel::parallel;
@@ -70,7 +70,19 @@ fn answer(config: &Config, upgrade: bool, job: &Job) -> Value {
     } else {
         run(&config, &job.model, &job.output)
     };
-    document.unwrap_or_else(|error| json!({ "error": format!("{error:#}") }))
+    document.unwrap_or_else(
+        |error| json!({ "error": format!("{error:#}"), "adapted": refused(&error) }),
+    )
+}
+
+/// The operator and the version at which an upgrade ended.
+fn refused(error: &anyhow::Error) -> Option<[(&str, i64); 1]> {
+    match error.downcast_ref::<modelopt::Error>()?.kind() {
+        ErrorKind::Upgrade(UpgradeError::Node { operator, version, .. }) => {
+            Some([(operator, *version)])
+        }
+        _ => None,
+    }
 }
 
 fn run(config: &Config, model: &Path, output: &Path) -> Result<Value> {

@@ -84,7 +84,7 @@ pub(super) fn run(writes: bool) -> Result<Vec<String>> {
     let (real, of_real) = real_models(&folder)?;
     complaints.extend(of_real);
     let mut rows: Vec<(&str, &Tally)> = tallies.iter().map(|(kind, t)| (*kind, t)).collect();
-    rows.push(("real model", &real));
+    rows.push(("real models", &real));
     let table = table(&rows);
     println!("{table}");
     let is_written = writes && complaints.is_empty();
@@ -236,7 +236,7 @@ fn table(rows: &[(&str, &Tally)]) -> String {
         let Tally { models, upgraded, checkable, clean, running, equal, stable } = tally;
         let _ = writeln!(
             table,
-            "| {kind}s | {models} | {upgraded} | {clean} of {checkable} | {equal} of {running} | {stable} |"
+            "| {kind} | {models} | {upgraded} | {clean} of {checkable} | {equal} of {running} | {stable} |"
         );
     }
     table
@@ -253,7 +253,7 @@ fn in_document(tables: &[(&str, &str)], writes: bool) -> Result<()> {
     if writes {
         fs::write(&path, &after)?;
     } else {
-        let say = "docs/upgrade.md has other figures: `cargo xtask conformance --write`";
+        let say = "docs/upgrade.md has other figures: `cargo xtask upgrades --write`";
         ensure!(after == before, say);
     }
     Ok(())

@@ -31,10 +31,9 @@ pub(super) fn run(args: &args::Upgrade, common: &Common) -> Result<Done> {
     if config.metric.is_given() {
         stop_on_interrupt(stop.clone())?;
     }
+    let (from, to) = (input.path(), output.path());
     let done =
-        modelopt::upgrade(input.path(), output.path(), args.opset, &config, &stop, &mut |event| {
-            bar.show(&event)
-        });
+        modelopt::upgrade(from, to, args.opset, &config, &stop, &mut |event| bar.show(&event));
     bar.finish();
     if stop.is_stopped() {
         return Ok(Done::Stopped);

@@ -92,8 +92,20 @@ pub(super) fn top_k(site: &mut Site<'_>) -> Result<bool, Obstacle> {
     Ok(true)
 }
 
+/// A mask that is read is boolean from version 10 on, and of ones without training from version 12 on.
+/// Before, nothing says what it holds: ONNX Runtime fills it with zeros, the reference with ones.
+pub(super) fn mask(site: &mut Site<'_>) -> Result<bool, Obstacle> {
+    if site.is_read(1) {
+        return Err(Obstacle::NoEquivalent(
+            "its mask is read, of which nothing says what it holds",
+        ));
+    }
+    Ok(false)
+}
+
 /// `ratio`. Without a training mode, which nobody asked for before, nothing is dropped.
 pub(super) fn dropout(site: &mut Site<'_>) -> Result<bool, Obstacle> {
+    mask(site)?;
     let Some(ratio) = site.float("ratio")? else { return Ok(false) };
     let ratio = site.constant("ratio", Tensor::scalar(ratio));
     site.take_attribute("ratio");
@@ -130,7 +142,7 @@ mod tests {
     use modelopt_graph::{Attribute, AttributeValue, DataType, Type};
 
     use crate::testing::Build;
-    use crate::upgrade::testing::{integers, last, last_id, numbers, one, raised};
+    use crate::upgrade::testing::{add_output, integers, last, last_id, numbers, one, raised};
     use crate::upgrade::{UpgradeError, upgrade};
 
     #[test]
@@ -214,6 +226,18 @@ mod tests {
         let mut uneven = one(12, "Split", &[&[4]], &[("split", vec![4].into())]);
         raised(&mut uneven, 18);
         assert!(last(&uneven.model).attribute("num_outputs").is_none());
+    }
+
+    #[test]
+    fn a_mask_that_is_read_is_refused() {
+        for opset in [9, 11] {
+            let mut b = one(opset, "Dropout", &[&[4]], &[]);
+            add_output(&mut b, "mask");
+            let error = upgrade(&mut b.model, opset + 1).unwrap_err().to_string();
+            assert!(error.contains("its mask is read"), "{error}");
+        }
+        let mut alone = one(9, "Dropout", &[&[4]], &[]);
+        assert_eq!(raised(&mut alone, 13), ["Dropout"]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Normalizations, and `Dropout`, whose outputs and parameters took other shapes.
+//! Normalizations, whose outputs and parameters took other shapes.
 
 use modelopt_graph::{AttributeValue, DataType, Dim, ValueId};
 
@@ -114,23 +114,6 @@ pub(super) fn mean_variance_axes(site: &mut Site<'_>) -> Result<bool, Obstacle> 
     Ok(is_open)
 }
 
-/// The mask of `Dropout` was of the type of the data and is boolean from version 10 on:
-///
-/// ```text
-/// y, mask = Dropout(x)    =>    y, kept = Dropout(x); mask = Cast(kept)
-/// ```
-pub(super) fn mask(site: &mut Site<'_>) -> Result<bool, Obstacle> {
-    if !site.is_read(1) {
-        return Ok(false);
-    }
-    let elem = site.elem(0)?;
-    let Some(given) = site.give_up_output(1, "kept") else { return Ok(false) };
-    site.model.set_type(given.new, Some(modelopt_graph::Type::tensor(DataType::BOOL)));
-    let to: [(&str, AttributeValue); 1] = [("to", i64::from(elem.number()).into())];
-    site.after("Cast", &[given.new], &to, given.old);
-    Ok(true)
-}
-
 #[cfg(test)]
 mod tests {
     use modelopt_graph::{DataType, Dim, Type};
@@ -191,16 +174,6 @@ mod tests {
         b.output(y, Type::tensor(DataType::FLOAT16));
         assert_eq!(raised(&mut b, 21)[..3], ["Shape", "Div", "Concat"]);
         assert_eq!(last(&b.model).int("stash_type", 1), 10);
-    }
-
-    #[test]
-    fn a_mask_that_is_read_stays_of_its_type() {
-        let mut b = one(9, "Dropout", &[&[4]], &[]);
-        let mask = add_output(&mut b, "mask");
-        assert_eq!(raised(&mut b, 10), ["Dropout", "Cast"]);
-        assert_eq!(b.maker(mask).int("to", 0), 1);
-        let mut alone = one(9, "Dropout", &[&[4]], &[]);
-        assert_eq!(raised(&mut alone, 10), ["Dropout"]);
     }
 
     #[test]

@@ -46,7 +46,12 @@ const ADAPTERS: &[Entry] = &[
     ),
     entry(&["Scan"], 9, control::scan, "a second `Scan` around it goes over the batch"),
     entry(&["Upsample"], 9, inputs::upsample, "`scales` becomes an input"),
-    entry(&["Dropout"], 10, normalization::mask, "the mask is cast from boolean"),
+    entry(
+        &["Dropout"],
+        10,
+        inputs::mask,
+        "refused where the mask is read: nothing says what it holds",
+    ),
     entry(&["Slice"], 10, inputs::slice, "`starts`, `ends` and `axes` become inputs"),
     entry(&["TopK"], 10, inputs::top_k, "`k` becomes an input"),
     entry(&["Upsample"], 10, resize::upsample, "becomes `Resize`"),
@@ -60,7 +65,12 @@ const ADAPTERS: &[Entry] = &[
          nodes where an axis may do either",
     ),
     entry(&["Scatter"], 11, rename::scatter, "becomes `ScatterElements`"),
-    entry(&["Dropout"], 12, inputs::dropout, "`ratio` becomes an input"),
+    entry(
+        &["Dropout"],
+        12,
+        inputs::dropout,
+        "`ratio` becomes an input; refused where the mask is read",
+    ),
     entry(
         &["Hardmax", "LogSoftmax", "Softmax"],
         13,
