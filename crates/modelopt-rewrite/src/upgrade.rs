@@ -29,8 +29,8 @@ use site::Site;
 
 use crate::engine::{Broken, BrokenRewrite};
 
-/// The oldest operator set that can be raised: before it, `Add` and its like do not broadcast as they
-/// do now.
+/// The oldest operator set that can be raised whatever is in the model: before it, `Add` and its like do not
+/// broadcast as they do now. Older ones can where none of their operators changed until then.
 pub const OLDEST: i64 = 7;
 
 /// The newest operator set of `ai.onnx` that the schema table knows.
@@ -84,7 +84,10 @@ pub struct Adapted {
 #[non_exhaustive]
 pub enum UpgradeError {
     /// The model is older than what can be raised.
-    #[error("its operator set is {version}; only those from {OLDEST} on can be raised")]
+    #[error(
+        "its operator set is {version}, and operators in it changed before {OLDEST}; models from \
+             {OLDEST} on can be raised"
+    )]
     TooOld {
         /// Its operator set.
         version: i64,
@@ -154,7 +157,7 @@ pub fn upgrade(model: &mut Model, to: i64) -> Result<Upgraded, UpgradeError> {
         .filter_map(|(graph, _)| Some((graph, model.opset(graph, "")?)))
         .filter(|(_, version)| *version < to)
         .collect();
-    if let Some(&(_, version)) = old.iter().find(|(_, version)| *version < OLDEST) {
+    if let Some(&(_, version)) = old.iter().find(|(graph, from)| is_too_old(model, *graph, *from)) {
         return Err(UpgradeError::TooOld { version });
     }
     let unchanged =
@@ -166,6 +169,18 @@ pub fn upgrade(model: &mut Model, to: i64) -> Result<Upgraded, UpgradeError> {
     let adapted = raise_all(&mut raised, &old, to)?;
     *model = raised;
     Ok(Upgraded { ir_version: (ir, model.info.ir_version), adapted, changed: true, ..unchanged })
+}
+
+/// Whether an operator changed before the oldest set that there are adapters from.
+fn is_too_old(model: &Model, root: GraphId, version: i64) -> bool {
+    let since = |name: &str, version: i64| {
+        schema::lookup("", name, version).map(|schema| schema.since_version)
+    };
+    let changed = |id: NodeId| {
+        let op = &model.node(id).op;
+        op.is_onnx() && since(&op.name, version) != since(&op.name, OLDEST)
+    };
+    version < OLDEST && model.walk_graph(root).into_iter().any(changed)
 }
 
 /// The main graph and the bodies of functions, each with its place among the functions.
@@ -415,8 +430,9 @@ mod tests {
         let mut relu = one(13, "Relu", &[&[2]], &[]);
         assert!(matches!(error(&mut relu, 12), UpgradeError::Lower { from: 13, to: 12 }));
         assert!(matches!(error(&mut relu, 999), UpgradeError::Unknown { to: 999 }));
-        let mut old = one(6, "Relu", &[&[2]], &[]);
-        assert!(matches!(error(&mut old, 12), UpgradeError::TooOld { version: 6 }));
+        let mut old = one(5, "Relu", &[&[2]], &[]);
+        assert!(matches!(error(&mut old, 12), UpgradeError::TooOld { version: 5 }));
+        assert!(upgrade(&mut one(1, "Not", &[&[2]], &[]).model, 12).unwrap().changed);
         let mut strange = one(9, "NoSuchOperator", &[&[2]], &[]);
         let said = error(&mut strange, 12).to_string();
         assert!(said.contains("there is no such operator in operator set 9"), "{said}");
