@@ -1,6 +1,7 @@
 //! One function per command.
 
 mod bench;
+mod ends;
 mod report;
 mod upgrade;
 
@@ -9,11 +10,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::CommandFactory;
-use modelopt::report::{Document, SearchEnd};
-use modelopt::{Config, RuntimeChoice, Warning};
+use modelopt::report::SearchEnd;
+use modelopt::{Config, RuntimeChoice};
 
 use crate::args::{self, Arguments, Command, Common};
-use crate::ending::{Done, STOPPED, Usage};
+use crate::ending::{Done, Usage};
 use crate::files::{Input, Output};
 use crate::plan_document::PlanDocument;
 use crate::progress::Bar;
@@ -23,6 +24,7 @@ use crate::settings::{
     settings_over,
 };
 use crate::{places, show, sniff};
+use ends::{print, stop_on_interrupt, warn, write, write_report};
 
 pub(crate) fn run(arguments: Arguments) -> Result<Done> {
     let common = &arguments.common;
@@ -147,24 +149,6 @@ fn make(command: &str, args: &args::Making, config: Config, common: &Common) -> 
     })
 }
 
-/// Tells what to know of a run.
-fn warn(warnings: &[Warning]) {
-    for warning in warnings {
-        eprintln!("warning: {}", show::plain(&show::warning(warning)));
-    }
-}
-
-/// Ends a search at the first Ctrl-C, and the program at the second.
-fn stop_on_interrupt(stop: modelopt::Stop) -> Result<()> {
-    let handler = move || {
-        if stop.is_stopped() {
-            std::process::exit(i32::from(STOPPED));
-        }
-        stop.stop();
-    };
-    ctrlc::set_handler(handler).context("cannot listen for Ctrl-C")
-}
-
 /// Where the best plan goes when nothing is emitted and nobody said where.
 fn best_plan_beside(output: &Path) -> PathBuf {
     let mut name = output.file_name().unwrap_or_default().to_owned();
@@ -287,22 +271,4 @@ fn check_distinct(plan: Option<&Path>, models: &[&Path]) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// All forms of a report, in a folder.
-fn write_report(folder: Option<&Path>, document: &Document) -> Result<()> {
-    let Some(folder) = folder else { return Ok(()) };
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    write(&folder.join("report.json"), &document.to_json())?;
-    write(&folder.join("report.md"), &document.to_markdown())?;
-    write(&folder.join("report.html"), &document.to_html())?;
-    write(&folder.join("junit.xml"), &document.to_junit())
-}
-
-fn print(text: &str) -> Result<()> {
-    Ok(std::io::stdout().write_all(text.as_bytes())?)
-}
-
-fn write(path: &PathBuf, text: &str) -> Result<()> {
-    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

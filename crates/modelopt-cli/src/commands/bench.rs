@@ -4,7 +4,7 @@ use anyhow::Result;
 use modelopt::runtime::parse_dim;
 use modelopt::{BenchOptions, BenchRow};
 
-use super::print;
+use super::ends::print;
 use crate::args::{self, Common};
 use crate::ending::{Done, Usage};
 use crate::progress::Bar;

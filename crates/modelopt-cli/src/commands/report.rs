@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use modelopt::report::{Document, RegressionLimits, compare_with_baseline};
 
-use super::print;
+use super::ends::print;
 use crate::args::{self, Common, FormatArgument};
 use crate::ending::Done;
 use crate::files::read_text;

@@ -7,7 +7,7 @@ use anyhow::Result;
 use modelopt::{Config, Stop, UpgradeOutcome};
 use serde_json::{Value, json};
 
-use super::{print, stop_on_interrupt, warn, write_report};
+use super::ends::{print, stop_on_interrupt, warn, write_report};
 use crate::args::{self, Common};
 use crate::ending::{Done, Usage};
 use crate::files::{Input, Output};
