@@ -25,3 +25,4 @@ mod real_models;
 mod runtimes;
 mod search;
 mod sixteen_bit_weights;
+mod upgrade;

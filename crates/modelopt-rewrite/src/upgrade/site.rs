@@ -20,6 +20,9 @@ pub enum Obstacle {
         /// The model's version.
         version: i64,
     },
+    /// The operator ends, and nothing takes its place.
+    #[error("the operator was withdrawn, and nothing takes its place")]
+    Withdrawn,
     /// What it computes cannot be said with newer operators.
     #[error("{0}")]
     NoEquivalent(&'static str),
@@ -79,7 +82,7 @@ impl<'a> Site<'a> {
     /// The element type of an input.
     pub(super) fn elem(&self, index: usize) -> Result<DataType, Obstacle> {
         let value = self.input(index).map(|value| self.model.value(value));
-        value.and_then(|value| value.elem()).ok_or_else(|| Obstacle::UnknownType {
+        value.and_then(modelopt_graph::Value::elem).ok_or_else(|| Obstacle::UnknownType {
             value: value.map_or_else(String::new, |value| value.name().to_owned()),
         })
     }
