@@ -21,6 +21,8 @@ mod emit;
 mod kernels;
 mod regions;
 mod switches;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use affine::Affine;
 pub(crate) use emit::emit;

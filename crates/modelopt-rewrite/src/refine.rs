@@ -113,6 +113,9 @@ pub(crate) fn check(model: &Model, plan: &Plan) -> Result<(), PlanError> {
         if numbers.clone().any(|x| !x.is_finite()) || line.smoothing.iter().any(|&x| x <= 0.0) {
             return refuse("its smoothing must be positive, and all its numbers finite");
         }
+        if !line.smoothing.is_empty() && line.scheme.needs_ranges() {
+            return refuse("its range is that of the activation as it is, without smoothing");
+        }
         if !line.smoothing.is_empty() {
             let weight = smoothing::smoothable(model, layer);
             let weight = weight.filter(|w| smoothing::depth(w) == Some(line.smoothing.len()));
