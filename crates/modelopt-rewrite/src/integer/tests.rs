@@ -3,6 +3,7 @@
 
 mod layers;
 mod plans;
+mod qoperator;
 mod tensors;
 
 use modelopt_graph::{Tensor, ValueId};

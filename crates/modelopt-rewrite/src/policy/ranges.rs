@@ -12,7 +12,7 @@ use crate::eligibility::{Candidate, Look, candidates};
 use crate::forms::{Considered, Scheme};
 use crate::integer::{self, Bounds, Regions};
 use crate::layers;
-use crate::plan::{Plan, PlanError, TensorRange};
+use crate::plan::{Plan, PlanError, QuantFormat, TensorRange};
 
 /// The ranges that layers take which compute on integers by ranges. Those that cannot, because something
 /// they need was not observed, go down.
@@ -101,19 +101,25 @@ pub(super) fn check(
             return Err(PlanError::Impossible { layer: id.to_owned(), scheme, why });
         }
     }
+    if !wanted.format.is_default() && wanted.tensors.is_empty() {
+        return Err(PlanError::Format);
+    }
     let useful = useful(model, wanted);
     // Nothing may stand in a plan that is not carried out.
     let pointless = wanted.tensors.iter().find(|range| !useful.contains(range.name.as_str()));
     pointless.map_or(Ok(()), |range| wrong(range, "which no form of its layers takes"))
 }
 
-/// Drops the ranges of a plan that its layers do not take any more, once some of them are something else.
+/// Drops the ranges of a plan that its layers do not take any more, once some of them are something else,
+/// and how they are written once there are none.
 pub fn settle(model: &Model, plan: &mut Plan) {
-    if plan.tensors.is_empty() {
-        return;
+    if !plan.tensors.is_empty() {
+        let useful: HashSet<String> = useful(model, plan).into_iter().map(str::to_owned).collect();
+        plan.tensors.retain(|range| useful.contains(&range.name));
     }
-    let useful: HashSet<String> = useful(model, plan).into_iter().map(str::to_owned).collect();
-    plan.tensors.retain(|range| useful.contains(&range.name));
+    if plan.tensors.is_empty() {
+        plan.format = QuantFormat::default();
+    }
 }
 
 /// The names of the tensors that layers of a plan, and what stands between them, compute on.
