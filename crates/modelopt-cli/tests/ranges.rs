@@ -293,6 +293,8 @@ fn what_cannot_be_integer_is_something_else() {
         let layers = document["plan"].as_array().unwrap().iter();
         let of_ranges = layers.filter(|layer| layer["scheme"] == "int8-static").count();
         assert_eq!(of_ranges, *expected, "{name}: {document}");
+        let is_told = output.stdout.contains("the format of quantized operators decides nothing");
+        assert_eq!(is_told, *expected == 0, "{name}: {document}");
     });
 }
 
