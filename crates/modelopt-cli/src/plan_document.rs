@@ -1,7 +1,9 @@
 //! A plan for machines: decisions and explanations of a layer in one place, in the layout that plan
 //! files of version 1 have.
 
-use modelopt::rewrite::{ExplainedPlan, Explanation, Interface, Numerics, PlannedLayer, Scheme};
+use modelopt::rewrite::{
+    ExplainedPlan, Explanation, Interface, Numerics, PlannedLayer, QuantFormat, Scheme,
+};
 use serde::Serialize;
 
 /// The plan of `modelopt plan --json`.
@@ -9,6 +11,8 @@ use serde::Serialize;
 pub(crate) struct PlanDocument<'a> {
     version: u32,
     numerics: Numerics,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format: Option<QuantFormat>,
     #[serde(skip_serializing_if = "Option::is_none")]
     io: Option<Interface>,
     #[serde(rename = "layer")]
@@ -39,6 +43,7 @@ impl<'a> PlanDocument<'a> {
         PlanDocument {
             version: 1,
             numerics: plan.numerics,
+            format: Some(plan.format).filter(|format| *format != QuantFormat::default()),
             io: Some(plan.io).filter(|io| *io != Interface::default()),
             layers: plan.lines().map(Line::of).collect(),
         }

@@ -21,6 +21,7 @@ mod output_types;
 mod planted;
 mod proof;
 mod random_models;
+mod ranges;
 mod real_models;
 mod runtimes;
 mod search;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use modelopt_rewrite::{
     Interface, Numerics, Pattern, Plan, PlanError, PlanOptions, Precision, PrecisionOptions,
-    Scheme, steps,
+    QuantFormat, Scheme, steps,
 };
 use modelopt_runtime::worker::WorkerPool;
 use modelopt_runtime::{
@@ -33,6 +33,8 @@ pub struct Config {
     pub plan: Option<Plan>,
     /// How weights are turned into integers.
     pub numerics: Numerics,
+    /// How computing on integers is written, where layers take ranges.
+    pub quant_format: QuantFormat,
     /// What becomes of float32 inputs and outputs of a model that is to compute in 16 bits.
     pub io: Interface,
     /// Keep normalizations and Softmax in float32 when the rest computes in 16 bits.
@@ -217,6 +219,7 @@ impl Default for Config {
             scheme: plan.scheme,
             plan: None,
             numerics: plan.numerics,
+            quant_format: plan.format,
             io: plan.precision.io,
             float32_statistics: plan.precision.float32_statistics,
             min_rounding_sqnr_db: plan.precision.min_rounding_sqnr_db,
@@ -346,6 +349,7 @@ impl Config {
             observed: HashMap::new(),
             keep_opset: self.keep_opset,
             numerics: self.numerics,
+            format: self.quant_format,
             precision: PrecisionOptions {
                 // Of no concern to a model that computes in another type.
                 io: Some(self.io)

@@ -95,6 +95,9 @@ pub enum Warning {
         /// Version of the candidate.
         after: i64,
     },
+    /// How computing on integers is to be written decides nothing.
+    #[error("no layer takes ranges, so that the format of quantized operators decides nothing")]
+    UnusedQuantFormat,
     /// The plan changes no layer; the model is emitted as it is.
     #[error("nothing to do: {}", words::nothing_to_do(*.layers, *.narrow_already))]
     NothingToDo {
@@ -215,6 +218,7 @@ impl Warning {
             Warning::Unproven { .. } => "unproven",
             Warning::FormatChanges { .. } => "format-changes",
             Warning::OperatorSetRaised { .. } => "operator-set-raised",
+            Warning::UnusedQuantFormat => "unused-quant-format",
             Warning::NothingToDo { .. } => "nothing-to-do",
             Warning::KeptUnproven { .. } => "kept-unproven",
             Warning::NothingToGain { .. } => "nothing-to-gain",
@@ -271,6 +275,7 @@ mod tests {
             Warning::Unproven { reason: reason(), hint: None },
             Warning::FormatChanges { before: 3, after: 4 },
             Warning::OperatorSetRaised { before: 11, after: 13 },
+            Warning::UnusedQuantFormat,
             Warning::NothingToDo { layers: 2, narrow_already: false },
             Warning::KeptUnproven { layers: 2 },
             Warning::NothingToGain { more_bytes: 7 },

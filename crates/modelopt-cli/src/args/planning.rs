@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use modelopt::rewrite::{Granularity, Interface};
+use modelopt::rewrite::{Granularity, Interface, QuantFormat};
 
 use super::forms_help;
 use super::values::{Wanted, limit, scheme, step};
@@ -17,8 +17,29 @@ pub(crate) struct Planning {
     pub(crate) scheme: Option<Wanted>,
     #[command(flatten)]
     pub(crate) integers: Integers,
+    /// How int8-static layers are written: qdq is float operators between QuantizeLinear and
+    /// DequantizeLinear, which runtimes fuse; qoperator is integer operators, for older ONNX Runtimes and
+    /// for opsets 10 to 12 [default: qdq]
+    #[arg(long, value_enum, value_name = "FORMAT", conflicts_with = "plan")]
+    pub(crate) quant_format: Option<QuantFormatArgument>,
     #[command(flatten)]
     pub(crate) selection: Selection,
+}
+
+/// `QuantFormat` as an argument.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum QuantFormatArgument {
+    Qdq,
+    Qoperator,
+}
+
+impl From<QuantFormatArgument> for QuantFormat {
+    fn from(argument: QuantFormatArgument) -> Self {
+        match argument {
+            QuantFormatArgument::Qdq => QuantFormat::Qdq,
+            QuantFormatArgument::Qoperator => QuantFormat::Qoperator,
+        }
+    }
 }
 
 /// How weights become integers.

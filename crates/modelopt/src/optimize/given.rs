@@ -66,6 +66,9 @@ impl<'a> Given<'a> {
             warnings.push(self.unchanged(&made));
         }
         warnings.extend(transform::format_warnings(self.original, &made));
+        if self.config.plan.is_none() && made.plan.format != self.config.quant_format {
+            warnings.push(Warning::UnusedQuantFormat);
+        }
         warnings.extend(made.plan.layers.iter().find_map(|line| slow_on_processors(line.scheme)));
         let casting = made.plan.io.precision().map(|to| IoCast::of(self.original, to));
         Ok((made, casting))
