@@ -1,7 +1,7 @@
 //! Raising the operator set of a model: the same computation, written with newer operators.
 //!
 //! The model is brought up one version at a time. At each, the schema table says which operators
-//! change; for those that change in form or meaning there is an [adapter](registry), and the rest
+//! change; for those that change in form or meaning there is an adapter (`registry.rs`), and the rest
 //! are read as they are. Weights are never touched; what was an attribute and is an input now
 //! becomes a small constant.
 //!
