@@ -163,7 +163,9 @@ impl Group {
             }
             None => None,
         };
-        Some(Group { read, bias, made: quantized(model, node.output(0)?) })
+        // What is quantized by channel is made as float.
+        let made = quantized(model, node.output(0)?).filter(|(made, _)| made.has_one_scale(model));
+        Some(Group { read, bias, made })
     }
 
     /// The operator of integers for one of float, if there is one.

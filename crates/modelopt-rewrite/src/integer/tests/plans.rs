@@ -150,19 +150,3 @@ fn what_is_to_be_observed_is_what_plans_take() {
     let options = crate::testing::options(Scheme::INT8_WEIGHTS);
     assert!(to_observe(&b.model, &options).is_empty());
 }
-
-#[test]
-fn what_is_smoothed_has_no_range() {
-    let mut b = Build::new(13);
-    let x = b.input("x", float(&[3, 16]));
-    let w = b.weight("W", &[16, 16], &noise(256, 7));
-    let y = b.node("MatMul", &[x, w], &[]);
-    let mut b = finished(b, y);
-    let mut plan = planned(&mut b);
-    plan.layers[0].smoothing = vec![2.0; 16];
-    let refused = crate::plan_from(&b.model, &plan).unwrap_err().to_string();
-    assert!(refused.contains("without smoothing"), "{refused}");
-    plan.layers[0].scheme = Scheme::INT8_DYNAMIC;
-    plan.tensors.clear();
-    crate::plan_from(&b.model, &plan).unwrap();
-}
