@@ -11,7 +11,7 @@ use serde_json::Value;
 use xtask::parallel::parallel;
 use xtask::testdata::{fixture, npz_files, python};
 
-use crate::support::{Output, finish, tempdir, with_onnxruntime};
+use crate::support::{Output, finish, run_in, tempdir, with_onnxruntime};
 
 /// Models whose layers compute on integers, with the operators of float that are left of them among operators
 /// of integers.
@@ -172,6 +172,7 @@ fn operators(look: &Value) -> Vec<&str> {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn models_of_integers_are_sound_and_true_in_onnxruntime_at_every_level() {
     for (name, _) in MODELS {
         for format in ["qdq", "qoperator"] {
@@ -186,6 +187,7 @@ fn models_of_integers_are_sound_and_true_in_onnxruntime_at_every_level() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn both_formats_make_the_same_numbers() {
     for (name, _) in MODELS {
         let apart = |key: &str| look(name, "qoperator")[key].as_f64();
@@ -198,6 +200,7 @@ fn both_formats_make_the_same_numbers() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn layers_stand_between_what_quantizes_and_what_dequantizes() {
     for (name, _) in MODELS {
         let look = look(name, "qdq");
@@ -212,6 +215,7 @@ fn layers_stand_between_what_quantizes_and_what_dequantizes() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn operators_of_integers_take_the_place_of_those_of_float() {
     for (name, left) in MODELS {
         let look = look(name, "qoperator");
@@ -236,6 +240,7 @@ fn operators_of_integers_take_the_place_of_those_of_float() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn embedded_runtimes_agree() {
     let names = MODELS.map(|(name, _)| name);
     let ran = parallel(&names, |name| {
@@ -257,6 +262,7 @@ fn embedded_runtimes_agree() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn what_cannot_be_integer_is_something_else() {
     let cases = [
         (model("in_branches"), 0),
@@ -284,6 +290,7 @@ fn what_cannot_be_integer_is_something_else() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn an_operator_set_that_is_to_be_kept_has_operators_of_integers_alone() {
     for (format, expected) in [("qdq", 0), ("qoperator", 3)] {
         let folder = tempdir();
@@ -297,6 +304,7 @@ fn an_operator_set_that_is_to_be_kept_has_operators_of_integers_alone() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn a_plan_of_integers_can_be_saved_and_carried_out_again() {
     let folder = tempdir();
     let with = ["--quant-format", "qoperator", "--save-plan", "plan.toml"];
@@ -321,7 +329,7 @@ fn a_format_of_what_is_not_there_is_refused() {
     ] {
         let mut arguments = args!["quantize", model("silu"), "-o", "o.onnx"].to_vec();
         arguments.extend(more.split(' ').map(OsString::from));
-        let output = finish(with_onnxruntime(folder.path()).args(arguments)).expect(2);
+        let output = run_in(folder.path(), arguments).expect(2);
         assert!(words.iter().all(|word| output.stderr.contains(word)), "{more}: {}", output.stderr);
     }
 }
