@@ -131,6 +131,7 @@ pub(crate) fn apply_selection(config: &mut Config, args: &args::Selection) -> Re
     replace(&mut config.exclude, &args.exclude);
     replace(&mut config.skip_rewrite, &args.skip_rewrite);
     config.keep_opset |= args.keep_opset;
+    config.calibration.clone_from(&args.calibration);
     config.freeze_inputs |= args.freeze_inputs;
     if let Some(path) = &args.plan {
         let text = read_text(path)?;

@@ -104,6 +104,9 @@ pub struct Config {
     pub measure_cache: Option<PathBuf>,
     /// Real inputs; invented ones are used where there are none.
     pub samples: Option<PathBuf>,
+    /// Ranges of tensors that were observed before, in a file of [`calibrate`](crate::calibrate): all samples
+    /// judge then.
+    pub calibration: Option<PathBuf>,
     /// Real inputs that are at hand; they count instead of those in files.
     #[serde(skip)]
     pub given_samples: Option<GivenSamples>,
@@ -249,6 +252,7 @@ impl Default for Config {
             measure: false,
             measure_cache: None,
             samples: None,
+            calibration: None,
             given_samples: None,
             dims: IndexMap::new(),
             inputs: IndexMap::new(),

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use indexmap::IndexMap;
-use modelopt_calibrate::{Activations, EIGHT_BITS, Method, Observations, Pass, Spread, shaped};
+use modelopt_calibrate::{
+    Activations, Calibration, EIGHT_BITS, Method, Observations, Pass, Spread, shaped,
+};
 use modelopt_graph::{Model, Type, ValueId};
 use modelopt_rewrite::{self as rewrite, ExplainedPlan, ObservedTensor, Prepared};
 use modelopt_runtime::{RuntimeError, Sample};
@@ -58,18 +60,32 @@ impl SeenTensors {
         let activations = Activations::among(prepared, tensors.iter().copied());
         activations.watch(prepared, &mut observations);
         progress(Progress::Step(Step::MeasuringActivations));
-        let seen = Pass::new(prepared, &samples).run(&mut observations, host, &mut |step| {
-            progress(Progress::Part { done: step.done, total: step.total });
-            ControlFlow::Continue(())
-        });
+        let seen =
+            Pass::new(prepared, &samples).strict().run(&mut observations, host, &mut |step| {
+                progress(Progress::Part { done: step.done, total: step.total });
+                ControlFlow::Continue(())
+            });
         seen.map_err(|error| error.told(RuntimeError::without_path))?;
-        Ok(SeenTensors::from(prepared, &activations, &observations, samples))
+        let seen = (&observations, samples.len());
+        Ok(SeenTensors::from(prepared, &activations, seen, samples))
+    }
+
+    /// Takes what was observed of tensors before; their sizes are those that they have on samples.
+    pub(crate) fn calibrated(
+        prepared: &Model,
+        tensors: &[ValueId],
+        calibration: &Calibration,
+        samples: &[Sample],
+    ) -> Self {
+        let activations = Activations::among(prepared, tensors.iter().copied());
+        let seen = (calibration.observations(), calibration.samples().len());
+        SeenTensors::from(prepared, &activations, seen, samples)
     }
 
     fn from(
         prepared: &Model,
         activations: &Activations,
-        observations: &Observations,
+        (observations, count): (&Observations, usize),
         samples: &[Sample],
     ) -> Self {
         let shaped = shaped(prepared, samples);
@@ -78,7 +94,7 @@ impl SeenTensors {
             let name = prepared.value(value).name();
             let Some(spread) = Activations::spread(observations, name) else { continue };
             let bounds = bounds(prepared, value);
-            let all = WAYS.map(|way| way.range(&spread, samples.len(), bounds));
+            let all = WAYS.map(|way| way.range(&spread, count, bounds));
             let [Some(a), Some(b), Some(c), Some(d)] = all else { continue };
             let shape = shaped.value(value).ty().and_then(Type::shape);
             let sizes = shape.into_iter().flatten().map(|dim| dim.fixed().unwrap_or(1) as u64);

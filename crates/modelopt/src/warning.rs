@@ -170,11 +170,19 @@ pub enum Warning {
         reason: String,
     },
     /// Which activations 16 bits have no range for is not known.
-    #[error("activations could not be measured, so that their range is not known: {reason}")]
+    #[error("activations could not be measured, so that their ranges are not known: {reason}")]
     UnknownRanges {
         /// Why.
         reason: String,
     },
+    /// Layers could compute on integers by ranges, which nobody knows.
+    #[error(
+        "layers could compute on integers from one to the next, which is faster there, but invented inputs do not tell the ranges of real ones"
+    )]
+    RangesNeedSamples,
+    /// Ranges are those of invented inputs.
+    #[error("ranges of tensors are those of invented inputs; real ones may lie beyond them")]
+    InventedRanges,
     /// Activations are not smoothed, though that was asked for.
     #[error("activations are not smoothed: {reason}")]
     NotSmoothed {
@@ -228,6 +236,8 @@ impl Warning {
             Warning::FewerTrials { .. } => "fewer-trials",
             Warning::UnseenActivations { .. } => "unseen-activations",
             Warning::UnknownRanges { .. } => "unknown-ranges",
+            Warning::RangesNeedSamples => "ranges-need-samples",
+            Warning::InventedRanges => "invented-ranges",
             Warning::NotSmoothed { .. } => "not-smoothed",
             Warning::RankedByOwnError { .. } => "ranked-by-own-error",
             Warning::Unmeasured { .. } => "unmeasured",
@@ -285,6 +295,8 @@ mod tests {
             Warning::FewerTrials { allowed: 6, wanted: 25, run_seconds: 10.0 },
             Warning::UnseenActivations { reason: reason() },
             Warning::UnknownRanges { reason: reason() },
+            Warning::RangesNeedSamples,
+            Warning::InventedRanges,
             Warning::NotSmoothed { reason: reason() },
             Warning::RankedByOwnError { reason: reason() },
             Warning::Unmeasured { layers: vec![reason()] },

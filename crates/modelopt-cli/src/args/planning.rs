@@ -122,6 +122,9 @@ pub(crate) struct Selection {
     pub(crate) min_weight_bytes: Option<usize>,
     #[arg(long, help = forms_help::of_steps(), value_parser = step, value_name = "NAME")]
     pub(crate) skip_rewrite: Vec<String>,
+    /// Ranges of tensors that `modelopt calibrate` observed, for int8-static; all samples judge then
+    #[arg(long, value_name = "FILE", conflicts_with = "plan")]
+    pub(crate) calibration: Option<PathBuf>,
     /// Keep the version of the operators; int8-static needs 13 and raises older models otherwise
     #[arg(long)]
     pub(crate) keep_opset: bool,

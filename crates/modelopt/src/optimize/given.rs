@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use modelopt_calibrate::Calibration;
 use modelopt_graph::Model;
 use modelopt_onnx::{SaveOptions, Staged};
 use modelopt_report as report;
@@ -33,6 +34,8 @@ pub(super) struct Given<'a> {
     pub(super) original: &'a Model,
     pub(super) original_bytes: u64,
     pub(super) prepared: &'a Prepared,
+    /// What was observed of its tensors before.
+    pub(super) calibration: Option<&'a Calibration>,
     pub(super) budget: &'a Budget,
 }
 
