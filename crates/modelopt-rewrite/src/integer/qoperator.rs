@@ -1,5 +1,5 @@
 //! Operators of integers in place of operators of float between what dequantizes and what quantizes: the form
-//! that ONNX calls QOperator.
+//! that ONNX calls `QOperator`.
 //!
 //! ```text
 //! y = Q(Conv(DQ(x), DQ(w), DQ(b)))   =>   y = QLinearConv(x, w, b)

@@ -68,17 +68,20 @@ fn what_layers_do_not_take_any_more_is_dropped() {
     assert!(plan.tensors.is_empty());
 }
 
+/// What somebody did to a plan.
+type Change<'a> = dyn Fn(&mut Plan) + 'a;
+
 #[test]
 fn ranges_that_are_wrong_are_refused() {
     let mut b = residual();
     let plan = planned(&mut b);
-    let refused = |change: &dyn Fn(&mut Plan)| {
+    let refused = |change: &Change<'_>| {
         let mut plan = plan.clone();
         change(&mut plan);
         crate::plan_from(&b.model, &plan).unwrap_err().to_string()
     };
     let range = |name: &str, min, max| TensorRange { name: name.into(), min, max };
-    let changes: [(&str, &dyn Fn(&mut Plan)); 9] = [
+    let changes: [(&str, &Change<'_>); 9] = [
         ("no range for 'x'", &|plan| drop(plan.tensors.remove(0))),
         ("no range for 'conv_out_1'", &|plan| plan.tensors.truncate(4)),
         ("'conv_out', which is empty or not finite", &|plan| plan.tensors[1].min = 1e9),
