@@ -171,11 +171,42 @@ impl Way {
 
 /// Between which numbers a tensor is whatever the input.
 fn bounds(model: &Model, value: ValueId) -> (f32, f32) {
-    let maker = model.producer_node(value).map(|node| model.node(node).op.name.as_str());
-    match maker {
-        Some("Sigmoid" | "HardSigmoid" | "Softmax") => (0.0, 1.0),
-        Some("Tanh") => (-1.0, 1.0),
-        Some("Relu") => (0.0, f32::INFINITY),
-        _ => (f32::NEG_INFINITY, f32::INFINITY),
+    let open = (f32::NEG_INFINITY, f32::INFINITY);
+    let Some(node) = model.producer_node(value).map(|node| model.node(node)) else { return open };
+    match node.op.name.as_str() {
+        "Sigmoid" | "HardSigmoid" | "Softmax" => (0.0, 1.0),
+        "Tanh" => (-1.0, 1.0),
+        "Relu" => (0.0, f32::INFINITY),
+        "Clip" => {
+            let constant = |value| model.constant(value)?.to_f32()?.first().copied();
+            let end = |place: usize, name: &str, open: f32| match node.input(place) {
+                Some(value) => constant(value).unwrap_or(open),
+                None => node.float(name, open),
+            };
+            (end(1, "min", open.0), end(2, "max", open.1))
+        }
+        _ => open,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use xtask::testdata::fixture;
+
+    use super::*;
+
+    #[test]
+    fn ranges_end_where_numbers_are_cut_off() {
+        // Bounds that are inputs, and bounds that are attributes.
+        for name in ["cut_off", "cut_off_opset10"] {
+            let model = modelopt_onnx::load(&fixture(format!("ranges/{name}.onnx"))).unwrap();
+            let made = |op: &str| {
+                let mut nodes = model.nodes_of(model.main()).map(|node| model.node(node));
+                nodes.find(|node| node.op.is(op)).unwrap().output(0).unwrap()
+            };
+            assert_eq!(bounds(&model, made("Clip")), (0.0, 6.0), "{name}");
+            assert_eq!(bounds(&model, made("Relu")), (0.0, f32::INFINITY), "{name}");
+            assert_eq!(bounds(&model, made("Conv")), (f32::NEG_INFINITY, f32::INFINITY), "{name}");
+        }
     }
 }

@@ -371,7 +371,7 @@ mod tests {
         assert_eq!(widened(&[1.0, 2.0], None, x), [1.0, 2.0]);
         assert_eq!(widened(&[1.0, 2.0], Some(&[3.0, 4.0]), x), [1.0, 2.0]);
         let wide = widened(&[1.0, 1e-12], Some(&[3.0, -4.0]), x);
-        assert_eq!(wide[0], 1.0);
+        assert_eq!(wide[..1], [1.0]);
         // The bias is as large as it may be, in steps of the product.
         assert!((4.0 / (wide[1] * x.scale) / LARGEST_BIAS - 1.0).abs() < 1e-6);
         // One scale for all fits the largest of them.

@@ -1,5 +1,5 @@
 //! Operators of integers in place of operators of float between what dequantizes and what quantizes: the form
-//! that ONNX calls QOperator.
+//! that ONNX calls `QOperator`.
 //!
 //! ```text
 //! y = Q(Conv(DQ(x), DQ(w), DQ(b)))   =>   y = QLinearConv(x, w, b)
@@ -163,7 +163,9 @@ impl Group {
             }
             None => None,
         };
-        Some(Group { read, bias, made: quantized(model, node.output(0)?) })
+        // What is quantized by channel is made as float.
+        let made = quantized(model, node.output(0)?).filter(|(made, _)| made.has_one_scale(model));
+        Some(Group { read, bias, made })
     }
 
     /// The operator of integers for one of float, if there is one.

@@ -60,7 +60,7 @@ fn spell_out(model: &mut Model, id: NodeId) -> Option<()> {
 /// Numbers that broadcast along an axis: one where all are alike.
 fn along(numbers: &[f32], axis: usize, rank: Option<usize>) -> Option<Tensor> {
     let first = *numbers.first()?;
-    if numbers.iter().all(|&number| number == first) {
+    if numbers.iter().all(|number| number.to_bits() == first.to_bits()) {
         return Some(Tensor::scalar(first));
     }
     let behind = rank?.checked_sub(axis + 1)?;

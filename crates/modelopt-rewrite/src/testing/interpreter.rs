@@ -59,7 +59,7 @@ fn compute(op: &str, node: &Node, version: i64, inputs: &[Option<Tensor>]) -> Ve
     let input = |place: usize| inputs[place].as_ref().unwrap();
     let optional = |place: usize| inputs.get(place).and_then(Option::as_ref);
     vec![match op {
-        "QuantizeLinear" => quantize(input(0), input(1), input(2)),
+        "QuantizeLinear" => quantize(input(0), input(1), input(2), node.int("axis", 1) as usize),
         "DequantizeLinear" => {
             dequantize(input(0), input(1), optional(2), node.int("axis", 1) as usize)
         }
@@ -118,7 +118,7 @@ fn on_integers(op: &str, node: &Node, version: i64, inputs: &[Option<Tensor>]) -
     if inputs.len() <= result {
         return made;
     }
-    quantize(&made, input(result), input(result + 1))
+    quantize(&made, input(result), input(result + 1), 0)
 }
 
 fn folded(op: &str, node: &Node, version: i64, inputs: &[Option<Tensor>]) -> Vec<Tensor> {
@@ -159,31 +159,39 @@ fn map(tensor: &Tensor, f: impl Fn(f32) -> f32) -> Tensor {
     tensor_of(DataType::FLOAT, tensor.shape().to_vec(), &made)
 }
 
-fn quantize(x: &Tensor, scale: &Tensor, zero: &Tensor) -> Tensor {
-    let (scale, offset) = (numbers(scale)[0], numbers(zero)[0]);
+/// The number of a list that is for a place of a tensor: one for all, or one for each index of an axis.
+fn at(list: &[f32], shape: &[usize], axis: usize, place: usize) -> f32 {
+    let inner: usize = shape.iter().skip(axis + 1).product();
+    match list.len() {
+        0 => 0.0,
+        1 => list[0],
+        count => {
+            assert_eq!(count, shape[axis], "numbers along axis {axis}");
+            list[place / inner % count]
+        }
+    }
+}
+
+fn quantize(x: &Tensor, scales: &Tensor, zero: &Tensor, axis: usize) -> Tensor {
+    let (scales, zeros) = (numbers(scales), numbers(zero));
     let ends = if zero.dtype() == DataType::UINT8 { (0.0, 255.0) } else { (-128.0, 127.0) };
-    let made: Vec<f32> = numbers(x)
-        .into_iter()
-        .map(|x| ((x / scale).round_ties_even() + offset).clamp(ends.0, ends.1))
-        .collect();
-    tensor_of(zero.dtype(), x.shape().to_vec(), &made)
+    let shape = x.shape();
+    let integer = |(place, x): (usize, f32)| {
+        let offset = at(&zeros, shape, axis, place);
+        ((x / at(&scales, shape, axis, place)).round_ties_even() + offset).clamp(ends.0, ends.1)
+    };
+    let made: Vec<f32> = numbers(x).into_iter().enumerate().map(integer).collect();
+    tensor_of(zero.dtype(), shape.to_vec(), &made)
 }
 
 fn dequantize(q: &Tensor, scales: &Tensor, zeros: Option<&Tensor>, axis: usize) -> Tensor {
     let (scales, zeros) = (numbers(scales), zeros.map(numbers).unwrap_or_default());
-    let inner: usize = q.shape().iter().skip(axis + 1).product();
-    assert!(scales.len() == 1 || scales.len() == q.shape()[axis], "scales along axis {axis}");
-    let at = |list: &[f32], place: usize| match list.len() {
-        0 => 0.0,
-        1 => list[0],
-        count => list[place / inner % count],
+    let shape = q.shape();
+    let float = |(place, q): (usize, f32)| {
+        (q - at(&zeros, shape, axis, place)) * at(&scales, shape, axis, place)
     };
-    let made: Vec<f32> = numbers(q)
-        .into_iter()
-        .enumerate()
-        .map(|(place, q)| (q - at(&zeros, place)) * at(&scales, place))
-        .collect();
-    tensor_of(DataType::FLOAT, q.shape().to_vec(), &made)
+    let made: Vec<f32> = numbers(q).into_iter().enumerate().map(float).collect();
+    tensor_of(DataType::FLOAT, shape.to_vec(), &made)
 }
 
 /// How a window moves over two dimensions; one dimension is the second of two.

@@ -68,17 +68,20 @@ fn what_layers_do_not_take_any_more_is_dropped() {
     assert!(plan.tensors.is_empty());
 }
 
+/// What somebody did to a plan.
+type Change<'a> = dyn Fn(&mut Plan) + 'a;
+
 #[test]
 fn ranges_that_are_wrong_are_refused() {
     let mut b = residual();
     let plan = planned(&mut b);
-    let refused = |change: &dyn Fn(&mut Plan)| {
+    let refused = |change: &Change<'_>| {
         let mut plan = plan.clone();
         change(&mut plan);
         crate::plan_from(&b.model, &plan).unwrap_err().to_string()
     };
     let range = |name: &str, min, max| TensorRange { name: name.into(), min, max };
-    let changes: [(&str, &dyn Fn(&mut Plan)); 9] = [
+    let changes: [(&str, &Change<'_>); 9] = [
         ("no range for 'x'", &|plan| drop(plan.tensors.remove(0))),
         ("no range for 'conv_out_1'", &|plan| plan.tensors.truncate(4)),
         ("'conv_out', which is empty or not finite", &|plan| plan.tensors[1].min = 1e9),
@@ -149,20 +152,4 @@ fn what_is_to_be_observed_is_what_plans_take() {
     assert_eq!(observed, names(&plan));
     let options = crate::testing::options(Scheme::INT8_WEIGHTS);
     assert!(to_observe(&b.model, &options).is_empty());
-}
-
-#[test]
-fn what_is_smoothed_has_no_range() {
-    let mut b = Build::new(13);
-    let x = b.input("x", float(&[3, 16]));
-    let w = b.weight("W", &[16, 16], &noise(256, 7));
-    let y = b.node("MatMul", &[x, w], &[]);
-    let mut b = finished(b, y);
-    let mut plan = planned(&mut b);
-    plan.layers[0].smoothing = vec![2.0; 16];
-    let refused = crate::plan_from(&b.model, &plan).unwrap_err().to_string();
-    assert!(refused.contains("without smoothing"), "{refused}");
-    plan.layers[0].scheme = Scheme::INT8_DYNAMIC;
-    plan.tensors.clear();
-    crate::plan_from(&b.model, &plan).unwrap();
 }

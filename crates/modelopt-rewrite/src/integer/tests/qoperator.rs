@@ -280,3 +280,55 @@ fn constants_are_operands_like_others() {
     let first = pair.after.constant(concat.unwrap().input(2).unwrap()).unwrap();
     assert_eq!(numbers(&first).len(), 72);
 }
+
+#[test]
+fn factors_of_channels_are_taken_up_by_what_quantizes_where_it_has_them() {
+    let of = |opset, format| {
+        let mut b = Build::new(opset);
+        let x = image(&mut b);
+        let y = conv(&mut b, x, 4, 1);
+        made_with(finished(b, y), |plan| {
+            plan.format = format;
+            plan.layers[0].smoothing = vec![1.0, 2.0, 0.5, 1.5];
+            // Of what is left of `x`.
+            plan.tensors[0] = TensorRange { name: "x".into(), min: -2.0, max: 2.0 };
+        })
+    };
+    for (opset, format, expected) in [
+        (13, QuantFormat::Qdq, "DQ(Q(Conv(DQ(Q(x)),i8,i32)))"),
+        (13, QuantFormat::Qoperator, "DQ(QLinearConv(Q(x)))"),
+        (12, QuantFormat::Qoperator, "DQ(QLinearConv(Q(Mul(x,c))))"),
+    ] {
+        let pair = of(opset, format);
+        assert_eq!(pair.drawn(), expected);
+        assert!(pair.sqnr() > 30.0, "{}", pair.sqnr());
+    }
+}
+
+#[test]
+fn models_are_raised_for_what_needs_scales_by_channel() {
+    let opset = |format| {
+        let mut b = Build::new(11);
+        let x = image(&mut b);
+        let y = conv(&mut b, x, 4, 1);
+        let pair = made_with(finished(b, y), |plan| plan.format = format);
+        assert!(pair.sqnr() > 30.0);
+        pair.after.opset(pair.after.main(), "").unwrap()
+    };
+    assert_eq!([QuantFormat::Qdq, QuantFormat::Qoperator].map(opset), [13, 11]);
+}
+
+#[test]
+fn a_version_that_is_to_be_kept_leaves_operators_of_integers() {
+    let mut b = Build::new(11);
+    let x = image(&mut b);
+    let y = conv(&mut b, x, 4, 1);
+    let b = finished(b, y);
+    let mut options = crate::testing::integers::calibrated(&b.model);
+    options.keep_opset = true;
+    let scheme =
+        |options: &crate::PlanOptions| crate::plan(&b.model, options).unwrap().layers[0].scheme;
+    assert_ne!(scheme(&options), Scheme::INT8_STATIC);
+    options.format = QuantFormat::Qoperator;
+    assert_eq!(scheme(&options), Scheme::INT8_STATIC);
+}
