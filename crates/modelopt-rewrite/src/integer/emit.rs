@@ -22,9 +22,6 @@ use super::regions::Regions;
 /// How much further than where numbers are cut off a range may end: rounding of its step.
 const ROUNDING: f32 = 1e-5;
 
-/// The first version of `ai.onnx` whose `QuantizeLinear` has scales by channel.
-const BY_CHANNEL_SINCE: i64 = 13;
-
 /// Quantizes tensors of the main graph. Weights of layers are integers already.
 pub(crate) fn emit(model: &mut Model, regions: &Regions, table: &IndexMap<ValueId, Affine>) {
     let made = made(model, regions);
@@ -99,41 +96,13 @@ fn after_float(model: &mut Model, regions: &Regions, tensor: ValueId, affine: Af
     if readers.is_empty() {
         return;
     }
-    let divided = divided(model, tensor, readers.len());
     let mut line = Line::behind(model, tensor);
     let constants = line.constants(model, tensor, affine);
-    let quantized = match divided {
-        Some((source, divisors)) => {
-            let by_channel = line.by_channel(model, tensor, affine, &divisors);
-            let name = format!("{}_quantized", model.value(tensor).name());
-            let [scales, zeros] = by_channel;
-            let axis = [("axis", 1.into())];
-            line.node(model, ("QuantizeLinear", &name), &[source, scales, zeros], &axis, None)
-        }
-        None => line.quantize(model, tensor, (tensor, constants)),
-    };
+    let quantized = line.quantize(model, tensor, (tensor, constants));
     let back = line.dequantize(model, (quantized, constants), None);
     for (node, input) in readers {
         model.set_input(node, input, Some(back));
     }
-}
-
-/// What a tensor is made from by dividing each channel by a number of its own, and these numbers, where
-/// nobody reads it but those who compute on integers: quantizing divides as well.
-fn divided(model: &Model, tensor: ValueId, readers: usize) -> Option<(ValueId, Vec<f32>)> {
-    let node = model.node(model.producer_node(tensor)?);
-    let alone = model.value(tensor).uses().len() == readers && !model.value(tensor).is_output();
-    let version = model.opset(model.main(), "").unwrap_or_default();
-    if !node.op.is("Mul") || !alone || version < BY_CHANNEL_SINCE {
-        return None;
-    }
-    let (source, constant) = (node.input(0)?, model.constant(node.input(1)?)?);
-    let rank = model.value(source).ty().and_then(Type::shape)?.len();
-    let [channels, rest @ ..] = constant.shape() else { return None };
-    let by_channel = rest.iter().all(|&size| size == 1) && rest.len() + 2 == rank;
-    let inverse = constant.to_f32().filter(|_| by_channel && *channels > 1)?;
-    let divisors: Vec<f32> = inverse.iter().map(|x| 1.0 / x).collect();
-    divisors.iter().all(|d| d.is_normal() && *d > 0.0).then_some((source, divisors))
 }
 
 /// Lets what makes a tensor make another value, so that the tensor can be made from it.
@@ -169,7 +138,7 @@ fn unfused(
     }
     let name = model.value(tensor).name().to_owned();
     let mut line = Line::behind(model, tensor);
-    let [scales, zeros] = line.by_channel(model, tensor, affine, &vec![1.0; channels]);
+    let [scales, zeros] = line.by_channel(model, tensor, affine, channels);
     let inputs = [quantized, scales, zeros];
     let axis = [("axis", 1.into())];
     let back =
@@ -239,31 +208,22 @@ impl Line {
         ]
     }
 
-    /// The same for each channel, the scales multiplied by factors.
+    /// The same for each channel.
     fn by_channel(
         &self,
         model: &mut Model,
         tensor: ValueId,
         affine: Affine,
-        factors: &[f32],
+        channels: usize,
     ) -> [ValueId; 2] {
         let name = model.value(tensor).name().to_owned();
-        let scales: Vec<f32> = factors.iter().map(|factor| affine.scale * factor).collect();
-        let zeros = vec![affine.zero; scales.len()];
-        let count = vec![scales.len()];
-        let scales = Tensor::of(count.clone(), &scales);
-        let zeros = Tensor::of(count, &zeros);
+        let scales = Tensor::of(vec![channels], &vec![affine.scale; channels]);
+        let zeros = Tensor::of(vec![channels], &vec![affine.zero; channels]);
+        let scales = scales.unwrap_or(Tensor::scalar(affine.scale));
+        let zeros = zeros.unwrap_or(Tensor::scalar(affine.zero));
         [
-            constant(
-                model,
-                format!("{name}_scales"),
-                scales.unwrap_or(Tensor::scalar(affine.scale)),
-            ),
-            constant(
-                model,
-                format!("{name}_zero_points"),
-                zeros.unwrap_or(Tensor::scalar(affine.zero)),
-            ),
+            constant(model, format!("{name}_scales"), scales),
+            constant(model, format!("{name}_zero_points"), zeros),
         ]
     }
 

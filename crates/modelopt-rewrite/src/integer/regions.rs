@@ -144,6 +144,9 @@ struct Ends {
     made: Vec<ValueId>,
     /// Those of `read` that are so small that quantizing them costs nothing.
     small: Vec<ValueId>,
+    /// Whether what it reads as float is worth quantizing for it. A product of integers takes longer than
+    /// one of floats, and is half of an activation function more often than not.
+    may_join_partly: bool,
 }
 
 impl Ends {
@@ -157,7 +160,8 @@ impl Ends {
         let is_in = |value: &ValueId| tensors.contains(value);
         let large = || self.read.iter().filter(|value| !self.small.contains(value));
         let any = self.read.iter().any(is_in);
-        any && (large().all(is_in) && large().next().is_some() || self.made.iter().any(is_in))
+        let partly = self.may_join_partly && self.made.iter().any(is_in);
+        any && (large().all(is_in) && large().next().is_some() || partly)
     }
 }
 
@@ -194,7 +198,8 @@ fn candidates(
         }
         cutting.extend(ends.iter().filter_map(|&(_, cut)| cut));
         let small = read.iter().copied().filter(|&value| is_small(model, value)).collect();
-        found.insert(id, Ends { read, made: ends_at, small });
+        let may_join_partly = !node.op.is("Mul");
+        found.insert(id, Ends { read, made: ends_at, small, may_join_partly });
     }
     found
 }

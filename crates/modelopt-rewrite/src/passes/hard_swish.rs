@@ -4,20 +4,27 @@
 //! y = x * Clip(x + 3, 0, 6) / 6
 //! y = x * HardSigmoid<alpha = 1/6, beta = 1/2>(x)
 //!   =>
-//! y = HardSwish(x)
+//! y = HardSwish(x)                                          from opset 14 on
+//! y = x * HardSigmoid<alpha = 1/6, beta = 1/2>(x)           before
 //! ```
 //!
 //! `/ 6` may stand anywhere in the product or be `* (1/6)`; `Clip` may be `Min(Relu(..), 6)`.
-//! `HardSwish` came with opset 14. Not done where something else reads a value in between, where the
+//! `HardSwish` came with opset 14; two operators in place of four are half the work before. Not done where something else reads a value in between, where the
 //! slope is another one (`PaddlePaddle` exports 0.2), or where a constant adds dimensions.
 
 use std::sync::LazyLock;
 
-use modelopt_graph::{Model, NodeId, Patch};
+use modelopt_graph::{Model, NodeId, Patch, Place};
 
 use super::fusion;
 use crate::engine::{Declined, Rewrite};
 use crate::pattern::{Expr, any, either, op, scaled};
+
+/// The first version of `ai.onnx` that has `HardSwish`.
+const HARD_SWISH_SINCE: i64 = 14;
+
+/// The first whose `HardSigmoid` is as it is now.
+const HARD_SIGMOID_SINCE: i64 = 6;
 
 pub(crate) struct HardSwish;
 
@@ -47,10 +54,20 @@ impl Rewrite for HardSwish {
     fn propose(&self, model: &Model, id: NodeId) -> Result<Patch, Declined> {
         let found = PATTERN.find(model, id)?;
         let x = found.required("x")?;
-        fusion::has_opset(model, &found, 14)?;
         fusion::is_float32(model, x)?;
         found.keeps_rank_of(model, "x")?;
-        fusion::replace(model, &found, Patch::new(), "HardSwish", &[x.into()], &[])
+        let mut patch = Patch::new();
+        if fusion::has_opset(model, &found, HARD_SWISH_SINCE).is_ok() {
+            return fusion::replace(model, &found, patch, "HardSwish", &[x.into()], &[]);
+        }
+        fusion::has_opset(model, &found, HARD_SIGMOID_SINCE)?;
+        if found.nodes().iter().any(|&node| model.node(node).op.is("HardSigmoid")) {
+            return Err(Declined::NoGain("it is a product with a HardSigmoid already"));
+        }
+        let slope = [("alpha", (1f32 / 6.0).into()), ("beta", 0.5f32.into())];
+        let (before, name) = (Place::Before(id), format!("{}/HardSigmoid", model.value(x).name()));
+        let gate = patch.node(before, "HardSigmoid", name, &[x.into()], &slope);
+        fusion::replace(model, &found, patch, "Mul", &[x.into(), gate], &[])
     }
 
     fn requires(&self) -> &[&'static str] {
@@ -122,8 +139,18 @@ mod tests {
     }
 
     #[test]
-    fn older_opsets_and_other_slopes_stay() {
-        assert_eq!(fused(&mut model(13, exported), &HardSwish), 0);
+    fn older_opsets_get_two_nodes() {
+        let mut b = model(13, exported);
+        let before = b.model.clone();
+        assert_eq!(fused(&mut b, &HardSwish), 1);
+        assert_eq!(b.ops(), ["HardSigmoid", "Mul"]);
+        assert_same_results(&before, &b.model, 1e-6);
+        // And are left alone then.
+        assert_eq!(fused(&mut b, &HardSwish), 0);
+    }
+
+    #[test]
+    fn other_slopes_and_other_inputs_stay() {
         let paddle = |b: &mut Build, x| {
             let gate = b.node("HardSigmoid", &[x], &[("alpha", 0.2f32.into())]);
             b.node("Mul", &[x, gate], &[])
