@@ -66,6 +66,20 @@ pub(crate) struct Found {
     pub(crate) warnings: Vec<Warning>,
 }
 
+impl Found {
+    /// A plan that was not searched for.
+    pub(crate) fn nothing(plan: ExplainedPlan) -> Self {
+        let (trials, sensitivity, warnings) = (Vec::new(), Vec::new(), Vec::new());
+        let end = report::SearchEnd::OutOfTrials;
+        Found { plan, passes: false, trials, end, sensitivity, warnings }
+    }
+
+    /// Whether there is no time for anything else.
+    pub(crate) fn is_cut_short(&self) -> bool {
+        matches!(self.end, report::SearchEnd::Stopped | report::SearchEnd::OutOfTime)
+    }
+}
+
 /// A search for an int8 plan.
 pub(crate) struct Searcher<'t, 'a, 'b, 'm> {
     trials: Trials<'a, 'b, 'm>,

@@ -103,8 +103,8 @@ impl Default for Costs {
             every_move: 2e-4,
             minor: 0.05,
             narrow_share: 1.0 / 64.0,
-            time_by_ranges: 0.8,
-            bytes_by_ranges: 4.0,
+            time_by_ranges: 0.4,
+            bytes_by_ranges: 5.0,
             tensor_noise: 1e-4,
             least_int8: 0.02,
         }
@@ -118,6 +118,8 @@ pub(crate) struct Ranging {
     pub(crate) most_samples: usize,
     /// How many tensors are looked at, the noisiest first. What the others do is little beside these.
     pub(crate) most_tensors: usize,
+    /// The share of all trials that a search for a plan with ranges may make: the others are for one without.
+    pub(crate) trials: f64,
     /// Another range has to leave less than this share of the noise.
     pub(crate) better: f64,
     /// How far above the limit a search for a plan with ranges stays, in dB: ranges come from some samples, and
@@ -133,7 +135,8 @@ impl Default for Ranging {
     fn default() -> Self {
         Ranging {
             most_samples: 2,
-            most_tensors: 32,
+            most_tensors: 16,
+            trials: 0.6,
             better: 0.7,
             margin_db: 1.0,
             comfortable: 0.25,
