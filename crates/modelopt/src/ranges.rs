@@ -191,9 +191,47 @@ fn bounds(model: &Model, value: ValueId) -> (f32, f32) {
 
 #[cfg(test)]
 mod tests {
+    use modelopt_graph::Tensor;
     use xtask::testdata::fixture;
 
     use super::*;
+
+    fn spread(numbers: &[&[f32]]) -> Spread {
+        use modelopt_calibrate::{Histogram, Moving, Observer, View};
+        let (mut histogram, mut moving) = (Histogram::new(), Moving::new());
+        for (place, sample) in numbers.iter().enumerate() {
+            let tensor = Tensor::of(vec![sample.len()], sample).unwrap();
+            let view = View::new(&tensor, place as u64);
+            Observer::see(&mut histogram, &view);
+            Observer::see(&mut moving, &view);
+        }
+        let (distribution, mean_range) = (histogram.statistic(), moving.statistic());
+        Spread { distribution, mean_range }
+    }
+
+    const OPEN: (f32, f32) = (f32::NEG_INFINITY, f32::INFINITY);
+
+    #[test]
+    fn few_samples_are_taken_to_be_gone_beyond() {
+        let seen = spread(&[&[-1.0, 4.0], &[-3.0, 8.0]]);
+        // As far beyond as the last is beyond the mean of both.
+        assert_eq!(Way::Beyond.range(&seen, 2, OPEN), Some((-4.0, 10.0)));
+        assert_eq!(Way::Beyond.range(&seen, 8, OPEN), Some((-3.5, 9.0)), "less so with many");
+        assert_eq!(
+            Way::Beyond.range(&seen, 2, (-3.5, 9.5)),
+            Some((-3.5, 9.5)),
+            "but not past bounds"
+        );
+        assert_eq!(Way::By(Method::MinMax).range(&seen, 2, OPEN), Some((-3.0, 8.0)));
+    }
+
+    #[test]
+    fn what_is_of_one_sign_may_be_of_the_other_in_the_next_sample() {
+        let seen = spread(&[&[-9.0, -1.0], &[-9.0, -5.0]]);
+        assert_eq!(Way::Beyond.range(&seen, 2, OPEN), Some((-9.0, 1.0)));
+        let same = spread(&[&[0.0, 5.0], &[0.0, 5.0]]);
+        assert_eq!(Way::Beyond.range(&same, 2, OPEN), Some((0.0, 5.0)));
+    }
 
     #[test]
     fn ranges_end_where_numbers_are_cut_off() {

@@ -239,3 +239,132 @@ pub(crate) fn components(
     }
     groups
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::integer::{Bounds, regions};
+    use crate::testing::integers::{conv, named};
+    use crate::testing::{Build, float, noise};
+
+    /// Integers are worth four times as much to multiply, and borders cost a lot.
+    const COSTS: IntegerCosts = IntegerCosts {
+        multiply: [4.0, 1.0],
+        narrow: 2.0,
+        tap: 0.5,
+        thin_tap: 1.0,
+        made: 0.25,
+        depthwise: [(0.0, 1.0), (1.0, 2.0)],
+        border: [1.0, 1.0],
+        reorder: 0.5,
+        node: 0.0,
+        operators: &[("Sigmoid", 2.0, 1.0)],
+    };
+
+    fn sizes(model: &Model) -> impl Fn(ValueId) -> Option<u64> + '_ {
+        |value| {
+            let shape = model.value(value).ty()?.shape()?;
+            shape.iter().map(|dim| dim.fixed().map(|size| size as u64)).product()
+        }
+    }
+
+    fn with<T>(b: &mut Build, look: impl FnOnce(&Model, &Costing<'_>) -> T) -> T {
+        modelopt_graph::infer::infer(&mut b.model);
+        let elements = sizes(&b.model);
+        look(&b.model, &Costing { model: &b.model, costs: &COSTS, elements: &elements })
+    }
+
+    #[test]
+    fn convolutions_cost_by_multiplications_taps_and_numbers() {
+        let mut b = Build::new(13);
+        let x = b.input("x", float(&[1, 4, 6, 6]));
+        let w = b.weight("W", &[8, 4, 3, 3], &noise(288, 1));
+        let y = b.node("Conv", &[x, w], &[]);
+        let depthwise = b.weight("D", &[8, 1, 3, 3], &noise(72, 2));
+        let z = b.node("Conv", &[y, depthwise], &[("group", 8.into())]);
+        let [y, z] = [y, z].map(|value| b.model.producer_node(value).unwrap());
+        let [dense, by_channel] = with(&mut b, |_, costing| [y, z].map(|node| costing.node(node)));
+        // 16 places of 8 channels, each of 36 products; few channels run at half the speed in float.
+        let products = 16.0 * 288.0;
+        assert_eq!(dense, [products * 8.0, 16.0 * 9.0 * 0.5 + products + 128.0 * 0.25]);
+        // 4 places of 8 channels, each of 9 taps.
+        assert_eq!(by_channel, [32.0 * 9.0, 4.0 * 9.0 + 32.0 * 9.0 * 2.0]);
+    }
+
+    #[test]
+    fn sizes_that_nobody_knows_cost_nothing() {
+        let mut b = Build::new(13);
+        let x = b.input("x", float(&[1, 4, 6, 6]));
+        let y = conv(&mut b, x, 4, 1);
+        let node = b.model.producer_node(y).unwrap();
+        modelopt_graph::infer::infer(&mut b.model);
+        let costing = Costing { model: &b.model, costs: &COSTS, elements: &|_| None };
+        assert_eq!(costing.node(node), [0.0, 0.0]);
+    }
+
+    /// A large layer, a depthwise one, which is slower on integers, and another large one.
+    fn with_a_slow_one() -> (Build, [NodeId; 3]) {
+        let mut b = Build::new(13);
+        let x = b.input("x", float(&[1, 4, 6, 6]));
+        let a = conv(&mut b, x, 4, 1);
+        let w = b.weight("D", &[4, 1, 3, 3], &noise(36, 5));
+        let pads = ("pads", vec![1i64, 1, 1, 1].into());
+        let d = b.node("Conv", &[a, w], &[("group", 4.into()), pads]);
+        let c = conv(&mut b, d, 4, 2);
+        b.output(c, float(&[1, 4, 6, 6]));
+        let nodes = [a, d, c].map(|value| b.model.producer_node(value).unwrap());
+        (b, nodes)
+    }
+
+    #[test]
+    fn what_saves_no_time_is_left_out_and_what_does_stays() {
+        let (mut b, [a, d, c]) = with_a_slow_one();
+        let kept = with(&mut b, |model, costing| {
+            let bounds = Bounds { has_range: &|_| true, is_fused: &|_| true };
+            let regions = |layers: &HashSet<NodeId>| regions(model, layers, &bounds);
+            worthwhile(costing, &[a, d, c].into(), &regions)
+        });
+        assert_eq!(kept, [a, c].into());
+        // Borders that cost more than all that is saved leave nothing.
+        modelopt_graph::infer::infer(&mut b.model);
+        let elements = sizes(&b.model);
+        let costs = IntegerCosts { border: [1e6, 1e6], ..COSTS };
+        let costing = Costing { model: &b.model, costs: &costs, elements: &elements };
+        let bounds = Bounds { has_range: &|_| true, is_fused: &|_| true };
+        let all = |layers: &HashSet<NodeId>| super::super::regions(&b.model, layers, &bounds);
+        assert!(worthwhile(&costing, &[a, d, c].into(), &all).is_empty());
+    }
+
+    #[test]
+    fn a_hole_costs_its_borders() {
+        let (mut b, [a, d, c]) = with_a_slow_one();
+        let gain = with(&mut b, |model, costing| {
+            let bounds = Bounds { has_range: &|_| true, is_fused: &|_| true };
+            let regions = |layers: &HashSet<NodeId>| regions(model, layers, &bounds);
+            let gains = gains(costing, &[a, d, c].into(), &regions);
+            gains.into_iter().find(|(node, _)| *node == d).unwrap().1
+        });
+        let [float, integer] = with(&mut b, |_, costing| costing.node(d));
+        // Leaving it out takes a tensor out of integers and another into them, beside a float convolution.
+        let borders = 144.0 * (COSTS.border[0] + COSTS.border[1] + 2.0 * COSTS.reorder);
+        assert!((gain - (float - integer + borders)).abs() < 1e-6, "{gain}");
+    }
+
+    #[test]
+    fn regions_that_do_not_touch_are_apart() {
+        let mut b = Build::new(13);
+        let x = b.input("x", float(&[1, 4, 6, 6]));
+        let a = conv(&mut b, x, 4, 1);
+        // Nobody computes this on integers.
+        let e = b.node("Erf", &[a], &[]);
+        let c = conv(&mut b, e, 4, 2);
+        b.output(c, float(&[1, 4, 6, 6]));
+        modelopt_graph::infer::infer(&mut b.model);
+        let layers: HashSet<NodeId> =
+            [a, c].map(|value| b.model.producer_node(value).unwrap()).into();
+        let bounds = Bounds { has_range: &|_| true, is_fused: &|_| true };
+        let found = regions(&b.model, &layers, &bounds);
+        assert_eq!(components(&b.model, &layers, &found).len(), 2);
+        assert!(found.tensors.contains(&named(&b.model, "erf_out")));
+    }
+}

@@ -241,3 +241,93 @@ fn best(sides: &[Side], seen: &Statistics) -> Option<Vec<f32>> {
     let (noise, factors) = tried.min_by(|(a, _), (b, _)| a.total_cmp(b))?;
     (noise < plain).then_some(factors)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ExplainedPlan;
+    use crate::refine::{Improvements, improve};
+    use crate::testing::integers::{calibrated, feeds, sqnr};
+    use crate::testing::interpreter::first_output;
+    use crate::testing::{Build, float, noise, rows_seen};
+
+    const SMOOTHED: Improvements = Improvements { smoothing: true, bias_correction: false };
+
+    /// A convolution that reads what is made as float, one channel of it a hundred times larger.
+    fn planted() -> (Build, ValueId) {
+        let mut b = Build::new(13);
+        let x = b.input("x", float(&[1, 4, 6, 6]));
+        let scale = b.weight("scale", &[4, 1, 1], &[1.0, 100.0, 1.0, 1.0]);
+        let scaled = b.node("Mul", &[x, scale], &[]);
+        let made = b.node("Erf", &[scaled], &[]);
+        let loud = b.node("Mul", &[made, scale], &[]);
+        let mut w = noise(4 * 4 * 9, 1);
+        for (index, x) in w.iter_mut().enumerate() {
+            // Filters make up for it.
+            *x *= if index / 9 % 4 == 1 { 0.01 } else { 1.0 };
+        }
+        let w = b.weight("W", &[4, 4, 3, 3], &w);
+        let y = b.node("Conv", &[loud, w], &[("pads", vec![1i64, 1, 1, 1].into())]);
+        b.output(y, float(&[1, 4, 6, 6]));
+        modelopt_graph::infer::infer(&mut b.model);
+        (b, loud)
+    }
+
+    fn seen(b: &Build, plan: &ExplainedPlan, loud: ValueId) -> Seen {
+        let all = crate::testing::interpreter::run(&b.model, &feeds(&b.model));
+        let numbers = all[&loud].to_f32().unwrap().into_owned();
+        let rows: Vec<f32> =
+            (0..36).flat_map(|at| (0..4).map(move |c| c * 36 + at)).map(|i| numbers[i]).collect();
+        let watched = crate::watched(&b.model, plan);
+        Seen::new(watched.into_iter().map(|watched| (watched, rows_seen(&rows, 4))))
+    }
+
+    #[test]
+    fn a_large_channel_no_longer_sets_the_step_for_all() {
+        let (b, loud) = planted();
+        let plan = crate::plan(&b.model, &calibrated(&b.model)).unwrap();
+        let mut smoothed = plan.clone();
+        improve(&b.model, &mut smoothed, &seen(&b, &plan, loud), SMOOTHED);
+        let factors = &smoothed.layers[0].smoothing;
+        assert!(factors[1] > 10.0 * factors[0], "{factors:?}");
+        let before = first_output(&b.model, &feeds(&b.model));
+        let of = |plan: &Plan| {
+            let plan = crate::plan_from(&b.model, plan).unwrap();
+            let mut model = b.model.clone();
+            crate::apply(&mut model, &plan).unwrap();
+            sqnr(&before, &first_output(&model, &feeds(&b.model)))
+        };
+        let (plain, better) = (of(&plan), of(&smoothed));
+        assert!(better > plain + 6.0, "{plain} {better} dB");
+        // As a file and back.
+        assert_eq!(Plan::from_toml(&smoothed.to_toml()).unwrap(), *smoothed);
+    }
+
+    #[test]
+    fn what_is_read_otherwise_is_left_as_it_is() {
+        let (mut b, loud) = planted();
+        // A sum computes on it as well.
+        let sum = b.node("Add", &[loud, loud], &[]);
+        let w = b.weight("V", &[4, 4, 1, 1], &noise(16, 3));
+        let other = b.node("Conv", &[sum, w], &[]);
+        b.output(other, float(&[1, 4, 6, 6]));
+        modelopt_graph::infer::infer(&mut b.model);
+        let plan = crate::plan(&b.model, &calibrated(&b.model)).unwrap();
+        let mut smoothed = plan.clone();
+        improve(&b.model, &mut smoothed, &seen(&b, &plan, loud), SMOOTHED);
+        assert_eq!(smoothed.layers[0].smoothing, []);
+        // And refused where somebody asks for it.
+        smoothed.layers[0].smoothing = vec![1.0, 2.0, 1.0, 1.0];
+        let error = crate::plan_from(&b.model, &smoothed).unwrap_err().to_string();
+        assert!(error.contains("must have the same smoothing"), "{error}");
+    }
+
+    #[test]
+    fn factors_that_do_not_fit_are_refused() {
+        let (b, _) = planted();
+        let mut plan = crate::plan(&b.model, &calibrated(&b.model)).unwrap();
+        plan.layers[0].smoothing = vec![1.0; 3];
+        let error = crate::plan_from(&b.model, &plan).unwrap_err().to_string();
+        assert!(error.contains("does not fit its filters"), "{error}");
+    }
+}

@@ -317,6 +317,16 @@ mod tests {
     }
 
     #[test]
+    fn another_item_can_leave_a_share_of_what_is_left() {
+        let mut problem = weights_and_activation();
+        // Where it is computed in float, the weights make a quarter of the noise.
+        problem.sources[0].scaled = vec![(1, vec![1.0, 0.25])];
+        let steps = problem.steps();
+        assert_eq!(steps[0].of, 0);
+        assert!((steps[0].excess - 1.0).abs() < 1e-9, "{steps:?}");
+    }
+
+    #[test]
     fn a_source_is_silent_when_all_it_comes_from_are_down() {
         // A value between two nodes: rounded as long as one of them is of 16 bits.
         let item = || Item { costs: vec![0.0, 0.1], share: 0.0 };
