@@ -11,6 +11,7 @@ fn copy(folder: &Path, graph: &str) {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn an_old_model_is_raised_proven_and_written() {
     let folder = tempdir();
     copy(folder.path(), "opset10");
@@ -24,6 +25,7 @@ fn an_old_model_is_raised_proven_and_written() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn a_program_is_told_what_was_rewritten() {
     let model = testdata::model("cls");
     let folder = tempdir();
@@ -37,6 +39,7 @@ fn a_program_is_told_what_was_rewritten() {
 }
 
 #[test]
+#[ignore = "needs the test material: cargo xtask test"]
 fn without_a_wish_it_is_what_onnxruntime_runs() {
     let folder = tempdir();
     copy(folder.path(), "opset10");

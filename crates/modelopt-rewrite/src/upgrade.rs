@@ -1,7 +1,7 @@
 //! Raising the operator set of a model: the same computation, written with newer operators.
 //!
 //! The model is brought up one version at a time. At each, the schema table says which operators
-//! change; for those that change in form or meaning there is an [adapter](registry), and the rest
+//! change; for those that change in form or meaning there is an adapter (`registry.rs`), and the rest
 //! are read as they are. Weights are never touched; what was an attribute and is an input now
 //! becomes a small constant.
 //!
@@ -28,6 +28,7 @@ pub use site::Obstacle;
 use site::Site;
 
 use crate::engine::{Broken, BrokenRewrite};
+use crate::pass::{Changed, Pass, PassContext, PassError};
 
 /// The oldest operator set that can be raised whatever is in the model: before it, `Add` and its like do not
 /// broadcast as they do now. Older ones can where none of their operators changed until then.
@@ -127,6 +128,31 @@ pub enum UpgradeError {
 
 fn inside(path: &str) -> String {
     if path.is_empty() { String::new() } else { format!(" in {path}") }
+}
+
+/// [`raise`] as a pass, for pipelines whose later passes need an operator set.
+#[derive(Clone, Copy, Debug)]
+pub struct AtLeast(
+    /// The operator set.
+    pub i64,
+);
+
+impl Pass for AtLeast {
+    fn name(&self) -> &'static str {
+        "upgrade"
+    }
+
+    fn run(&self, model: &mut Model, _: &mut PassContext) -> Result<Changed, PassError> {
+        match raise(model, self.0) {
+            // The version itself is a change, also where no node had to be rewritten.
+            Ok(Some(done)) => {
+                Ok(Changed(1 + done.adapted.iter().map(|step| step.nodes).sum::<usize>()))
+            }
+            Ok(None) => Ok(Changed::NOTHING),
+            Err(UpgradeError::Broken(broken)) => Err(broken.into()),
+            Err(error) => Err(PassError::Failed { pass: self.name(), source: Box::new(error) }),
+        }
+    }
 }
 
 /// Raises the operator set of a model to at least `at_least`; `None` where it is that new already.
@@ -468,6 +494,20 @@ mod tests {
         let mut none = Build::new(1);
         none.model.info.opsets.clear();
         assert!(!upgrade(&mut none.model, 21).unwrap().changed);
+    }
+
+    #[test]
+    fn a_pipeline_can_raise_a_model() {
+        let mut pipeline = crate::Pipeline::new();
+        pipeline.push(AtLeast(13), "first: what comes next needs it");
+        let mut b = one(12, "Squeeze", &[&[1, 2]], &[("axes", vec![0].into())]);
+        b.model.info.ir_version = 3;
+        let run = |model: &mut Model| pipeline.run(model, &mut PassContext::default());
+        assert_eq!(run(&mut b.model).unwrap(), [("upgrade", Changed(2))]);
+        assert_eq!(run(&mut b.model).unwrap(), [("upgrade", Changed::NOTHING)]);
+        let mut withdrawn = one(9, "ImageScaler", &[&[1, 3, 4, 4]], &[]);
+        let error = run(&mut withdrawn.model).unwrap_err().to_string();
+        assert!(error.starts_with("the pass 'upgrade' failed"), "{error}");
     }
 
     #[test]

@@ -119,7 +119,9 @@ impl<'t, 'a, 'b, 'm> Searcher<'t, 'a, 'b, 'm> {
             Ok(told) => state.told = told,
             Err(end) => return Ok(State { end, ..state }),
         }
-        if state.told.passes {
+        let by_ranges = !start.tensors.is_empty();
+        if state.told.passes && (!by_ranges || state.told.excess <= self.tuning.ranging.comfortable)
+        {
             return Ok(state);
         }
         // Looking at activations and choosing refinements takes as long as some trials.
@@ -129,7 +131,7 @@ impl<'t, 'a, 'b, 'm> Searcher<'t, 'a, 'b, 'm> {
         let seen = self.statistics(start);
         if let Some(refined) = self.refined(start, &seen) {
             match self.attempt(&refined, refinement(&refined))? {
-                Ok(told) if told.passes || told.excess < state.told.excess => {
+                Ok(told) if is_better(&told, &state.told) => {
                     state = State { plan: refined, told, ..state };
                 }
                 Ok(_) => {}
@@ -141,7 +143,7 @@ impl<'t, 'a, 'b, 'm> Searcher<'t, 'a, 'b, 'm> {
         }
         if let Some(ranged) = self.ranged(&state)? {
             match self.attempt(&ranged, "other ranges of tensors".to_owned())? {
-                Ok(told) if told.passes || told.excess < state.told.excess => {
+                Ok(told) if is_better(&told, &state.told) => {
                     state = State { plan: ranged, told, ..state };
                 }
                 Ok(_) => {}
@@ -237,6 +239,11 @@ impl<'t, 'a, 'b, 'm> Searcher<'t, 'a, 'b, 'm> {
             Err(_) => Ok(Err(End::Stopped)),
         }
     }
+}
+
+/// Whether a plan is better than another that costs as much.
+fn is_better(told: &Evaluation, other: &Evaluation) -> bool {
+    if told.passes == other.passes { told.excess < other.excess } else { told.passes }
 }
 
 impl From<End> for report::SearchEnd {

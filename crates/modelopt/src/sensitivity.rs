@@ -39,6 +39,9 @@ pub(crate) struct Probe {
     off: HashMap<usize, Outputs>,
     /// By how much errors are made larger that the outputs do not resolve.
     amplified: f32,
+    /// From which excess on errors are looked at again, made smaller by a factor.
+    loud: f64,
+    gentle: f32,
     /// Where its file is.
     _scratch: Scratch,
 }
@@ -64,8 +67,8 @@ impl Probe {
         let scratch = Scratch::new()?;
         let path = scratch.keep(&prover.host.copies.of(&board.model), "switches.onnx")?;
         let pool = SessionPool::new(prover.host, path, None)?;
-        let amplified = tuning.amplified;
-        Ok(Probe { board, pool, off: HashMap::new(), amplified, _scratch: scratch })
+        let &Probing { amplified, loud, gentle, .. } = tuning;
+        Ok(Probe { board, pool, off: HashMap::new(), amplified, loud, gentle, _scratch: scratch })
     }
 
     pub(crate) fn switches(&self) -> &[Switch] {
@@ -124,6 +127,32 @@ impl Probe {
         Ok(parities)
     }
 
+    /// Looks again, with smaller errors, at what does much alone where tensors are quantized by ranges: that
+    /// turns one decision or another over, which says little of what it does beside others.
+    fn ask_gently(
+        &mut self,
+        prover: &Prover<'_, '_>,
+        excess: &Excess<'_>,
+        sample: usize,
+        budget: &Budget,
+        (excesses, progress): (&mut [f64], &mut dyn FnMut(Progress)),
+    ) -> Result<(), TrialError> {
+        let is_tensor = |switch: &Switch| matches!(switch, Switch::Tensor { .. });
+        if !self.board.switches.iter().any(is_tensor) {
+            return Ok(());
+        }
+        let strength = self.gentle;
+        let loud: Vec<usize> = (0..excesses.len()).filter(|&at| excesses[at] > self.loud).collect();
+        let setting = |switch| Setting { on: vec![switch], strength, sample };
+        let settings: Vec<Setting> = loud.iter().copied().map(setting).collect();
+        let parities = self.run(prover, &settings, budget, progress)?;
+        for (at, parity) in loud.into_iter().zip(&parities) {
+            let told = excess.of(parity) / f64::from(strength).powi(2);
+            excesses[at] = if told > 0.0 { told } else { self.loud };
+        }
+        Ok(())
+    }
+
     /// What each switch alone does on one sample, as excess over the limits.
     pub(crate) fn alone(
         &mut self,
@@ -139,6 +168,7 @@ impl Probe {
         let all: Vec<Setting> = (0..self.board.switches.len()).map(setting(1.0)).collect();
         let parities = self.run(prover, &all, budget, progress)?;
         let mut excesses: Vec<f64> = parities.iter().map(|parity| excess.of(parity)).collect();
+        self.ask_gently(prover, excess, sample, budget, (&mut excesses, progress))?;
         // Too little to be resolved alone, but not beside others.
         let silent: Vec<usize> = (0..excesses.len()).filter(|&at| excesses[at] == 0.0).collect();
         let louder: Vec<Setting> = silent.iter().copied().map(setting(self.amplified)).collect();

@@ -150,13 +150,18 @@ impl<'a> Site<'a> {
         self.model.set_input(self.node, index, Some(value));
     }
 
-    /// Leaves an input out, and an initializer that nothing else reads.
+    /// Leaves an input out, and a constant that nothing else reads.
     pub(super) fn drop_input(&mut self, index: usize) {
         let Some(value) = self.input(index) else { return };
         self.model.set_input(self.node, index, None);
         let left = self.model.value(value);
-        if left.uses().is_empty() && matches!(left.producer(), Producer::Initializer(_)) {
-            self.model.clear_constant(value);
+        match left.producer() {
+            _ if !left.uses().is_empty() => {}
+            Producer::Initializer(_) => self.model.clear_constant(value),
+            Producer::Node(node, 0) if self.model.node(node).op.is("Constant") => {
+                self.model.remove(node);
+            }
+            _ => {}
         }
     }
 

@@ -3,7 +3,7 @@
 use modelopt_onnx::Staged;
 use modelopt_report as report;
 use modelopt_rewrite::{self as rewrite, ExplainedPlan};
-use modelopt_validate::Verdict;
+use modelopt_validate::{Limits, Verdict};
 
 use super::Outcome;
 use super::given::Given;
@@ -155,9 +155,14 @@ impl Course<'_> {
         searched.warnings.extend(patience.warning(wanted, allowed));
         patience.announce(Step::Searching, allowed as f64 * runs_each, progress);
         let prover = Prover::new(given.prepared, samples, rig, None);
+        let margin_db = if start.tensors.is_empty() { 0.0 } else { tuning.ranging.margin_db };
+        let limits = Limits {
+            min_sqnr_db: given.limits.min_sqnr_db.map(|limit| limit + margin_db),
+            ..given.limits.clone()
+        };
         let court = Court {
             config: given.config,
-            limits: given.limits,
+            limits: &limits,
             budget: given.budget,
             original_bytes: given.original_bytes,
             meter: self.meter.as_mut(),

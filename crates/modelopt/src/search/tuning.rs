@@ -83,8 +83,8 @@ pub(crate) struct Costs {
     pub(crate) minor: f64,
     /// What float16 leaves of int8's noise where that is not known: 2^-11 against 2^-8, squared.
     pub(crate) narrow_share: f64,
-    /// What computing on integers by ranges saves of a model's time, as a rule: all of it together counts this
-    /// much, beside which 16 bits for all weights, twice the file, count 1.
+    /// What computing on integers by ranges counts, all of it together, beside which 16 bits for all weights,
+    /// twice the file, count 1.
     pub(crate) time_by_ranges: f64,
     /// How many times as much bytes count there.
     pub(crate) bytes_by_ranges: f64,
@@ -103,7 +103,7 @@ impl Default for Costs {
             every_move: 2e-4,
             minor: 0.05,
             narrow_share: 1.0 / 64.0,
-            time_by_ranges: 0.4,
+            time_by_ranges: 0.8,
             bytes_by_ranges: 4.0,
             tensor_noise: 1e-4,
             least_int8: 0.02,
@@ -120,13 +120,25 @@ pub(crate) struct Ranging {
     pub(crate) most_tensors: usize,
     /// Another range has to leave less than this share of the noise.
     pub(crate) better: f64,
+    /// How far above the limit a search for a plan with ranges stays, in dB: ranges come from some samples, and
+    /// other samples go beyond them.
+    pub(crate) margin_db: f64,
+    /// A plan with ranges and more than this share of the noise that is allowed is refined even so.
+    pub(crate) comfortable: f64,
     /// The most that one sample counts, as excess over the limits.
     pub(crate) loudest: f64,
 }
 
 impl Default for Ranging {
     fn default() -> Self {
-        Ranging { most_samples: 2, most_tensors: 32, better: 0.7, loudest: 1e6 }
+        Ranging {
+            most_samples: 2,
+            most_tensors: 32,
+            better: 0.7,
+            margin_db: 1.0,
+            comfortable: 0.25,
+            loudest: 1e6,
+        }
     }
 }
 
@@ -136,6 +148,10 @@ pub(crate) struct Probing {
     /// By how much errors are made larger that the outputs do not resolve: each is too little
     /// alone, but not beside others.
     pub(crate) amplified: f32,
+    /// From which excess over the limits on an error that is quantized by ranges is looked at again, made
+    /// smaller by `gentle`: alone it turns decisions over, which says little of what it does beside others.
+    pub(crate) loud: f64,
+    pub(crate) gentle: f32,
     /// Models with more bytes of weights than this are not run under switches: it takes two copies
     /// of them.
     pub(crate) most_bytes: u64,
@@ -145,7 +161,7 @@ pub(crate) struct Probing {
 
 impl Default for Probing {
     fn default() -> Self {
-        Probing { amplified: 8.0, most_bytes: 4 << 30, most_confirmed: 12 }
+        Probing { amplified: 8.0, loud: 0.1, gentle: 0.25, most_bytes: 4 << 30, most_confirmed: 12 }
     }
 }
 
