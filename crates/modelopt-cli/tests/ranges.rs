@@ -149,14 +149,13 @@ print(json.dumps(answers))
 
 /// What Python says of all that was made, by file.
 static LOOKS: LazyLock<BTreeMap<String, Value>> = LazyLock::new(|| {
-    let mut lines = String::new();
-    for (name, _) in MODELS {
+    let lines = MODELS.map(|(name, _)| {
         let [original, qdq, qoperator] = [model(name), made(name, "qdq"), made(name, "qoperator")]
-            .map(|p| p.display().to_string());
-        lines += &format!("{original}\t{qdq}\t\n{original}\t{qoperator}\t{qdq}\n");
-    }
+            .map(|path| path.display().to_string());
+        format!("{original}\t{qdq}\t\n{original}\t{qoperator}\t{qdq}\n")
+    });
     let list = MADE.join("list.txt");
-    fs_err::write(&list, lines).unwrap();
+    fs_err::write(&list, lines.concat()).unwrap();
     let mut command = Command::new("sh");
     let script = "exec \"$0\" -c \"$1\" \"$2\" < \"$3\"";
     command.arg("-c").arg(script).arg(python()).arg(LOOK).arg(samples()).arg(&list);

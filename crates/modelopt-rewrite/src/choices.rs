@@ -1,5 +1,5 @@
-//! What can be chosen for a whole plan: 16-bit types, how weights become integers, and what becomes of
-//! the model's inputs and outputs.
+//! What can be chosen for a whole plan: 16-bit types, how weights become integers and between which numbers
+//! tensors do, and what becomes of the model's inputs and outputs.
 
 use modelopt_graph::DataType;
 use serde::{Deserialize, Serialize};
@@ -108,5 +108,24 @@ impl Numerics {
     /// The largest magnitude of a quantized weight.
     pub(crate) fn limit(self) -> f32 {
         if self.reduce_range { 63.0 } else { 127.0 }
+    }
+}
+
+/// The numbers that a tensor takes, for forms that quantize it by a range found beforehand.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct TensorRange {
+    /// Name of the tensor in the model.
+    pub name: String,
+    /// Its smallest number.
+    pub min: f32,
+    /// Its largest number.
+    pub max: f32,
+}
+
+impl TensorRange {
+    /// Whether numbers can lie in it.
+    pub fn is_sound(&self) -> bool {
+        self.min.is_finite() && self.max.is_finite() && self.min <= self.max
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::forms::Scheme;
 
-pub use crate::choices::{Interface, Numerics, Precision, QuantFormat};
+pub use crate::choices::{Interface, Numerics, Precision, QuantFormat, TensorRange};
 pub use error::PlanError;
 pub use explained::{ExplainedPlan, Explanation};
 
@@ -51,25 +51,6 @@ impl PlannedLayer {
             bias_correction: Vec::new(),
             at_load: false,
         }
-    }
-}
-
-/// The numbers that a tensor takes, for forms that quantize it by a range found beforehand.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct TensorRange {
-    /// Name of the tensor in the model.
-    pub name: String,
-    /// Its smallest number.
-    pub min: f32,
-    /// Its largest number.
-    pub max: f32,
-}
-
-impl TensorRange {
-    /// Whether numbers can lie in it.
-    pub fn is_sound(&self) -> bool {
-        self.min.is_finite() && self.max.is_finite() && self.min <= self.max
     }
 }
 

@@ -17,9 +17,9 @@ pub(crate) struct Planning {
     pub(crate) scheme: Option<Wanted>,
     #[command(flatten)]
     pub(crate) integers: Integers,
-    /// How int8-static layers are written: qdq is float operators between QuantizeLinear and
-    /// DequantizeLinear, which runtimes fuse; qoperator is integer operators, for older ONNX Runtimes and
-    /// for opsets 10 to 12 [default: qdq]
+    /// How int8-static layers are written: qdq is operators of float with what quantizes and dequantizes
+    /// around them, which runtimes fuse; qoperator is operators of integers, for older builds of ONNX
+    /// Runtime and for opsets 10 to 12 [default: qdq]
     #[arg(long, value_enum, value_name = "FORMAT", conflicts_with = "plan")]
     pub(crate) quant_format: Option<QuantFormatArgument>,
     #[command(flatten)]

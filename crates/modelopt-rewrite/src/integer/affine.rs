@@ -1,6 +1,6 @@
 //! How the numbers of a tensor become integers of 8 bits.
 
-use crate::plan::TensorRange;
+use crate::choices::TensorRange;
 
 /// The largest integer of an activation: they are unsigned.
 const LARGEST: f32 = 255.0;

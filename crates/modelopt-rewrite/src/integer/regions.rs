@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use indexmap::{IndexMap, IndexSet};
 use modelopt_graph::{DataType, Dim, Model, NodeId, Type, ValueId};
 
-use crate::plan::TensorRange;
+use crate::choices::TensorRange;
 
 use super::kernels::{Kernel, end, kernel, numbers};
 
