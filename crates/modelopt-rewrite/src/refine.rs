@@ -4,6 +4,7 @@
 
 mod bias;
 mod channel_scales;
+mod choice;
 mod smoothing;
 
 use std::collections::HashMap;
@@ -11,6 +12,8 @@ use std::collections::HashMap;
 use indexmap::IndexMap;
 use modelopt_graph::{GraphId, Model, NodeId, ValueId};
 use rayon::prelude::*;
+
+use choice::{Choice, WORTHWHILE, short};
 
 use crate::engine::BrokenRewrite;
 use crate::layer_matrix::{Matrix, Moments};
@@ -31,16 +34,6 @@ pub struct Improvements {
 
 /// In so many parts samples are left out.
 const FOLDS: usize = 8;
-
-/// Shares of channels that may be taken for equally loud.
-const QUIET: [f32; 4] = [0.0, 0.5, 0.8, 0.95];
-
-/// What smoothing must leave of the noise to be worth a node: 1 dB less.
-const WORTHWHILE: f64 = 0.8;
-
-/// Divisors stay within this factor of their mean, so that a channel that was quiet on the samples
-/// does not take all precision when it is not.
-const WIDEST: f32 = 1000.0;
 
 /// The least share that the mean must have in what rounding does to the output: where activations
 /// are centred, what is left of their mean says more of the samples than of the model.
@@ -361,49 +354,6 @@ fn best(group: &Group) -> Option<Vec<f32>> {
         }
     }
     Some(found.1?.factors(&peaks(None), &largest))
-}
-
-/// How to choose factors.
-#[derive(Clone, Copy, Debug)]
-struct Choice {
-    /// How much of the range moves into the weights, from 0 to 1: alpha of the paper.
-    strength: f32,
-    /// The share of the channels that are taken to be as loud as the loudest of them.
-    quiet: f32,
-}
-
-impl Choice {
-    fn all() -> impl Iterator<Item = Choice> {
-        let strengths = (3..=9u8).map(|tenths| f32::from(tenths) / 10.0);
-        strengths.flat_map(|strength| QUIET.map(|quiet| Choice { strength, quiet }))
-    }
-
-    /// `peak^a / largest^(1 - a)` of each channel (equation 4 of the paper), relative to their
-    /// geometric mean, rounded to what a plan file shows.
-    fn factors(self, peaks: &[f32], largest: &[f32]) -> Vec<f32> {
-        let mut sorted = peaks.to_vec();
-        sorted.sort_by(f32::total_cmp);
-        let floor = sorted.get((self.quiet * (sorted.len().max(1) - 1) as f32) as usize);
-        let floor = floor.copied().unwrap_or(0.0);
-        let raw: Vec<Option<f32>> = peaks
-            .iter()
-            .zip(largest)
-            .map(|(&peak, &weight)| {
-                let peak = peak.max(floor);
-                let log = self.strength * peak.ln() - (1.0 - self.strength) * weight.ln();
-                (peak > 0.0 && weight > 0.0 && log.is_finite()).then_some(log)
-            })
-            .collect();
-        let count = raw.iter().flatten().count().max(1);
-        let mean = raw.iter().flatten().sum::<f32>() / count as f32;
-        let factor = |log: Option<f32>| log.map_or(1.0, |log| (log - mean).exp());
-        raw.into_iter().map(|log| short(factor(log).clamp(1.0 / WIDEST, WIDEST))).collect()
-    }
-}
-
-/// Rounded to four significant decimal digits.
-fn short(x: f32) -> f32 {
-    format!("{x:.3e}").parse().unwrap_or(x)
 }
 
 fn choose_corrections(model: &Model, plan: &mut Plan, seen: &Seen, memo: &Memo) {

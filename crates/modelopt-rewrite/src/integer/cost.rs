@@ -16,7 +16,7 @@ use super::regions::Regions;
 pub struct IntegerCosts {
     /// One multiplication of a convolution or product, in float32 and on integers.
     pub multiply: [f64; 2],
-    /// How many times as much one takes in float32 where there are fewer than [`WIDE`] channels.
+    /// How many times as much one takes in float32 where there are fewer than 32 channels.
     pub narrow: f64,
     /// On integers: gathering one tap of the filter at one place.
     pub tap: f64,
@@ -356,7 +356,7 @@ mod tests {
         let x = b.input("x", float(&[1, 4, 6, 6]));
         let a = conv(&mut b, x, 4, 1);
         // Nobody computes this on integers.
-        let e = b.node("Erf", &[a], &[]);
+        let e = b.node("Neg", &[a], &[]);
         let c = conv(&mut b, e, 4, 2);
         b.output(c, float(&[1, 4, 6, 6]));
         modelopt_graph::infer::infer(&mut b.model);
@@ -365,6 +365,6 @@ mod tests {
         let bounds = Bounds { has_range: &|_| true, is_fused: &|_| true };
         let found = regions(&b.model, &layers, &bounds);
         assert_eq!(components(&b.model, &layers, &found).len(), 2);
-        assert!(found.tensors.contains(&named(&b.model, "erf_out")));
+        assert!(found.tensors.contains(&named(&b.model, "neg_out")));
     }
 }

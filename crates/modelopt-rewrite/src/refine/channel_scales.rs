@@ -18,7 +18,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use modelopt_graph::{DataType, Model, NodeId, Patch, Place, Producer, Tensor, ValueId};
 
-use super::{Choice, WORTHWHILE};
+use super::choice::{Choice, WORTHWHILE};
 use crate::engine::{self, BrokenRewrite};
 use crate::integer;
 use crate::layers::{self, Layer, Role, WeightUse};
@@ -259,7 +259,7 @@ mod tests {
         let x = b.input("x", float(&[1, 4, 6, 6]));
         let scale = b.weight("scale", &[4, 1, 1], &[1.0, 100.0, 1.0, 1.0]);
         let scaled = b.node("Mul", &[x, scale], &[]);
-        let made = b.node("Erf", &[scaled], &[]);
+        let made = b.node("Neg", &[scaled], &[]);
         let loud = b.node("Mul", &[made, scale], &[]);
         let mut w = noise(4 * 4 * 9, 1);
         for (index, x) in w.iter_mut().enumerate() {
@@ -271,6 +271,11 @@ mod tests {
         b.output(y, float(&[1, 4, 6, 6]));
         modelopt_graph::infer::infer(&mut b.model);
         (b, loud)
+    }
+
+    /// The convolution's place in a plan.
+    fn place(plan: &ExplainedPlan) -> usize {
+        plan.lines().position(|(_, why)| why.op == "Conv").unwrap()
     }
 
     fn seen(b: &Build, plan: &ExplainedPlan, loud: ValueId) -> Seen {
@@ -288,7 +293,7 @@ mod tests {
         let plan = crate::plan(&b.model, &calibrated(&b.model)).unwrap();
         let mut smoothed = plan.clone();
         improve(&b.model, &mut smoothed, &seen(&b, &plan, loud), SMOOTHED);
-        let factors = &smoothed.layers[0].smoothing;
+        let factors = &smoothed.layers[place(&plan)].smoothing;
         assert!(factors[1] > 10.0 * factors[0], "{factors:?}");
         let before = first_output(&b.model, &feeds(&b.model));
         let of = |plan: &Plan| {
@@ -315,9 +320,9 @@ mod tests {
         let plan = crate::plan(&b.model, &calibrated(&b.model)).unwrap();
         let mut smoothed = plan.clone();
         improve(&b.model, &mut smoothed, &seen(&b, &plan, loud), SMOOTHED);
-        assert_eq!(smoothed.layers[0].smoothing, []);
+        assert_eq!(smoothed.layers[place(&plan)].smoothing, []);
         // And refused where somebody asks for it.
-        smoothed.layers[0].smoothing = vec![1.0, 2.0, 1.0, 1.0];
+        smoothed.layers[place(&plan)].smoothing = vec![1.0, 2.0, 1.0, 1.0];
         let error = crate::plan_from(&b.model, &smoothed).unwrap_err().to_string();
         assert!(error.contains("must have the same smoothing"), "{error}");
     }
@@ -326,7 +331,8 @@ mod tests {
     fn factors_that_do_not_fit_are_refused() {
         let (b, _) = planted();
         let mut plan = crate::plan(&b.model, &calibrated(&b.model)).unwrap();
-        plan.layers[0].smoothing = vec![1.0; 3];
+        let conv = place(&plan);
+        plan.layers[conv].smoothing = vec![1.0; 3];
         let error = crate::plan_from(&b.model, &plan).unwrap_err().to_string();
         assert!(error.contains("does not fit its filters"), "{error}");
     }

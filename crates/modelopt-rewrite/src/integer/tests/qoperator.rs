@@ -282,7 +282,7 @@ fn constants_are_operands_like_others() {
 }
 
 #[test]
-fn factors_of_channels_are_taken_up_by_what_quantizes_where_it_has_them() {
+fn factors_of_channels_divide_before_numbers_are_quantized() {
     let of = |opset, format| {
         let mut b = Build::new(opset);
         let x = image(&mut b);
@@ -295,8 +295,8 @@ fn factors_of_channels_are_taken_up_by_what_quantizes_where_it_has_them() {
         })
     };
     for (opset, format, expected) in [
-        (13, QuantFormat::Qdq, "DQ(Q(Conv(DQ(Q(x)),i8,i32)))"),
-        (13, QuantFormat::Qoperator, "DQ(QLinearConv(Q(x)))"),
+        (13, QuantFormat::Qdq, "DQ(Q(Conv(DQ(Q(Mul(x,c))),i8,i32)))"),
+        (13, QuantFormat::Qoperator, "DQ(QLinearConv(Q(Mul(x,c))))"),
         (12, QuantFormat::Qoperator, "DQ(QLinearConv(Q(Mul(x,c))))"),
     ] {
         let pair = of(opset, format);
