@@ -250,8 +250,16 @@ impl Line {
         let scales = Tensor::of(count.clone(), &scales);
         let zeros = Tensor::of(count, &zeros);
         [
-            constant(model, format!("{name}_scales"), scales.unwrap_or(Tensor::scalar(affine.scale))),
-            constant(model, format!("{name}_zero_points"), zeros.unwrap_or(Tensor::scalar(affine.zero))),
+            constant(
+                model,
+                format!("{name}_scales"),
+                scales.unwrap_or(Tensor::scalar(affine.scale)),
+            ),
+            constant(
+                model,
+                format!("{name}_zero_points"),
+                zeros.unwrap_or(Tensor::scalar(affine.zero)),
+            ),
         ]
     }
 
