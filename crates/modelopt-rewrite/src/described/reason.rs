@@ -95,6 +95,25 @@ pub enum EndReason {
     },
 }
 
+impl EndReason {
+    /// What kind of reason it is, for programs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            EndReason::Input => "input",
+            EndReason::Output => "output",
+            EndReason::NoKernel { .. } => "no_kernel",
+            EndReason::UnknownTarget { .. } => "unknown_target",
+            EndReason::NoWeight { .. } => "no_weight",
+            EndReason::OtherForm { .. } => "other_form",
+            EndReason::FloatBeside { .. } => "float_beside",
+            EndReason::NothingBefore { .. } => "nothing_before",
+            EndReason::NothingBehind { .. } => "nothing_behind",
+            EndReason::NoRange { .. } => "no_range",
+            EndReason::Nested { .. } => "nested",
+        }
+    }
+}
+
 impl fmt::Display for EndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
