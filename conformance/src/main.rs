@@ -10,8 +10,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use modelopt::rewrite::upgrade::{Change, steps, upgrade};
-use modelopt::{Config, Stop, onnx, optimize};
+use modelopt::rewrite::upgrade::{Change, UpgradeError, Upgraded, steps, upgrade};
+use modelopt::{Config, ErrorKind, Stop, onnx, optimize};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use xtask::parallel::parallel;
@@ -21,8 +21,9 @@ use xtask::parallel::parallel;
 struct Batch {
     /// The text of a `modelopt.toml`.
     settings: String,
-    /// Models are brought to this operator set rather than optimised.
-    upgrade: Option<i64>,
+    /// Models are brought to the newest operator set that ONNX Runtime runs rather than optimised.
+    #[serde(default)]
+    upgrade: bool,
     jobs: Vec<Job>,
 }
 
@@ -41,9 +42,10 @@ fn main() -> Result<()> {
     }
     modelopt::runtime::silence_runtime_panics();
     let batch: Batch = serde_json::from_reader(std::io::stdin().lock()).context("no batch")?;
-    let config = match batch.upgrade {
-        Some(_) => Config::upgrading().with_toml(&batch.settings)?,
-        None => settings(&batch.settings)?,
+    let config = if batch.upgrade {
+        Config::upgrading().with_toml(&batch.settings)?
+    } else {
+        settings(&batch.settings)?
     };
     let jobs: Vec<(usize, &Job)> = batch.jobs.iter().enumerate().collect();
     let told: Result<Vec<()>> =
@@ -61,13 +63,26 @@ fn settings(text: &str) -> Result<Config> {
 }
 
 /// What came of a job: the report document, or why there is none.
-fn answer(config: &Config, to: Option<i64>, job: &Job) -> Value {
+fn answer(config: &Config, upgrade: bool, job: &Job) -> Value {
     let config = Config { samples: job.samples.clone(), ..config.clone() };
-    let document = match to {
-        Some(to) => raise(&config, to, &job.model, &job.output),
-        None => run(&config, &job.model, &job.output),
+    let document = if upgrade {
+        raise(&config, &job.model, &job.output)
+    } else {
+        run(&config, &job.model, &job.output)
     };
-    document.unwrap_or_else(|error| json!({ "error": format!("{error:#}") }))
+    document.unwrap_or_else(
+        |error| json!({ "error": format!("{error:#}"), "adapted": refused(&error) }),
+    )
+}
+
+/// The operator and the version at which an upgrade ended.
+fn refused(error: &anyhow::Error) -> Option<[(&str, i64); 1]> {
+    match error.downcast_ref::<modelopt::Error>()?.kind() {
+        ErrorKind::Upgrade(UpgradeError::Node { operator, version, .. }) => {
+            Some([(operator, *version)])
+        }
+        _ => None,
+    }
 }
 
 fn run(config: &Config, model: &Path, output: &Path) -> Result<Value> {
@@ -78,15 +93,13 @@ fn run(config: &Config, model: &Path, output: &Path) -> Result<Value> {
 }
 
 /// An upgrade, and whether a second one leaves every byte as it is.
-fn raise(config: &Config, to: i64, model: &Path, output: &Path) -> Result<Value> {
+fn raise(config: &Config, model: &Path, output: &Path) -> Result<Value> {
     let stop = Stop::default();
-    let outcome = modelopt::upgrade(model, output, Some(to), config, &stop, &mut |_| {})?;
-    let failed = outcome.compared.iter().flat_map(|compared| compared.verdict.failures());
-    let failed: Vec<String> = failed.map(|check| check.name.clone()).collect();
-    let stays = outcome.emitted && is_left_alone(output, to)?;
-    let adapted = outcome.upgraded.adapted.iter();
-    let adapted: Vec<_> = adapted.map(|a| (a.operator, a.version, a.nodes)).collect();
-    Ok(json!({ "adapted": adapted, "failed": failed, "stays": stays }))
+    let outcome = modelopt::upgrade(model, output, None, config, &stop, &mut |_| {})?;
+    let Upgraded { to, adapted, .. } = &outcome.upgraded;
+    let stays = outcome.emitted && is_left_alone(output, *to)?;
+    let adapted: Vec<_> = adapted.iter().map(|a| (a.operator, a.version)).collect();
+    Ok(json!({ "opset": to, "adapted": adapted, "stays": stays }))
 }
 
 fn is_left_alone(file: &Path, to: i64) -> Result<bool> {
@@ -103,6 +116,7 @@ fn known_steps() -> Value {
             Change::Wider => ("wider", ""),
             Change::Unchanged(why) => ("unchanged", why),
             Change::Adapted(what) => ("adapted", what),
+            Change::Refused => ("refused", "the operator was withdrawn"),
             _ => ("open", ""),
         };
         json!({ "operator": step.operator, "version": step.version, "kind": kind, "what": what })

@@ -2,9 +2,10 @@
 
     python make_older.py NODES_DIR OUT_DIR
 
-Two kinds: what `older_cases.py` spells out, for each step that an adapter is for; and node tests that
-are stamped with an older version of their operators, where the checker and onnxruntime take them.
-OUT_DIR/cases.json lists them: name, model, data (a folder with input_J.pb), opset, operators.
+Three kinds: node tests of operator sets up to 17 as they are; node tests that are stamped with an older
+version of their operators, where the checker and onnxruntime take them; and what `older_cases.py`
+writes, for each step that an adapter is for. OUT_DIR/cases.json lists them: kind, name, model and data
+(a folder with input_J.pb).
 """
 
 import json
@@ -19,6 +20,7 @@ from run_nodes import feeds_of, run
 from sessions import session
 
 OLDEST = 7
+OLD = 17
 
 
 def versions():
@@ -65,15 +67,19 @@ def is_accepted(path, feeds):
     return True
 
 
-def restamped(nodes, out, known):
+def old_and_stamped(nodes, out, known):
     for folder in sorted(nodes.iterdir()):
         model = onnx.load(folder / "model.onnx")
         now = opset(model)
-        if now is None or now <= OLDEST:
+        if now is None:
+            continue
+        data = folder / "test_data_set_0"
+        if now <= OLD:
+            yield row("node tests", folder.name, folder / "model.onnx", data)
+        if now <= OLDEST:
             continue
         names = operators(model)
         older = {max(v, OLDEST) for name in names for v in known.get(name, []) if v < now}
-        data = folder / "test_data_set_0"
         try:
             feeds = feeds_of(model, data)
         except Exception:  # noqa: BLE001 data of a kind that cannot be given
@@ -84,39 +90,46 @@ def restamped(nodes, out, known):
             path.parent.mkdir()
             path.write_bytes(stamped(model, version).SerializeToString(deterministic=True))
             if is_accepted(path, feeds):
-                yield row(name, path, data, version, names)
+                yield row("node tests, stamped older", name, path, data)
             else:
                 path.unlink()
                 path.parent.rmdir()
 
 
-def row(name, path, data, version, names):
-    return {
-        "name": name,
-        "model": str(path),
-        "data": str(data),
-        "opset": version,
-        "operators": names,
-    }
+def row(kind, name, path, data):
+    return {"kind": kind, "name": name, "model": str(path), "data": str(data)}
 
 
-def spelled_out(out):
+def say_shapes(case):
+    """Says the shapes of outputs, which the checker wants to know, as onnxruntime finds them."""
+    feeds = dict(zip((info.name for info in case.model.graph.input), case.inputs))
+    try:
+        found = run(session(case.model.SerializeToString()), feeds)
+    except Exception:  # noqa: BLE001 what does not run has none
+        return
+    for info, value in zip(case.model.graph.output, found):
+        for size in value.shape:
+            info.type.tensor_type.shape.dim.add().dim_value = size
+
+
+def written(out):
     for case in cases():
         folder = out / case.name
         data = folder / "test_data_set_0"
         data.mkdir(parents=True)
+        say_shapes(case)
         (folder / "model.onnx").write_bytes(case.model.SerializeToString(deterministic=True))
         for index, value in enumerate(case.inputs):
             proto = numpy_helper.from_array(value)
             (data / f"input_{index}.pb").write_bytes(proto.SerializeToString())
-        yield row(case.name, folder / "model.onnx", data, opset(case.model), operators(case.model))
+        yield row("written for adapters", case.name, folder / "model.onnx", data)
 
 
 def main():
     nodes, out = (pathlib.Path(argument) for argument in sys.argv[1:3])
     warnings.simplefilter("ignore")
     out.mkdir(parents=True)
-    rows = list(spelled_out(out)) + list(restamped(nodes, out, versions()))
+    rows = list(written(out)) + list(old_and_stamped(nodes, out, versions()))
     (out / "cases.json").write_text(json.dumps(rows), encoding="utf-8")
 
 

@@ -95,6 +95,7 @@ def attributes_to_inputs(c):
     for opset in (7, 9, 11):
         c.one("Dropout", opset, x, what="plain", ratio=0.25)
         c.one("Dropout", opset, x, what="default")
+    c.one("Dropout", 7, x, what="mask", outputs=("y", "mask"))
 
 
 def reductions(c):
@@ -211,6 +212,8 @@ def normalizations(c):
         constants = {
             "s": c.floats(3), "b": c.floats(3), "m": c.floats(3), "v": numpy.abs(c.floats(3)) + 0.5,
         }
+        outputs = ("y", "mean", "var")
+        c.one("BatchNormalization", opset, x, what="training", outputs=outputs, constants=constants)
         spatial = {"spatial": 1} if opset < 9 else {}
         c.one("BatchNormalization", opset, x, what="channels", constants=constants, **spatial)
     for kind in (numpy.float32, numpy.float16):

@@ -5,7 +5,8 @@ Results, one per job:
 
 - `original_runs`, `original_checks`: onnxruntime runs it, the checker (full check) accepts it; where
   only the plain check does, `original_checks` is false and `original_checks_plainly` true;
-- `checker_error`: what the check that the original passes says of the candidate;
+- `checker_error`: what the check that the original passes says of the candidate; where the original passes
+  none, as one with a deprecated operator, nothing;
 - `run_error`: why onnxruntime does not load or run the candidate;
 - `disagreement`: how its outputs differ from those of the original by more than rounding.
 

@@ -1,6 +1,6 @@
 //! What the toolkit does with other people's tests: conversion of the ONNX node tests
-//! (`nodes`), and both commands on the models that the `onnx` package ships beside them
-//! (`models`).
+//! (`nodes`), both commands on the models that the `onnx` package ships beside them
+//! (`models`), and upgrades of old models (`upgrades`).
 //!
 //! Exceptions are listed in `xtask/conformance/*.txt` with their reasons. The lists can only
 //! shrink: what is not listed must pass, and what is listed must still fail.
@@ -9,6 +9,8 @@ mod batch;
 mod exceptions;
 mod models;
 mod nodes;
+mod steps;
+mod upgrades;
 
 use std::env;
 use std::process::Command;
@@ -49,6 +51,20 @@ pub fn run(writes: bool) -> Result<()> {
         return Ok(());
     }
     bail!("conformance is not what it should be:\n  {}", complaints.join("\n  "))
+}
+
+/// Upgrades old models with what was built last, and prints a table. Those of `docs/upgrade.md` are
+/// written, or held against what was found.
+///
+/// # Errors
+/// If a model is not the same afterwards, or an operator changes without an adapter or a reason.
+pub fn upgrades(writes: bool) -> Result<()> {
+    let complaints = upgrades::run(writes)?;
+    if complaints.is_empty() {
+        println!("upgrades: as docs/upgrade.md says");
+        return Ok(());
+    }
+    bail!("upgrades are not what they should be:\n  {}", complaints.join("\n  "))
 }
 
 /// Writes README's table, or holds it against one.

@@ -42,6 +42,12 @@ enum Task {
         #[arg(long)]
         write: bool,
     },
+    /// Bring models of old operator sets to the newest and hold them against their originals
+    Upgrades {
+        /// Write the tables of docs/upgrade.md rather than hold them against what is found
+        #[arg(long)]
+        write: bool,
+    },
     /// Hold the gate to random small models with planted structure and planted damages
     Sweep {
         /// Seed of the models
@@ -66,7 +72,7 @@ enum Task {
     /// What takes too long for every commit: sweeps with other seeds, all models in all runtimes,
     /// other tools beside the program
     Nightly,
-    /// Set up, check generated files, run all tests, the conformance suites and a sweep
+    /// Set up, check generated files, run all tests, the conformance suites, upgrades and a sweep
     Test {
         /// Arguments for `cargo test`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -99,6 +105,9 @@ fn run(task: Task) -> Result<()> {
         Task::Schema { check: true } => check_schema(),
         Task::Schema { check: false } => write_schema(),
         Task::Conformance { write } => conformance::build().and_then(|()| conformance::run(write)),
+        Task::Upgrades { write } => {
+            conformance::build().and_then(|()| conformance::upgrades(write))
+        }
         Task::Sweep { seed, count } => conformance::build().and_then(|()| sweep::run(seed, count)),
         Task::Results { .. } => conformance::build().and_then(|()| results::measure()),
         Task::Peers { check: true } => peers::check(),
@@ -114,6 +123,7 @@ fn run(task: Task) -> Result<()> {
             ("tests", &|| run_tests(&arguments)),
             ("program", &conformance::build),
             ("conformance", &|| conformance::run(false)),
+            ("upgrades", &|| conformance::upgrades(false)),
             ("sweep", &|| sweep::run(SWEEP_SEED, SWEEP_COUNT)),
         ]),
     }

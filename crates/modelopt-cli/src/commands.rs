@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::CommandFactory;
-use modelopt::report::{Document, SearchEnd};
+use modelopt::report::SearchEnd;
 use modelopt::{Config, RuntimeChoice};
 
 use crate::args::{self, Arguments, Command, Common};
@@ -18,7 +18,7 @@ use crate::ending::{Done, Usage};
 use crate::files::{Input, Output};
 use crate::plan_document::PlanDocument;
 use crate::progress::Bar;
-use crate::saying::{print, stop_on_interrupt, warn};
+use crate::saying::{print, stop_on_interrupt, warn, write, write_report};
 use crate::settings::{
     apply_enforcing, apply_integers, apply_judging, apply_planning, apply_precision,
     apply_sampling, apply_searching, apply_selection, apply_target, default_cache, settings,
@@ -272,18 +272,4 @@ fn check_distinct(plan: Option<&Path>, models: &[&Path]) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// All forms of a report, in a folder.
-fn write_report(folder: Option<&Path>, document: &Document) -> Result<()> {
-    let Some(folder) = folder else { return Ok(()) };
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    write(&folder.join("report.json"), &document.to_json())?;
-    write(&folder.join("report.md"), &document.to_markdown())?;
-    write(&folder.join("report.html"), &document.to_html())?;
-    write(&folder.join("junit.xml"), &document.to_junit())
-}
-
-fn write(path: &PathBuf, text: &str) -> Result<()> {
-    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

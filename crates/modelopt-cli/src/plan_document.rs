@@ -2,7 +2,9 @@
 //! files of version 1 have.
 
 use modelopt::report::Region;
-use modelopt::rewrite::{ExplainedPlan, Explanation, Interface, Numerics, PlannedLayer, Scheme};
+use modelopt::rewrite::{
+    ExplainedPlan, Explanation, Interface, Numerics, PlannedLayer, QuantFormat, Scheme,
+};
 use serde::Serialize;
 
 /// The plan of `modelopt plan --json`.
@@ -10,6 +12,8 @@ use serde::Serialize;
 pub(crate) struct PlanDocument<'a> {
     version: u32,
     numerics: Numerics,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format: Option<QuantFormat>,
     #[serde(skip_serializing_if = "Option::is_none")]
     io: Option<Interface>,
     #[serde(rename = "layer")]
@@ -42,6 +46,7 @@ impl<'a> PlanDocument<'a> {
         PlanDocument {
             version: 1,
             numerics: plan.numerics,
+            format: Some(plan.format).filter(|format| *format != QuantFormat::default()),
             io: Some(plan.io).filter(|io| *io != Interface::default()),
             layers: plan.lines().map(Line::of).collect(),
             regions,

@@ -1,8 +1,10 @@
 //! What all commands say, and how they are stopped.
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use modelopt::report::Document;
 use modelopt::{Stop, Warning};
 
 use crate::ending::STOPPED;
@@ -29,4 +31,18 @@ pub(crate) fn stop_on_interrupt(stop: Stop) -> Result<()> {
 /// Writes to stdout.
 pub(crate) fn print(text: &str) -> Result<()> {
     Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+/// All forms of a report, in a folder.
+pub(crate) fn write_report(folder: Option<&Path>, document: &Document) -> Result<()> {
+    let Some(folder) = folder else { return Ok(()) };
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    write(&folder.join("report.json"), &document.to_json())?;
+    write(&folder.join("report.md"), &document.to_markdown())?;
+    write(&folder.join("report.html"), &document.to_html())?;
+    write(&folder.join("junit.xml"), &document.to_junit())
+}
+
+pub(crate) fn write(path: &PathBuf, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -82,6 +82,15 @@ pub(crate) fn apply_planning(config: &mut Config, args: &args::Planning) -> Resu
         None => {}
     }
     apply_integers(config, &args.integers);
+    if let Some(format) = args.quant_format {
+        config.quant_format = format.into();
+        if let Some(other) = config.scheme.filter(|scheme| !scheme.needs_ranges()) {
+            let why = format!(
+                "--quant-format says how layers with ranges are written, and {other} has none"
+            );
+            return Err(Usage(why).into());
+        }
+    }
     apply_selection(config, &args.selection)
 }
 
@@ -122,6 +131,7 @@ pub(crate) fn apply_selection(config: &mut Config, args: &args::Selection) -> Re
     replace(&mut config.exclude, &args.exclude);
     replace(&mut config.skip_rewrite, &args.skip_rewrite);
     config.keep_opset |= args.keep_opset;
+    config.calibration.clone_from(&args.calibration);
     config.freeze_inputs |= args.freeze_inputs;
     if let Some(path) = &args.plan {
         let text = read_text(path)?;

@@ -200,6 +200,7 @@ fn every_command_helps() {
         "",
         "quantize",
         "convert",
+        "upgrade",
         "plan",
         "calibrate",
         "compare",

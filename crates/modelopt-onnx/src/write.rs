@@ -336,6 +336,12 @@ fn sparse_tensor(tensor: &SparseTensor) -> Rope {
 fn tensor_header(tensor: &Tensor) -> Rope {
     let mut out = Rope::default();
     out.extra(tensor.origin());
+    // Where it would be kept once it was loaded, so that saving it again gives the same bytes.
+    if let (None, Payload::Dense(bytes)) = (Extra::of(tensor.origin()), tensor.payload())
+        && bytes.is_empty()
+    {
+        out.bytes(field::tensor::RAW_DATA, bytes);
+    }
     for &dim in tensor.shape() {
         out.int(field::tensor::DIMS, dim as i64);
     }
@@ -369,7 +375,7 @@ fn inline_tensor(tensor: &Tensor) -> Rope {
             }
         }
         Payload::Dense(bytes) => {
-            // An empty payload that was present is among the kept records; a new one need not be.
+            // An empty payload that was present is among the kept records, and a new one is written.
             if !bytes.is_empty() {
                 out.bytes(field::tensor::RAW_DATA, bytes);
             }
@@ -407,12 +413,12 @@ mod tests {
         let model = Model::new(ModelInfo::default());
         let writer = Writer { model: &model, placement: &Inline };
         let bytes = |attribute| bytes_of(&writer.attribute(&attribute).unwrap());
-        assert_eq!(bytes(Attribute::new("a", 0)), b"\x0a\x01a\x18\x00\xa0\x01\x02");
-        assert_eq!(bytes(Attribute::new("a", "")), b"\x0a\x01a\x22\x00\xa0\x01\x03");
+        assert_eq!(bytes(Attribute::new("a", 0)), b"\x18\x00\x0a\x01a\xa0\x01\x02");
+        assert_eq!(bytes(Attribute::new("a", "")), b"\x22\x00\x0a\x01a\xa0\x01\x03");
         let none = AttributeValue::Ints(Vec::new());
         assert_eq!(bytes(Attribute::new("a", none)), b"\x0a\x01a\xa0\x01\x07");
         let empty = Tensor::dense(DataType::FLOAT, vec![0], Bytes::new()).unwrap();
-        assert_eq!(bytes_of(&inline_tensor(&empty)), b"\x08\x00\x10\x01\x4a\x00");
+        assert_eq!(bytes_of(&inline_tensor(&empty)), b"\x4a\x00\x08\x00\x10\x01");
     }
 
     /// Fields that were changed come after the records that were kept, and so win.

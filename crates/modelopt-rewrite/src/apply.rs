@@ -9,7 +9,7 @@ use crate::engine::{self, Broken, BrokenRewrite};
 use crate::forms::{Emission, SharedWeight};
 use crate::integer::{self, Affine};
 use crate::memo::Memo;
-use crate::plan::{Plan, TensorRange};
+use crate::plan::{Plan, QuantFormat, TensorRange};
 use crate::policy;
 use crate::quantize::StoredWeight;
 use crate::shared::shared_weights;
@@ -82,6 +82,9 @@ fn apply_to_weights(
             rewrite(model, value, weight, stored, &emission);
         }
         integer::emit(model, &regions, &emission.ranges);
+        if plan.format == QuantFormat::Qoperator {
+            integer::fuse(model, &regions);
+        }
         results.len()
     })?;
     Ok(results)

@@ -73,6 +73,24 @@ impl Interface {
     }
 }
 
+/// How computing on integers is written, for forms that quantize activations by ranges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QuantFormat {
+    /// Operators of float between `DequantizeLinear` and `QuantizeLinear`, which runtimes fuse.
+    #[default]
+    Qdq,
+    /// Operators of integers, such as `QLinearConv`.
+    Qoperator,
+}
+
+impl QuantFormat {
+    #[allow(clippy::trivially_copy_pass_by_ref)] // What serde calls.
+    pub(crate) fn is_default(&self) -> bool {
+        *self == QuantFormat::default()
+    }
+}
+
 /// How weights are turned into integers, for all layers of a plan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

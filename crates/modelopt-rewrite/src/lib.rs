@@ -54,7 +54,7 @@ pub use pass::{Changed, EveryNode, Pass, PassContext, PassError};
 pub use pipeline::{Culprit, Entry, Pipeline, UnknownPass};
 pub use plan::{
     ExplainedPlan, Explanation, Interface, Numerics, Plan, PlanError, PlannedLayer, Precision,
-    TensorRange,
+    QuantFormat, TensorRange,
 };
 pub use policy::{
     Capabilities, MeasuredLayer, ObservedTensor, PlanOptions, agreed, plan, plan_from, possible,

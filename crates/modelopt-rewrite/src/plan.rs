@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::forms::Scheme;
 
-pub use crate::choices::{Interface, Numerics, Precision};
+pub use crate::choices::{Interface, Numerics, Precision, QuantFormat};
 pub use error::PlanError;
 pub use explained::{ExplainedPlan, Explanation};
 
@@ -84,6 +84,9 @@ pub struct Plan {
     /// How weights are turned into integers.
     #[serde(default)]
     pub numerics: Numerics,
+    /// How computing on integers is written, where layers take ranges.
+    #[serde(default, skip_serializing_if = "QuantFormat::is_default")]
+    pub format: QuantFormat,
     /// What becomes of the model's inputs and outputs, if it computes in 16 bits.
     #[serde(default, skip_serializing_if = "Interface::is_default")]
     pub io: Interface,
@@ -104,6 +107,7 @@ impl Plan {
         Plan {
             version: Plan::VERSION,
             numerics,
+            format: QuantFormat::default(),
             io: Interface::default(),
             layers: Vec::new(),
             tensors: Vec::new(),

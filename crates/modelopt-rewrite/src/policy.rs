@@ -48,6 +48,9 @@ pub fn plan(model: &Model, options: &PlanOptions) -> Result<ExplainedPlan, PlanE
     harmonise(model, &candidates, &mut decisions);
     let tensors = ranges::choose(model, &candidates, &mut decisions, options);
     let mut plan = assemble(model, &candidates, decisions, options.numerics);
+    if !tensors.is_empty() {
+        plan.format = options.format;
+    }
     plan.tensors = tensors;
     Ok(plan)
 }
@@ -129,8 +132,12 @@ fn joined(
     let mut by_weight: HashMap<String, (Scheme, Explanation)> =
         by_weight.into_lines().map(|(layer, why)| (layer.id, (layer.scheme, why))).collect();
     let tensors = wanted.tensors.clone();
-    let mut plan =
-        ExplainedPlan::from(Plan { io: wanted.io, tensors, ..Plan::new(wanted.numerics) });
+    let mut plan = ExplainedPlan::from(Plan {
+        format: wanted.format,
+        io: wanted.io,
+        tensors,
+        ..Plan::new(wanted.numerics)
+    });
     for (layer, why) in nodes {
         let (scheme, why) = match by_weight.remove(&layer.id) {
             Some(planned) if layer.scheme.computes_in().is_none() => planned,

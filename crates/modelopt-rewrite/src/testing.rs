@@ -1,5 +1,8 @@
 //! A small builder of models for this crate's tests.
 
+pub(crate) mod integers;
+pub(crate) mod interpreter;
+
 use std::sync::Arc;
 
 use modelopt_graph::{

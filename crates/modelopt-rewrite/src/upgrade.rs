@@ -1,7 +1,7 @@
 //! Raising the operator set of a model: the same computation, written with newer operators.
 //!
 //! The model is brought up one version at a time. At each, the schema table says which operators
-//! change; for those that change in form or meaning there is an [adapter](registry), and the rest
+//! change; for those that change in form or meaning there is an adapter (`registry.rs`), and the rest
 //! are read as they are. Weights are never touched; what was an attribute and is an input now
 //! becomes a small constant.
 //!
@@ -15,6 +15,8 @@ mod rename;
 mod resize;
 mod site;
 mod softmax;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -26,9 +28,10 @@ pub use site::Obstacle;
 use site::Site;
 
 use crate::engine::{Broken, BrokenRewrite};
+use crate::pass::{Changed, Pass, PassContext, PassError};
 
-/// The oldest operator set that can be raised: before it, `Add` and its like do not broadcast as they
-/// do now.
+/// The oldest operator set that can be raised whatever is in the model: before it, `Add` and its like do not
+/// broadcast as they do now. Older ones can where none of their operators changed until then.
 pub const OLDEST: i64 = 7;
 
 /// The newest operator set of `ai.onnx` that the schema table knows.
@@ -82,7 +85,10 @@ pub struct Adapted {
 #[non_exhaustive]
 pub enum UpgradeError {
     /// The model is older than what can be raised.
-    #[error("its operator set is {version}; only those from {OLDEST} on can be raised")]
+    #[error(
+        "its operator set is {version}, and operators in it changed before {OLDEST}; models from \
+             {OLDEST} on can be raised"
+    )]
     TooOld {
         /// Its operator set.
         version: i64,
@@ -124,6 +130,31 @@ fn inside(path: &str) -> String {
     if path.is_empty() { String::new() } else { format!(" in {path}") }
 }
 
+/// [`raise`] as a pass, for pipelines whose later passes need an operator set.
+#[derive(Clone, Copy, Debug)]
+pub struct AtLeast(
+    /// The operator set.
+    pub i64,
+);
+
+impl Pass for AtLeast {
+    fn name(&self) -> &'static str {
+        "upgrade"
+    }
+
+    fn run(&self, model: &mut Model, _: &mut PassContext) -> Result<Changed, PassError> {
+        match raise(model, self.0) {
+            // The version itself is a change, also where no node had to be rewritten.
+            Ok(Some(done)) => {
+                Ok(Changed(1 + done.adapted.iter().map(|step| step.nodes).sum::<usize>()))
+            }
+            Ok(None) => Ok(Changed::NOTHING),
+            Err(UpgradeError::Broken(broken)) => Err(broken.into()),
+            Err(error) => Err(PassError::Failed { pass: self.name(), source: Box::new(error) }),
+        }
+    }
+}
+
 /// Raises the operator set of a model to at least `at_least`; `None` where it is that new already.
 pub fn raise(model: &mut Model, at_least: i64) -> Result<Option<Upgraded>, UpgradeError> {
     let oldest = roots(model).into_iter().filter_map(|(graph, _)| model.opset(graph, "")).min();
@@ -152,7 +183,7 @@ pub fn upgrade(model: &mut Model, to: i64) -> Result<Upgraded, UpgradeError> {
         .filter_map(|(graph, _)| Some((graph, model.opset(graph, "")?)))
         .filter(|(_, version)| *version < to)
         .collect();
-    if let Some(&(_, version)) = old.iter().find(|(_, version)| *version < OLDEST) {
+    if let Some(&(_, version)) = old.iter().find(|(graph, from)| is_too_old(model, *graph, *from)) {
         return Err(UpgradeError::TooOld { version });
     }
     let unchanged =
@@ -164,6 +195,18 @@ pub fn upgrade(model: &mut Model, to: i64) -> Result<Upgraded, UpgradeError> {
     let adapted = raise_all(&mut raised, &old, to)?;
     *model = raised;
     Ok(Upgraded { ir_version: (ir, model.info.ir_version), adapted, changed: true, ..unchanged })
+}
+
+/// Whether an operator changed before the oldest set that there are adapters from.
+fn is_too_old(model: &Model, root: GraphId, version: i64) -> bool {
+    let since = |name: &str, version: i64| {
+        schema::lookup("", name, version).map(|schema| schema.since_version)
+    };
+    let changed = |id: NodeId| {
+        let op = &model.node(id).op;
+        op.is_onnx() && since(&op.name, version) != since(&op.name, OLDEST)
+    };
+    version < OLDEST && model.walk_graph(root).into_iter().any(changed)
 }
 
 /// The main graph and the bodies of functions, each with its place among the functions.
@@ -267,7 +310,12 @@ fn step(
         if let Some(obstacle) = lost_type(model, node, newer) {
             return Err(stopped(model, node, version, obstacle));
         }
-        let Some((operator, adapter)) = registry::adapter(&op.name, version) else { continue };
+        let Some((operator, adapter)) = registry::adapter(&op.name, version) else {
+            if newer.deprecated {
+                return Err(stopped(model, node, version, Obstacle::Withdrawn));
+            }
+            continue;
+        };
         let (label, path) = (model.label(node), model.graph_path(model.node(node).graph()));
         match adapter(&mut Site::new(model, node, to)) {
             Ok(false) => {}
@@ -291,4 +339,187 @@ fn lost_type(model: &Model, node: NodeId, newer: &schema::OpSchema) -> Option<Ob
         };
         (allows(older) && !allows(newer)).then_some(Obstacle::LostType { elem })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use modelopt_graph::{
+        Attribute, AttributeValue, DataType, Function, OpsetImport, Origin, Owner,
+    };
+    use modelopt_graph::{Type, ValueInfo};
+
+    use super::testing::{last, one, raised};
+    use super::*;
+    use crate::testing::{Build, float};
+
+    fn function(b: &mut Build, version: i64, op: &str, reference: bool) {
+        let body = b.model.add_graph(Owner::Function(0));
+        let x = b.model.add_value("formal");
+        b.model.add_input(body, ValueInfo { value: x, ty: None, origin: Origin::NONE });
+        let y = b.named_node_in(body, op, &[x], "result");
+        let id = b.model.producer_node(y).unwrap();
+        let axes = AttributeValue::Reference("where".into());
+        let axes = if reference { axes } else { vec![0].into() };
+        b.model.node_mut(id).attributes.push(Attribute::new("axes", axes));
+        b.model.add_output(body, ValueInfo { value: y, ty: None, origin: Origin::NONE });
+        b.model.functions.push(Function {
+            domain: "local".into(),
+            name: "F".into(),
+            overload: String::new(),
+            opsets: vec![OpsetImport { domain: String::new(), version, origin: Origin::NONE }],
+            body,
+            has_attribute_defaults: false,
+            origin: Origin::NONE,
+        });
+    }
+
+    fn calling(version: i64, reference: bool, given: &[(&str, AttributeValue)]) -> Build {
+        let mut b = one(version, "F", &[&[2, 3]], given);
+        let call = b.model.walk()[0];
+        b.model.node_mut(call).op.domain = "local".into();
+        function(&mut b, version, "Unsqueeze", reference);
+        b
+    }
+
+    #[test]
+    fn bodies_of_functions_get_constant_nodes() {
+        let mut b = calling(12, false, &[]);
+        upgrade(&mut b.model, 21).unwrap();
+        let body = b.model.functions[0].body;
+        let ops: Vec<_> =
+            b.model.nodes_of(body).map(|id| b.model.node(id).op.name.clone()).collect();
+        assert_eq!(ops, ["Constant", "Unsqueeze"]);
+        assert!(b.model.initializers_of(body).is_empty());
+        assert_eq!(b.model.functions[0].opsets[0].version, 21);
+    }
+
+    #[test]
+    fn what_callers_give_is_taken_from_them() {
+        let mut b = calling(12, true, &[("where", vec![1].into())]);
+        upgrade(&mut b.model, 13).unwrap();
+        let constant = b.model.nodes_of(b.model.functions[0].body).next().unwrap();
+        let list = b.model.node(constant).attribute("value_ints");
+        assert!(matches!(list, Some(AttributeValue::Reference(name)) if name == "where"));
+        let error = upgrade(&mut calling(12, true, &[]).model, 13).unwrap_err().to_string();
+        assert!(error.contains("in function F") && error.contains("'axes'"), "{error}");
+    }
+
+    #[test]
+    fn nodes_in_branches_are_raised_and_their_constants_stay_there() {
+        let mut b = Build::new(10);
+        let x = b.input("x", float(&[4]));
+        let condition = b.input("c", crate::testing::boolean());
+        let (then, clip) = b.body(|b, graph| {
+            let clip = b.named_node_in(graph, "Clip", &[x], "t");
+            (clip, clip)
+        });
+        let clip = b.model.producer_node(clip).unwrap();
+        b.model.node_mut(clip).attributes.push(Attribute::new("min", 0.0));
+        let (other, ()) = b.body(|b, graph| (b.named_node_in(graph, "Relu", &[x], "e"), ()));
+        let y = b.if_node(condition, then, other);
+        b.output(y, float(&[4]));
+        assert_eq!(raised(&mut b, 17), ["If", "Clip", "Relu"]);
+        assert_eq!(b.model.initializers_of(then).len(), 1);
+    }
+
+    #[test]
+    fn names_that_are_taken_are_not_taken_again() {
+        let mut b = one(10, "Clip", &[&[2]], &[("min", 0.0.into())]);
+        b.weight("clip_out_min", &[1], &[7.0]);
+        raised(&mut b, 11);
+        let min = last(&b.model).input(1).unwrap();
+        assert_eq!(b.model.value(min).name(), "clip_out_min_1");
+    }
+
+    #[test]
+    fn the_format_is_raised_along_and_listed_initializers_are_no_inputs_any_more() {
+        let mut b = Build::new(7);
+        b.model.info.ir_version = 3;
+        let w = b.input("w", float(&[2]));
+        b.default(w, &[2], &[1.0, 2.0]);
+        let x = b.input("x", float(&[2]));
+        let y = b.node("Add", &[x, w], &[]);
+        b.output(y, float(&[2]));
+        let done = upgrade(&mut b.model, 17).unwrap();
+        assert_eq!((done.from, done.to, done.ir_version), (7, 17, (3, 8)));
+        assert_eq!(b.model.graph(b.model.main()).inputs.len(), 1);
+        assert!(b.model.constant(w).is_some());
+        // Up to version 8 the format stays as it is.
+        let mut early = one(7, "Relu", &[&[2]], &[]);
+        early.model.info.ir_version = 3;
+        assert_eq!(upgrade(&mut early.model, 8).unwrap().ir_version, (3, 3));
+    }
+
+    #[test]
+    fn what_cannot_be_is_said_and_changes_nothing() {
+        let error = |b: &mut Build, to: i64| upgrade(&mut b.model, to).unwrap_err();
+        let mut relu = one(13, "Relu", &[&[2]], &[]);
+        assert!(matches!(error(&mut relu, 12), UpgradeError::Lower { from: 13, to: 12 }));
+        assert!(matches!(error(&mut relu, 999), UpgradeError::Unknown { to: 999 }));
+        let mut old = one(5, "Relu", &[&[2]], &[]);
+        assert!(matches!(error(&mut old, 12), UpgradeError::TooOld { version: 5 }));
+        assert!(upgrade(&mut one(1, "Not", &[&[2]], &[]).model, 12).unwrap().changed);
+        let mut strange = one(9, "NoSuchOperator", &[&[2]], &[]);
+        let said = error(&mut strange, 12).to_string();
+        assert!(said.contains("there is no such operator in operator set 9"), "{said}");
+        assert_eq!(strange.model.opset(strange.model.main(), ""), Some(9));
+    }
+
+    #[test]
+    fn what_is_withdrawn_is_refused() {
+        let mut b = one(9, "ImageScaler", &[&[1, 3, 4, 4]], &[]);
+        let error = upgrade(&mut b.model, 12).unwrap_err().to_string();
+        assert!(error.contains("operator set 10: the operator was withdrawn"), "{error}");
+    }
+
+    #[test]
+    fn a_type_that_is_no_longer_allowed_is_named() {
+        let mut b = Build::new(9);
+        let x = b.input("x", Type::tensor(DataType::INT32));
+        let y = b.node("Erf", &[x], &[]);
+        b.output(y, Type::tensor(DataType::INT32));
+        let error = upgrade(&mut b.model, 13).unwrap_err().to_string();
+        assert!(error.ends_with("to operator set 13: int32 is no longer allowed"), "{error}");
+        upgrade(&mut b.model, 12).unwrap();
+    }
+
+    #[test]
+    fn other_domains_stay_and_at_least_means_at_least() {
+        let mut b = one(12, "Squeeze", &[&[1, 2]], &[]);
+        let import = OpsetImport { domain: "ai.onnx.ml".into(), version: 2, origin: Origin::NONE };
+        b.model.info.opsets.push(import);
+        assert_eq!(raise(&mut b.model, 11).unwrap(), None);
+        assert_eq!(raise(&mut b.model, 13).unwrap().unwrap().to, 13);
+        assert_eq!(b.model.opset(b.model.main(), "ai.onnx.ml"), Some(2));
+        let mut none = Build::new(1);
+        none.model.info.opsets.clear();
+        assert!(!upgrade(&mut none.model, 21).unwrap().changed);
+    }
+
+    #[test]
+    fn a_pipeline_can_raise_a_model() {
+        let mut pipeline = crate::Pipeline::new();
+        pipeline.push(AtLeast(13), "first: what comes next needs it");
+        let mut b = one(12, "Squeeze", &[&[1, 2]], &[("axes", vec![0].into())]);
+        b.model.info.ir_version = 3;
+        let run = |model: &mut Model| pipeline.run(model, &mut PassContext::default());
+        assert_eq!(run(&mut b.model).unwrap(), [("upgrade", Changed(2))]);
+        assert_eq!(run(&mut b.model).unwrap(), [("upgrade", Changed::NOTHING)]);
+        let mut withdrawn = one(9, "ImageScaler", &[&[1, 3, 4, 4]], &[]);
+        let error = run(&mut withdrawn.model).unwrap_err().to_string();
+        assert!(error.starts_with("the pass 'upgrade' failed"), "{error}");
+    }
+
+    #[test]
+    fn weights_are_the_same_bytes_at_the_same_place() {
+        let mut b = Build::new(9);
+        let x = b.input("x", float(&[2, 2]));
+        let w = b.weight("w", &[2, 2], &[1.0, 2.0, 3.0, 4.0]);
+        let y = b.node("MatMul", &[x, w], &[]);
+        b.output(y, float(&[2, 2]));
+        let place = |b: &Build| b.model.constant(w).unwrap().bytes().unwrap().as_ptr();
+        let before = place(&b);
+        upgrade(&mut b.model, *NEWEST).unwrap();
+        assert_eq!(place(&b), before);
+    }
 }

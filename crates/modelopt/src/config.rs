@@ -7,7 +7,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use modelopt_rewrite::{
     Interface, Numerics, Pattern, Plan, PlanError, PlanOptions, Precision, PrecisionOptions,
-    Scheme, steps,
+    QuantFormat, Scheme, steps,
 };
 use modelopt_runtime::worker::WorkerPool;
 use modelopt_runtime::{
@@ -33,6 +33,8 @@ pub struct Config {
     pub plan: Option<Plan>,
     /// How weights are turned into integers.
     pub numerics: Numerics,
+    /// How computing on integers is written, where layers take ranges.
+    pub quant_format: QuantFormat,
     /// What becomes of float32 inputs and outputs of a model that is to compute in 16 bits.
     pub io: Interface,
     /// Keep normalizations and Softmax in float32 when the rest computes in 16 bits.
@@ -102,6 +104,9 @@ pub struct Config {
     pub measure_cache: Option<PathBuf>,
     /// Real inputs; invented ones are used where there are none.
     pub samples: Option<PathBuf>,
+    /// Ranges of tensors that were observed before, in a file of [`calibrate`](crate::calibrate): all samples
+    /// judge then.
+    pub calibration: Option<PathBuf>,
     /// Real inputs that are at hand; they count instead of those in files.
     #[serde(skip)]
     pub given_samples: Option<GivenSamples>,
@@ -217,6 +222,7 @@ impl Default for Config {
             scheme: plan.scheme,
             plan: None,
             numerics: plan.numerics,
+            quant_format: plan.format,
             io: plan.precision.io,
             float32_statistics: plan.precision.float32_statistics,
             min_rounding_sqnr_db: plan.precision.min_rounding_sqnr_db,
@@ -246,6 +252,7 @@ impl Default for Config {
             measure: false,
             measure_cache: None,
             samples: None,
+            calibration: None,
             given_samples: None,
             dims: IndexMap::new(),
             inputs: IndexMap::new(),
@@ -346,6 +353,7 @@ impl Config {
             observed: HashMap::new(),
             keep_opset: self.keep_opset,
             numerics: self.numerics,
+            format: self.quant_format,
             precision: PrecisionOptions {
                 // Of no concern to a model that computes in another type.
                 io: Some(self.io)

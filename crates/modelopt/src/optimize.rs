@@ -15,6 +15,7 @@ use modelopt_rewrite::{ExplainedPlan, QuantizedWeight, Scheme};
 use modelopt_validate::{Culprit, MetricChange, SizeChange, SlowLayer, Verdict};
 
 use crate::budget::{Budget, Stop};
+use crate::calibrating;
 use crate::config::{Config, Enforcement};
 use crate::error::Error;
 use crate::found_inputs::FoundInputs;
@@ -138,6 +139,10 @@ impl<'a> Search<'a> {
         let original_file = std::thread::spawn(move || provenance::model_file(&file, &file));
         progress(Progress::Step(Step::Planning));
         let prepared = transform::prepared(&original, config)?;
+        let calibration = config.calibration.as_ref();
+        let calibration =
+            calibration.map(|path| calibrating::calibration_of(path, input, &prepared));
+        let calibration = calibration.transpose()?;
         let runs = config.enforcement != Enforcement::None;
         let subject = Arc::new(if runs {
             Subject::new(input, &original, &[], config)?
@@ -154,6 +159,7 @@ impl<'a> Search<'a> {
             original_bytes: onnx::stored_size(input, &original)?,
             original: &original,
             prepared: &prepared,
+            calibration: calibration.as_ref(),
             budget: &budget,
         };
         let mut course = Course {

@@ -1,14 +1,16 @@
 //! Plans that running the model tells something: how long its layers take, what flows through it,
 //! and what rounding does to its outputs.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use modelopt_calibrate::Calibration;
 use modelopt_graph::Model;
 use modelopt_onnx as onnx;
 use modelopt_report as report;
-use modelopt_rewrite::{self as rewrite, ExplainedPlan, Prepared, Scheme};
+use modelopt_rewrite::{self as rewrite, ExplainedPlan, ObservedTensor, Prepared, Scheme};
 use modelopt_runtime::Sample;
 
 use crate::budget::{Budget, Stop};
@@ -38,6 +40,8 @@ pub(crate) struct Notes<'a> {
     pub(crate) warnings: &'a mut Vec<Warning>,
     /// What was seen of tensors.
     pub(crate) tensors: &'a mut SeenTensors,
+    /// What was observed of them before.
+    pub(crate) calibration: Option<&'a Calibration>,
     /// How long it may take.
     pub(crate) budget: &'a Budget,
 }
@@ -69,18 +73,8 @@ pub(crate) fn informed(
     if config.measure {
         hints.measured = measure_layers(prepared, ground, config, notes, progress);
     }
-    let Ground { rig, samples, calibrating } = ground;
-    let seeing = if calibrating.is_empty() { &*samples } else { &*calibrating };
-    if wants_ranges(config, seeing) {
-        let tensors = rewrite::to_observe(prepared, &config.plan_options()?);
-        match SeenTensors::of(prepared, &tensors, seeing, rig.parts().1, progress) {
-            Ok(seen) => {
-                hints.observed = seen.observed();
-                *notes.tensors = seen;
-            }
-            Err(reason) => notes.warnings.push(Warning::UnknownRanges { reason }),
-        }
-    }
+    hints.observed = observed(prepared, ground, config, notes, progress)?;
+    let Ground { rig, samples, .. } = ground;
     if let Some(to) = config.computes_in() {
         let rounding = (to, config.min_rounding_sqnr_db);
         let seen = calibrate::activations(prepared, rounding, samples, rig.parts().1, progress);
@@ -116,13 +110,52 @@ pub(crate) fn informed(
     mixing::mixed(&plan, Trials::new(prover, court), &patience, &Tuning::default())
 }
 
+/// What is in the tensors that layers could take by ranges.
+fn observed(
+    prepared: &Prepared,
+    ground: &Ground<'_>,
+    config: &Config,
+    notes: &mut Notes<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<HashMap<String, ObservedTensor>, Error> {
+    let tensors = if config.plan.is_none() {
+        rewrite::to_observe(prepared, &config.plan_options()?)
+    } else {
+        Vec::new()
+    };
+    let Ground { rig, samples, calibrating } = ground;
+    let seeing = if calibrating.is_empty() { samples } else { calibrating };
+    if tensors.is_empty() {
+        return Ok(HashMap::new());
+    }
+    if let Some(calibration) = notes.calibration {
+        *notes.tensors = SeenTensors::calibrated(prepared, &tensors, calibration, samples);
+        return Ok(notes.tensors.observed());
+    }
+    if !wants_ranges(config, seeing) {
+        notes.warnings.push(Warning::RangesNeedSamples);
+        return Ok(HashMap::new());
+    }
+    if !is_real(seeing) {
+        notes.warnings.push(Warning::InventedRanges);
+    }
+    match SeenTensors::of(prepared, &tensors, seeing, rig.host(), progress) {
+        Ok(seen) => *notes.tensors = seen,
+        Err(reason) => notes.warnings.push(Warning::UnknownRanges { reason }),
+    }
+    Ok(notes.tensors.observed())
+}
+
+fn is_real(samples: &[Sample]) -> bool {
+    target::summary(samples).kind == report::SampleKind::Real
+}
+
 /// Whether tensors are to be observed, so that layers can take them by ranges: ranges of invented inputs
 /// say nothing of real ones, unless somebody asks for them.
 fn wants_ranges(config: &Config, samples: &[Sample]) -> bool {
-    let real = target::summary(samples).kind == report::SampleKind::Real;
     match config.scheme {
         Some(scheme) => scheme.needs_ranges(),
-        None => real && config.plan.is_none(),
+        None => config.plan.is_none() && is_real(samples),
     }
 }
 
@@ -229,7 +262,8 @@ pub(crate) fn survey<'a>(
     resource_limits::check(prepared)?;
     progress(Progress::Step(Step::PreparingOriginal));
     let (mut ground, told) = ground(subject, original, config)?;
-    let splits = wants_ranges(config, &ground.samples)
+    let splits = config.calibration.is_none()
+        && wants_ranges(config, &ground.samples)
         && !rewrite::to_observe(prepared, &config.plan_options()?).is_empty();
     if splits {
         set_apart(&mut ground);

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use indexmap::IndexMap;
 use modelopt_calibrate::{
-    Activations, Distribution, EIGHT_BITS, Method, Observations, Pass, Spread, shaped,
+    Activations, Calibration, Distribution, EIGHT_BITS, Method, Observations, Pass, Spread, shaped,
 };
 use modelopt_graph::{Model, Type, ValueId};
 use modelopt_rewrite::{self as rewrite, ExplainedPlan, ObservedTensor, Prepared};
@@ -61,18 +61,32 @@ impl SeenTensors {
         let activations = Activations::among(prepared, tensors.iter().copied());
         activations.watch(prepared, &mut observations);
         progress(Progress::Step(Step::MeasuringActivations));
-        let seen = Pass::new(prepared, &samples).run(&mut observations, host, &mut |step| {
-            progress(Progress::Part { done: step.done, total: step.total });
-            ControlFlow::Continue(())
-        });
+        let seen =
+            Pass::new(prepared, &samples).strict().run(&mut observations, host, &mut |step| {
+                progress(Progress::Part { done: step.done, total: step.total });
+                ControlFlow::Continue(())
+            });
         seen.map_err(|error| error.told(RuntimeError::without_path))?;
-        Ok(SeenTensors::from(prepared, &activations, &observations, samples))
+        let seen = (&observations, samples.len());
+        Ok(SeenTensors::from(prepared, &activations, seen, samples))
+    }
+
+    /// Takes what was observed of tensors before; their sizes are those that they have on samples.
+    pub(crate) fn calibrated(
+        prepared: &Model,
+        tensors: &[ValueId],
+        calibration: &Calibration,
+        samples: &[Sample],
+    ) -> Self {
+        let activations = Activations::among(prepared, tensors.iter().copied());
+        let seen = (calibration.observations(), calibration.samples().len());
+        SeenTensors::from(prepared, &activations, seen, samples)
     }
 
     fn from(
         prepared: &Model,
         activations: &Activations,
-        observations: &Observations,
+        (observations, count): (&Observations, usize),
         samples: &[Sample],
     ) -> Self {
         let shaped = shaped(prepared, samples);
@@ -81,7 +95,7 @@ impl SeenTensors {
             let name = prepared.value(value).name();
             let Some(spread) = Activations::spread(observations, name) else { continue };
             let bounds = bounds(prepared, value);
-            let all = WAYS.map(|way| way.range(&spread, samples.len(), bounds));
+            let all = WAYS.map(|way| way.range(&spread, count, bounds));
             let [Some(a), Some(b), Some(c), Some(d)] = all else { continue };
             let shape = shaped.value(value).ty().and_then(Type::shape);
             let sizes = shape.into_iter().flatten().map(|dim| dim.fixed().unwrap_or(1) as u64);
@@ -164,11 +178,42 @@ impl Way {
 
 /// Between which numbers a tensor is whatever the input.
 fn bounds(model: &Model, value: ValueId) -> (f32, f32) {
-    let maker = model.producer_node(value).map(|node| model.node(node).op.name.as_str());
-    match maker {
-        Some("Sigmoid" | "HardSigmoid" | "Softmax") => (0.0, 1.0),
-        Some("Tanh") => (-1.0, 1.0),
-        Some("Relu") => (0.0, f32::INFINITY),
-        _ => (f32::NEG_INFINITY, f32::INFINITY),
+    let open = (f32::NEG_INFINITY, f32::INFINITY);
+    let Some(node) = model.producer_node(value).map(|node| model.node(node)) else { return open };
+    match node.op.name.as_str() {
+        "Sigmoid" | "HardSigmoid" | "Softmax" => (0.0, 1.0),
+        "Tanh" => (-1.0, 1.0),
+        "Relu" => (0.0, f32::INFINITY),
+        "Clip" => {
+            let constant = |value| model.constant(value)?.to_f32()?.first().copied();
+            let end = |place: usize, name: &str, open: f32| match node.input(place) {
+                Some(value) => constant(value).unwrap_or(open),
+                None => node.float(name, open),
+            };
+            (end(1, "min", open.0), end(2, "max", open.1))
+        }
+        _ => open,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use xtask::testdata::fixture;
+
+    use super::*;
+
+    #[test]
+    fn ranges_end_where_numbers_are_cut_off() {
+        // Bounds that are inputs, and bounds that are attributes.
+        for name in ["cut_off", "cut_off_opset10"] {
+            let model = modelopt_onnx::load(&fixture(format!("ranges/{name}.onnx"))).unwrap();
+            let made = |op: &str| {
+                let mut nodes = model.nodes_of(model.main()).map(|node| model.node(node));
+                nodes.find(|node| node.op.is(op)).unwrap().output(0).unwrap()
+            };
+            assert_eq!(bounds(&model, made("Clip")), (0.0, 6.0), "{name}");
+            assert_eq!(bounds(&model, made("Relu")), (0.0, f32::INFINITY), "{name}");
+            assert_eq!(bounds(&model, made("Conv")), (f32::NEG_INFINITY, f32::INFINITY), "{name}");
+        }
     }
 }

@@ -357,6 +357,11 @@ impl<'a> Rig<'a> {
         (self.original.as_mut(), &self.host)
     }
 
+    /// Where models are loaded.
+    pub(crate) fn host(&self) -> &Host<'a> {
+        &self.host
+    }
+
     /// What the runtime cannot return.
     pub(crate) fn left_out(&self) -> Option<Warning> {
         let (runtime, outputs) = (self.used.name.clone(), self.original.left_out().to_vec());

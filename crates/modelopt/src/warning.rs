@@ -95,6 +95,9 @@ pub enum Warning {
         /// Version of the candidate.
         after: i64,
     },
+    /// How computing on integers is to be written decides nothing.
+    #[error("no layer takes ranges, so that the format of quantized operators decides nothing")]
+    UnusedQuantFormat,
     /// The plan changes no layer; the model is emitted as it is.
     #[error("nothing to do: {}", words::nothing_to_do(*.layers, *.narrow_already))]
     NothingToDo {
@@ -167,11 +170,19 @@ pub enum Warning {
         reason: String,
     },
     /// Which activations 16 bits have no range for is not known.
-    #[error("activations could not be measured, so that their range is not known: {reason}")]
+    #[error("activations could not be measured, so that their ranges are not known: {reason}")]
     UnknownRanges {
         /// Why.
         reason: String,
     },
+    /// Layers could compute on integers by ranges, which nobody knows.
+    #[error(
+        "layers could compute on integers from one to the next, which is faster there, but invented inputs do not tell the ranges of real ones"
+    )]
+    RangesNeedSamples,
+    /// Ranges are those of invented inputs.
+    #[error("ranges of tensors are those of invented inputs; real ones may lie beyond them")]
+    InventedRanges,
     /// Activations are not smoothed, though that was asked for.
     #[error("activations are not smoothed: {reason}")]
     NotSmoothed {
@@ -215,6 +226,7 @@ impl Warning {
             Warning::Unproven { .. } => "unproven",
             Warning::FormatChanges { .. } => "format-changes",
             Warning::OperatorSetRaised { .. } => "operator-set-raised",
+            Warning::UnusedQuantFormat => "unused-quant-format",
             Warning::NothingToDo { .. } => "nothing-to-do",
             Warning::KeptUnproven { .. } => "kept-unproven",
             Warning::NothingToGain { .. } => "nothing-to-gain",
@@ -224,6 +236,8 @@ impl Warning {
             Warning::FewerTrials { .. } => "fewer-trials",
             Warning::UnseenActivations { .. } => "unseen-activations",
             Warning::UnknownRanges { .. } => "unknown-ranges",
+            Warning::RangesNeedSamples => "ranges-need-samples",
+            Warning::InventedRanges => "invented-ranges",
             Warning::NotSmoothed { .. } => "not-smoothed",
             Warning::RankedByOwnError { .. } => "ranked-by-own-error",
             Warning::Unmeasured { .. } => "unmeasured",
@@ -271,6 +285,7 @@ mod tests {
             Warning::Unproven { reason: reason(), hint: None },
             Warning::FormatChanges { before: 3, after: 4 },
             Warning::OperatorSetRaised { before: 11, after: 13 },
+            Warning::UnusedQuantFormat,
             Warning::NothingToDo { layers: 2, narrow_already: false },
             Warning::KeptUnproven { layers: 2 },
             Warning::NothingToGain { more_bytes: 7 },
@@ -280,6 +295,8 @@ mod tests {
             Warning::FewerTrials { allowed: 6, wanted: 25, run_seconds: 10.0 },
             Warning::UnseenActivations { reason: reason() },
             Warning::UnknownRanges { reason: reason() },
+            Warning::RangesNeedSamples,
+            Warning::InventedRanges,
             Warning::NotSmoothed { reason: reason() },
             Warning::RankedByOwnError { reason: reason() },
             Warning::Unmeasured { layers: vec![reason()] },

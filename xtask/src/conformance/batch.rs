@@ -22,6 +22,8 @@ pub(super) struct Job {
 #[derive(Serialize)]
 struct Batch<'a> {
     settings: &'a str,
+    /// Bring models to the newest operator set rather than optimise them.
+    upgrade: bool,
     jobs: &'a [Job],
 }
 
@@ -45,15 +47,33 @@ pub(super) fn settings(own: &str) -> Result<String> {
 /// # Errors
 /// If the process does not answer for every job; the error names those that it left.
 pub(super) fn run(settings: &str, jobs: &[Job]) -> Result<Vec<Value>> {
+    answers(&Batch { settings, upgrade: false, jobs })
+}
+
+/// Upgrades all models with these settings; the documents come in the order of the jobs, each what was
+/// done or `{"error": text}`.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn upgrade(settings: &str, jobs: &[Job]) -> Result<Vec<Value>> {
+    answers(&Batch { settings, upgrade: true, jobs })
+}
+
+/// The process.
+pub(super) fn program() -> PathBuf {
     let name = format!("modelopt-conformance{}", env::consts::EXE_SUFFIX);
-    let program = testdata::target_dir().join("release").join(name);
+    testdata::target_dir().join("release").join(name)
+}
+
+fn answers(batch: &Batch<'_>) -> Result<Vec<Value>> {
+    let (program, jobs) = (program(), batch.jobs);
     let mut child = Command::new(&program)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot start {}", program.display()))?;
     // It reads all of its input before it answers; where it ended early, its answers are missing.
-    let input = serde_json::to_vec(&Batch { settings, jobs })?;
+    let input = serde_json::to_vec(batch)?;
     let written = child.stdin.take().map(|mut stdin| stdin.write_all(&input));
     let output = child.wait_with_output()?;
     let documents = in_order(&output.stdout, jobs)?;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use modelopt::rewrite::{Granularity, Interface};
+use modelopt::rewrite::{Granularity, Interface, QuantFormat};
 
 use super::forms_help;
 use super::values::{Wanted, limit, scheme, step};
@@ -17,8 +17,29 @@ pub(crate) struct Planning {
     pub(crate) scheme: Option<Wanted>,
     #[command(flatten)]
     pub(crate) integers: Integers,
+    /// How int8-static layers are written: qdq is float operators between QuantizeLinear and
+    /// DequantizeLinear, which runtimes fuse; qoperator is integer operators, for older ONNX Runtimes and
+    /// for opsets 10 to 12 [default: qdq]
+    #[arg(long, value_enum, value_name = "FORMAT", conflicts_with = "plan")]
+    pub(crate) quant_format: Option<QuantFormatArgument>,
     #[command(flatten)]
     pub(crate) selection: Selection,
+}
+
+/// `QuantFormat` as an argument.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum QuantFormatArgument {
+    Qdq,
+    Qoperator,
+}
+
+impl From<QuantFormatArgument> for QuantFormat {
+    fn from(argument: QuantFormatArgument) -> Self {
+        match argument {
+            QuantFormatArgument::Qdq => QuantFormat::Qdq,
+            QuantFormatArgument::Qoperator => QuantFormat::Qoperator,
+        }
+    }
 }
 
 /// How weights become integers.
@@ -101,6 +122,9 @@ pub(crate) struct Selection {
     pub(crate) min_weight_bytes: Option<usize>,
     #[arg(long, help = forms_help::of_steps(), value_parser = step, value_name = "NAME")]
     pub(crate) skip_rewrite: Vec<String>,
+    /// Ranges of tensors that `modelopt calibrate` observed, for int8-static; all samples judge then
+    #[arg(long, value_name = "FILE", conflicts_with = "plan")]
+    pub(crate) calibration: Option<PathBuf>,
     /// Keep the version of the operators; int8-static needs 13 and raises older models otherwise
     #[arg(long)]
     pub(crate) keep_opset: bool,

@@ -4,10 +4,10 @@ use anyhow::Result;
 use modelopt::runtime::parse_dim;
 use modelopt::{BenchOptions, BenchRow};
 
-use super::print;
 use crate::args::{self, Common};
 use crate::ending::{Done, Usage};
 use crate::progress::Bar;
+use crate::saying::print;
 use crate::settings::{apply_inputs, apply_target, settings};
 use crate::{show, sniff};
 

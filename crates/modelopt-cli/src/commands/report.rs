@@ -5,10 +5,10 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use modelopt::report::{Document, RegressionLimits, compare_with_baseline};
 
-use super::print;
 use crate::args::{self, Common, FormatArgument};
 use crate::ending::Done;
 use crate::files::read_text;
+use crate::saying::print;
 
 pub(super) fn run(args: &args::Report, common: &Common) -> Result<Done> {
     let document = read(&args.file)?;

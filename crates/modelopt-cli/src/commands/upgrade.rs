@@ -7,11 +7,11 @@ use anyhow::Result;
 use modelopt::{Config, Stop, UpgradeOutcome};
 use serde_json::{Value, json};
 
-use super::{print, stop_on_interrupt, warn, write_report};
 use crate::args::{self, Common};
 use crate::ending::{Done, Usage};
 use crate::files::{Input, Output};
 use crate::progress::Bar;
+use crate::saying::{print, stop_on_interrupt, warn, write_report};
 use crate::settings::{apply_enforcing, apply_judging, settings_over};
 use crate::{places, show};
 
@@ -31,10 +31,9 @@ pub(super) fn run(args: &args::Upgrade, common: &Common) -> Result<Done> {
     if config.metric.is_given() {
         stop_on_interrupt(stop.clone())?;
     }
+    let (from, to) = (input.path(), output.path());
     let done =
-        modelopt::upgrade(input.path(), output.path(), args.opset, &config, &stop, &mut |event| {
-            bar.show(&event)
-        });
+        modelopt::upgrade(from, to, args.opset, &config, &stop, &mut |event| bar.show(&event));
     bar.finish();
     if stop.is_stopped() {
         return Ok(Done::Stopped);

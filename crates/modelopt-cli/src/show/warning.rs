@@ -6,6 +6,12 @@ use modelopt::{FoundInputs, Hint, Warning};
 pub(crate) fn warning(warning: &Warning) -> String {
     match warning {
         Warning::InventedInputs => format!("{warning}; give some with --samples"),
+        Warning::RangesNeedSamples => {
+            format!(
+                "{warning}; give some with --samples, or what `modelopt calibrate` saw with --calibration"
+            )
+        }
+        Warning::InventedRanges => format!("{warning}; give some with --samples"),
         Warning::FoundInputs(found) => format!(
             "inputs as they are guessed first do not suit the model; found for it: {}",
             options(found)

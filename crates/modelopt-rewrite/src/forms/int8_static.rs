@@ -142,6 +142,9 @@ fn multiplied(site: &Site<'_>) -> Result<usize, String> {
     if bias.is_some_and(|bias| model.constant(bias).is_none_or(|b| b.dtype() != DataType::FLOAT)) {
         return Err("its bias is computed".to_owned());
     }
+    if bias.is_some() && by_channel(model, layer.node, &layer.weights[place]).is_none() {
+        return Err("its bias is not one number for each channel".to_owned());
+    }
     Ok(place)
 }
 
@@ -168,6 +171,19 @@ fn axis(role: Role) -> i64 {
     }
 }
 
+/// The constant bias of a layer as one number for each of its channels, where it is that.
+fn by_channel(model: &Model, id: NodeId, weight: &WeightUse) -> Option<Vec<f32>> {
+    let channels = *weight.tensor.shape().get(axis(weight.role) as usize)?;
+    let bias = model.constant(model.node(id).input(2)?)?;
+    let rows = bias.shape().split_last().map_or(&[][..], |(_, rows)| rows);
+    let numbers = bias.to_f32()?.into_owned();
+    match numbers.len() {
+        _ if rows.iter().any(|&rows| rows != 1) => None,
+        1 => Some(vec![*numbers.first()?; channels]),
+        count => (count == channels).then_some(numbers),
+    }
+}
+
 /// Lets a layer read its weight and its bias from integers.
 fn rewrite(
     model: &mut Model,
@@ -178,10 +194,7 @@ fn rewrite(
 ) -> Result<(), TensorError> {
     let name = base_name(model, id);
     let before = Place::Before(id);
-    let bias = model
-        .node(id)
-        .input(2)
-        .and_then(|bias| model.constant(bias)?.to_f32().map(|b| b.into_owned()));
+    let bias = by_channel(model, id, weight);
     let scales = stored.scale_tensor.to_f32().unwrap_or_default().into_owned();
     let wide = widened(&scales, bias.as_deref(), x);
     let is_whole = scales.len() == 1;
@@ -254,4 +267,127 @@ fn rescaled(
         (f32::from(byte as i8) * from[channel] / to[channel]).round_ties_even() as i8
     };
     Tensor::of(shape, &bytes.iter().enumerate().map(again).collect::<Vec<i8>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use modelopt_graph::{AttributeValue, Dim, Type};
+
+    use super::*;
+    use crate::Scheme;
+    use crate::eligibility::{Look, candidates};
+    use crate::testing::{Build, float, noise};
+
+    /// Why the last layer of a model cannot have the form.
+    fn why(b: &mut Build) -> String {
+        modelopt_graph::infer::infer(&mut b.model);
+        let look = Look::new([Scheme::INT8_STATIC], 0, f64::NEG_INFINITY);
+        let found = candidates(&b.model, &look);
+        found.last().unwrap().possible(Scheme::INT8_STATIC).err().unwrap_or_default()
+    }
+
+    /// `y = op(x, w)` with attributes.
+    fn layer(
+        opset: i64,
+        op: &str,
+        [x, w]: [&[usize]; 2],
+        numbers: &[f32],
+        attributes: &[(&str, AttributeValue)],
+    ) -> String {
+        let mut b = Build::new(opset);
+        let x = b.input("x", float(x));
+        let w = b.weight("W", w, numbers);
+        let y = b.node(op, &[x, w], attributes);
+        b.output(y, Type::Tensor { elem: DataType::FLOAT, shape: None::<Vec<Dim>> });
+        why(&mut b)
+    }
+
+    #[test]
+    fn layers_that_integer_kernels_do_not_know_say_so() {
+        let numbers = noise(64, 1);
+        let product =
+            |opset, numbers: &[f32]| layer(opset, "MatMul", [&[4, 8], &[8, 8]], numbers, &[]);
+        let gemm = |name, value: AttributeValue| {
+            layer(13, "Gemm", [&[8, 8], &[8, 8]], &numbers, &[(name, value)])
+        };
+        let with = |place: usize, number: f32| {
+            let mut numbers = numbers.clone();
+            numbers[place] = number;
+            numbers
+        };
+        assert_eq!(product(10, &numbers), "");
+        assert_eq!(gemm("transB", 1.into()), "");
+        for (found, expected) in [
+            (product(9, &numbers), "opset 9 has no QuantizeLinear (it came with 10)"),
+            (product(13, &with(3, f32::NAN)), "the weight holds NaN or infinity"),
+            (product(13, &with(3, f32::INFINITY)), "the weight holds NaN or infinity"),
+            (product(13, &[1e-42; 64]), "the weight is all zero, or next to it"),
+            (gemm("transA", 1.into()), "integer kernels want a plain Gemm"),
+            (gemm("alpha", 0.5f32.into()), "integer kernels want a plain Gemm"),
+            (gemm("beta", 0.5f32.into()), "integer kernels want a plain Gemm"),
+            (
+                layer(13, "MatMul", [&[2, 4, 4], &[2, 4, 8]], &numbers, &[]),
+                "batches of weights have one scale each",
+            ),
+            (
+                layer(13, "ConvTranspose", [&[1, 4, 4, 4], &[4, 4, 2, 2]], &numbers, &[]),
+                "ConvTranspose has no static int8 form",
+            ),
+        ] {
+            assert!(found.contains(expected), "{expected}: {found}");
+        }
+    }
+
+    #[test]
+    fn weights_on_the_left_computed_biases_and_quantized_activations_are_told() {
+        let mut b = Build::new(13);
+        let x = b.input("x", float(&[8, 4]));
+        let w = b.weight("W", &[8, 8], &noise(64, 1));
+        let y = b.node("MatMul", &[w, x], &[]);
+        b.output(y, float(&[8, 4]));
+        assert!(why(&mut b).contains("the weight is on the left"));
+
+        let mut b = Build::new(13);
+        let x = b.input("x", float(&[4, 8]));
+        let c = b.input("c", float(&[8]));
+        let w = b.weight("W", &[8, 8], &noise(64, 1));
+        let y = b.node("Gemm", &[x, w, c], &[]);
+        b.output(y, float(&[4, 8]));
+        assert_eq!(why(&mut b), "its bias is computed");
+
+        let mut b = Build::new(13);
+        let q = b.input("q", Type::Tensor { elem: DataType::UINT8, shape: None });
+        let scale = b.weight("scale", &[], &[0.5]);
+        let x = b.node("DequantizeLinear", &[q, scale], &[]);
+        let w = b.weight("W", &[8, 8], &noise(64, 1));
+        let y = b.node("MatMul", &[x, w], &[]);
+        b.output(y, float(&[4, 8]));
+        assert!(why(&mut b).contains("quantized already"), "{}", why(&mut b));
+    }
+
+    #[test]
+    fn scales_are_widened_only_where_a_bias_needs_it() {
+        let x = Affine { scale: 0.5, zero: 0 };
+        assert_eq!(widened(&[1.0, 2.0], None, x), [1.0, 2.0]);
+        assert_eq!(widened(&[1.0, 2.0], Some(&[3.0, 4.0]), x), [1.0, 2.0]);
+        let wide = widened(&[1.0, 1e-12], Some(&[3.0, -4.0]), x);
+        assert_eq!(wide[..1], [1.0]);
+        // The bias is as large as it may be, in steps of the product.
+        assert!((4.0 / (wide[1] * x.scale) / LARGEST_BIAS - 1.0).abs() < 1e-6);
+        // One scale for all fits the largest of them.
+        assert_eq!(widened(&[1e-12], Some(&[1.0, -4.0, 2.0]), x), [wide[1]]);
+    }
+
+    #[test]
+    fn integers_keep_what_they_stand_for_in_wider_steps() {
+        let mut b = Build::new(13);
+        let values = b.int8_weight("q", &[2, 3], &[100, -50, 7, 100, -50, 7]);
+        let numbers = |tensor: Tensor| tensor.elements::<i8>().unwrap().into_owned();
+        let rows = rescaled(&b.model, values, 0, &[1.0, 1.0], &[1.0, 4.0]).unwrap();
+        assert_eq!(numbers(rows), [100, -50, 7, 25, -12, 2]);
+        let columns = rescaled(&b.model, values, 1, &[1.0; 3], &[2.0, 1.0, 1.0]).unwrap();
+        assert_eq!(numbers(columns), [50, -50, 7, 50, -50, 7]);
+        let whole = rescaled(&b.model, values, 1, &[1.0], &[10.0]).unwrap();
+        assert_eq!(numbers(whole), [10, -5, 1, 10, -5, 1]);
+    }
 }

@@ -22,6 +22,9 @@ use super::regions::Regions;
 /// How much further than where numbers are cut off a range may end: rounding of its step.
 const ROUNDING: f32 = 1e-5;
 
+/// The first version of `ai.onnx` whose `QuantizeLinear` has scales by channel.
+const BY_CHANNEL_SINCE: i64 = 13;
+
 /// Quantizes tensors of the main graph. Weights of layers are integers already.
 pub(crate) fn emit(model: &mut Model, regions: &Regions, table: &IndexMap<ValueId, Affine>) {
     let made = made(model, regions);
@@ -120,7 +123,8 @@ fn after_float(model: &mut Model, regions: &Regions, tensor: ValueId, affine: Af
 fn divided(model: &Model, tensor: ValueId, readers: usize) -> Option<(ValueId, Vec<f32>)> {
     let node = model.node(model.producer_node(tensor)?);
     let alone = model.value(tensor).uses().len() == readers && !model.value(tensor).is_output();
-    if !node.op.is("Mul") || !alone {
+    let version = model.opset(model.main(), "").unwrap_or_default();
+    if !node.op.is("Mul") || !alone || version < BY_CHANNEL_SINCE {
         return None;
     }
     let (source, constant) = (node.input(0)?, model.constant(node.input(1)?)?);

@@ -39,6 +39,9 @@ pub enum PlanError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// It says how computing on integers is written, and nothing does by ranges.
+    #[error("the plan has a format of quantized operators, and no layer takes ranges")]
+    Format,
     /// A pattern of `include` or `exclude` is malformed or fits no layer.
     #[error("the pattern '{pattern}' {why}")]
     Pattern {

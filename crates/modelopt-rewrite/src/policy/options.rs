@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::capabilities::Capabilities;
-use crate::choices::Numerics;
+use crate::choices::{Numerics, QuantFormat};
 use crate::forms::Scheme;
 use crate::precision::PrecisionOptions;
 use crate::select::Pattern;
@@ -24,6 +24,8 @@ pub struct PlanOptions {
     pub keep_opset: bool,
     /// How weights are turned into integers.
     pub numerics: Numerics,
+    /// How computing on integers is written, where layers take ranges.
+    pub format: QuantFormat,
     /// How to decide what computes in 16 bits, for schemes that do.
     pub precision: PrecisionOptions,
     /// Weights smaller than this are left alone, in bytes.
@@ -63,6 +65,7 @@ impl Default for PlanOptions {
             observed: HashMap::new(),
             keep_opset: false,
             numerics: Numerics::default(),
+            format: QuantFormat::default(),
             precision: PrecisionOptions::default(),
             min_weight_bytes: 4096,
             include: Vec::new(),

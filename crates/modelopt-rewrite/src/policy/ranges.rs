@@ -12,7 +12,7 @@ use crate::eligibility::{Candidate, Look, candidates};
 use crate::forms::{Considered, Scheme};
 use crate::integer::{self, Bounds, Costing, IntegerCosts, Regions};
 use crate::layers;
-use crate::plan::{Plan, PlanError, TensorRange};
+use crate::plan::{Plan, PlanError, QuantFormat, TensorRange};
 use crate::upgrade;
 
 /// The ranges that layers take which compute on integers by ranges. Those that cannot, because something
@@ -25,7 +25,8 @@ pub(super) fn choose(
 ) -> Vec<TensorRange> {
     let observed = |value: ValueId| options.observed.get(model.value(value).name());
     let by_ranges = decisions.iter().map(|decision| decision.scheme).find(|s| s.needs_ranges());
-    let too_old = by_ranges.and_then(|scheme| too_old(model, scheme, options.keep_opset));
+    let too_old =
+        by_ranges.and_then(|scheme| too_old(model, scheme, options.format, options.keep_opset));
     for (candidate, decision) in candidates.iter().zip(decisions.iter_mut()) {
         if !decision.scheme.needs_ranges() {
             continue;
@@ -73,8 +74,8 @@ pub(super) fn choose(
 }
 
 /// Why a model cannot be expressed in the operator set that a form needs, if it cannot.
-fn too_old(model: &Model, scheme: Scheme, keep_opset: bool) -> Option<String> {
-    let needed = scheme.form().opset()?;
+fn too_old(model: &Model, scheme: Scheme, format: QuantFormat, keep_opset: bool) -> Option<String> {
+    let needed = scheme.form().opset().filter(|_| format != QuantFormat::Qoperator)?;
     let version = model.opset(model.main(), "").unwrap_or(needed);
     if version >= needed {
         return None;
@@ -86,8 +87,12 @@ fn too_old(model: &Model, scheme: Scheme, keep_opset: bool) -> Option<String> {
     raised.err().map(|why| format!("{scheme} needs operator set {needed}: {why}"))
 }
 
-/// The version of `ai.onnx` that a plan needs beyond the model's own, if it does.
+/// The version of `ai.onnx` that a plan needs beyond the model's own, if it does: operators of integers are
+/// older than what quantizes by channel.
 pub(crate) fn opset(plan: &Plan) -> Option<i64> {
+    if plan.format == QuantFormat::Qoperator {
+        return None;
+    }
     plan.layers.iter().filter_map(|layer| layer.scheme.form().opset()).max()
 }
 
@@ -96,7 +101,7 @@ pub(crate) fn opset(plan: &Plan) -> Option<i64> {
 pub fn to_observe(model: &Model, options: &PlanOptions) -> Vec<ValueId> {
     let scheme = options.scheme.map_or_else(|| Scheme::all().next(), Some);
     let Some(scheme) = scheme.filter(|scheme| scheme.needs_ranges()) else { return Vec::new() };
-    if too_old(model, scheme, options.keep_opset).is_some() {
+    if too_old(model, scheme, options.format, options.keep_opset).is_some() {
         return Vec::new();
     }
     let look = Look::new([scheme], options.min_weight_bytes, f64::NEG_INFINITY);
@@ -138,7 +143,7 @@ pub(super) fn check(
     }
     let decided = wanted.decided();
     let by_ranges = wanted.layers.iter().map(|layer| layer.scheme).find(|s| s.needs_ranges());
-    let too_old = by_ranges.and_then(|scheme| too_old(model, scheme, false));
+    let too_old = by_ranges.and_then(|scheme| too_old(model, scheme, wanted.format, false));
     for candidate in candidates {
         let id = candidate.layer.id.as_str();
         let (scheme, _) = decided(id);
@@ -153,19 +158,25 @@ pub(super) fn check(
             return Err(PlanError::Impossible { layer: id.to_owned(), scheme, why });
         }
     }
+    if !wanted.format.is_default() && wanted.tensors.is_empty() {
+        return Err(PlanError::Format);
+    }
     let useful = useful(model, wanted);
     // Nothing may stand in a plan that is not carried out.
     let pointless = wanted.tensors.iter().find(|range| !useful.contains(range.name.as_str()));
     pointless.map_or(Ok(()), |range| wrong(range, "which no form of its layers takes"))
 }
 
-/// Drops the ranges of a plan that its layers do not take any more, once some of them are something else.
+/// Drops the ranges of a plan that its layers do not take any more, once some of them are something else,
+/// and how they are written once there are none.
 pub fn settle(model: &Model, plan: &mut Plan) {
-    if plan.tensors.is_empty() {
-        return;
+    if !plan.tensors.is_empty() {
+        let useful: HashSet<String> = useful(model, plan).into_iter().map(str::to_owned).collect();
+        plan.tensors.retain(|range| useful.contains(&range.name));
     }
-    let useful: HashSet<String> = useful(model, plan).into_iter().map(str::to_owned).collect();
-    plan.tensors.retain(|range| useful.contains(&range.name));
+    if plan.tensors.is_empty() {
+        plan.format = QuantFormat::default();
+    }
 }
 
 /// The names of the tensors that layers of a plan, and what stands between them, compute on.

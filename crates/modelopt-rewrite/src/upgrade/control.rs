@@ -104,3 +104,71 @@ fn without_first_axis(ty: &Type) -> Type {
         other => other.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use modelopt_graph::{
+        Attribute, NewNode, Operator, Origin, Owner, Place, ValueId, ValueInfo, verify,
+    };
+
+    use crate::testing::{Build, float};
+    use crate::upgrade::upgrade;
+
+    /// `y, z = Scan(lengths, s0: [3, 2], xs: [3, 5, 2])`, each step of which adds and clips.
+    fn scan(lengths: bool) -> Build {
+        let mut b = Build::new(8);
+        let [s0, xs] = [("s0", &[3, 2][..]), ("xs", &[3, 5, 2])].map(|(n, s)| b.input(n, float(s)));
+        let lengths = lengths.then(|| b.input("lengths", float(&[3])));
+        let body = b.model.add_graph(Owner::Model);
+        let [s, x] = ["s", "x"].map(|name| b.model.add_value(name));
+        for value in [s, x] {
+            let info = ValueInfo { value, ty: Some(float(&[2]).into()), origin: Origin::NONE };
+            b.model.add_input(body, info);
+        }
+        let sum = b.named_node_in(body, "Add", &[s, x], "sum");
+        let clipped = b.named_node_in(body, "Clip", &[sum], "clipped");
+        let clip = b.model.producer_node(clipped).unwrap();
+        b.model.node_mut(clip).attributes.push(Attribute::new("max", 1.0));
+        for value in [sum, clipped] {
+            b.model.add_output(body, ValueInfo { value, ty: None, origin: Origin::NONE });
+        }
+        let outputs: Vec<ValueId> = ["y", "z"].map(|name| b.model.add_value(name)).into();
+        let node = NewNode {
+            name: "scan".to_owned(),
+            op: Operator::onnx("Scan"),
+            inputs: vec![lengths, Some(s0), Some(xs)],
+            outputs: outputs.iter().copied().map(Some).collect(),
+            attributes: vec![Attribute::new("body", body), Attribute::new("num_scan_inputs", 1)],
+            origin: Origin::NONE,
+        };
+        b.model.insert(node, Place::Back(b.model.main()));
+        b.output(outputs[0], float(&[3, 2]));
+        b.output(outputs[1], float(&[3, 5, 2]));
+        b
+    }
+
+    #[test]
+    fn a_batch_is_scanned_around_the_sequences() {
+        let mut b = scan(false);
+        upgrade(&mut b.model, 11).unwrap();
+        verify::check(&b.model).unwrap();
+        assert_eq!(b.ops(), ["Scan", "Scan", "Add", "Clip"]);
+        let [outer, inner] = [0, 1].map(|place| b.model.node(b.model.walk()[place]));
+        assert_eq!((outer.int("num_scan_inputs", 0), inner.int("num_scan_inputs", 0)), (2, 1));
+        assert_eq!((outer.name.as_str(), outer.inputs().len()), ("scan", 2));
+        // What is inside is of the new version as well.
+        assert_eq!(b.model.node(b.model.walk()[3]).inputs().len(), 3);
+    }
+
+    #[test]
+    fn sequences_of_different_lengths_have_no_equivalent() {
+        let mut b = scan(true);
+        let error = upgrade(&mut b.model, 9).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "Scan 'scan' cannot be brought to operator set 9: sequences of one batch have \
+             different lengths"
+        );
+        assert_eq!(b.model.opset(b.model.main(), ""), Some(8));
+    }
+}

@@ -73,6 +73,7 @@ fn list(site: &mut Site<'_>, name: &'static str) -> Result<bool, Obstacle> {
 }
 
 /// Parts of one size are asked for by their number from version 18 on.
+#[allow(clippy::unnecessary_wraps)] // As adapters are.
 pub(super) fn split_evenly(site: &mut Site<'_>) -> Result<bool, Obstacle> {
     let is_even = site.input(1).is_none();
     if is_even {
@@ -91,8 +92,20 @@ pub(super) fn top_k(site: &mut Site<'_>) -> Result<bool, Obstacle> {
     Ok(true)
 }
 
+/// A mask that is read is boolean from version 10 on, and of ones without training from version 12 on.
+/// Before, nothing says what it holds: ONNX Runtime fills it with zeros, the reference with ones.
+pub(super) fn mask(site: &mut Site<'_>) -> Result<bool, Obstacle> {
+    if site.is_read(1) {
+        return Err(Obstacle::NoEquivalent(
+            "its mask is read, of which nothing says what it holds",
+        ));
+    }
+    Ok(false)
+}
+
 /// `ratio`. Without a training mode, which nobody asked for before, nothing is dropped.
 pub(super) fn dropout(site: &mut Site<'_>) -> Result<bool, Obstacle> {
+    mask(site)?;
     let Some(ratio) = site.float("ratio")? else { return Ok(false) };
     let ratio = site.constant("ratio", Tensor::scalar(ratio));
     site.take_attribute("ratio");
@@ -122,4 +135,135 @@ pub(super) fn upsample(site: &mut Site<'_>) -> Result<bool, Obstacle> {
     site.take_attribute("scales");
     site.set_input(1, scales);
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use modelopt_graph::{Attribute, AttributeValue, DataType, Type};
+
+    use crate::testing::Build;
+    use crate::upgrade::testing::{add_output, integers, last, last_id, numbers, one, raised};
+    use crate::upgrade::{UpgradeError, upgrade};
+
+    #[test]
+    fn limits_of_a_clip_become_numbers_of_its_type() {
+        let mut b = one(10, "Clip", &[&[2]], &[("max", 6.0.into())]);
+        assert_eq!(raised(&mut b, 13), ["Clip"]);
+        let clip = last(&b.model);
+        assert!(clip.attributes.is_empty() && clip.input(1).is_none());
+        assert_eq!(numbers(&b.model, 2), [6.0]);
+        let name = b.model.value(last(&b.model).input(2).unwrap()).name().to_owned();
+        assert_eq!(name, "clip_out_max");
+    }
+
+    #[test]
+    fn a_clip_of_half_numbers_gets_half_numbers_and_one_of_no_known_type_is_refused() {
+        let of = |elem: Option<DataType>| {
+            let mut b = Build::new(10);
+            let x = b.input("x", elem.map_or(Type::Other, Type::tensor));
+            let y = b.node("Clip", &[x], &[("min", 0.5.into())]);
+            b.output(y, Type::Other);
+            b
+        };
+        let mut half = of(Some(DataType::FLOAT16));
+        raised(&mut half, 11);
+        let limit = last(&half.model).input(1).unwrap();
+        assert_eq!(half.model.constant(limit).unwrap().dtype(), DataType::FLOAT16);
+        let error = upgrade(&mut of(None).model, 11).unwrap_err().to_string();
+        assert!(error.ends_with("the element type of 'x' is not known"), "{error}");
+    }
+
+    #[test]
+    fn padding_with_zero_needs_no_number() {
+        let pads: AttributeValue = vec![0, 1, 0, 1].into();
+        let mut zero = one(7, "Pad", &[&[2, 2]], &[("pads", pads.clone()), ("value", 0.0.into())]);
+        raised(&mut zero, 11);
+        assert_eq!(integers(&zero.model, 1), [0, 1, 0, 1]);
+        assert_eq!(last(&zero.model).inputs().len(), 2);
+        let mut two = one(7, "Pad", &[&[2, 2]], &[("pads", pads), ("value", 2.0.into())]);
+        raised(&mut two, 11);
+        assert_eq!(numbers(&two.model, 2), [2.0]);
+    }
+
+    #[test]
+    fn lists_become_inputs_in_their_places() {
+        let bounds =
+            [("starts", vec![1].into()), ("ends", vec![3].into()), ("axes", vec![1].into())];
+        let mut slice = one(9, "Slice", &[&[4, 4]], &bounds);
+        raised(&mut slice, 13);
+        let found: Vec<_> = (1..4).map(|index| integers(&slice.model, index)).collect();
+        assert_eq!(found, [[1], [3], [1]]);
+        let cases: [(&str, i64, i64, &str); 5] = [
+            ("Squeeze", 12, 13, "axes"),
+            ("Unsqueeze", 12, 13, "axes"),
+            ("ReduceSum", 12, 13, "axes"),
+            ("ReduceMean", 17, 18, "axes"),
+            ("Split", 12, 13, "split"),
+        ];
+        for (op, from, to, name) in cases {
+            let mut b = one(from, op, &[&[1, 4]], &[(name, vec![0].into())]);
+            raised(&mut b, to);
+            assert_eq!(integers(&b.model, 1), [0], "{op}");
+            assert!(last(&b.model).attributes.is_empty(), "{op}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_stays_left_out() {
+        for (op, from) in [("Squeeze", 12), ("ReduceSum", 12), ("ReduceMax", 17), ("Clip", 10)] {
+            let mut b = one(from, op, &[&[1, 4]], &[]);
+            let done = upgrade(&mut b.model, from + 1).unwrap();
+            assert!(done.adapted.is_empty(), "{op}");
+            assert_eq!(last(&b.model).inputs().len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_split_into_even_parts_counts_them() {
+        let mut b = one(12, "Split", &[&[4]], &[]);
+        raised(&mut b, 18);
+        assert_eq!(last(&b.model).int("num_outputs", 0), 1);
+        let mut uneven = one(12, "Split", &[&[4]], &[("split", vec![4].into())]);
+        raised(&mut uneven, 18);
+        assert!(last(&uneven.model).attribute("num_outputs").is_none());
+    }
+
+    #[test]
+    fn a_mask_that_is_read_is_refused() {
+        for opset in [9, 11] {
+            let mut b = one(opset, "Dropout", &[&[4]], &[]);
+            add_output(&mut b, "mask");
+            let error = upgrade(&mut b.model, opset + 1).unwrap_err().to_string();
+            assert!(error.contains("its mask is read"), "{error}");
+        }
+        let mut alone = one(9, "Dropout", &[&[4]], &[]);
+        assert_eq!(raised(&mut alone, 13), ["Dropout"]);
+    }
+
+    #[test]
+    fn single_numbers_become_inputs() {
+        let mut dropout = one(11, "Dropout", &[&[4]], &[("ratio", 0.25.into())]);
+        raised(&mut dropout, 12);
+        assert_eq!(numbers(&dropout.model, 1), [0.25]);
+        let mut dft = one(17, "DFT", &[&[1, 4, 4, 1]], &[]);
+        raised(&mut dft, 20);
+        assert!(last(&dft.model).input(1).is_none());
+        assert_eq!(integers(&dft.model, 2), [1]);
+        let mut top = one(9, "TopK", &[&[4]], &[("k", 2.into())]);
+        let error = upgrade(&mut one(9, "TopK", &[&[4]], &[]).model, 10).unwrap_err();
+        assert!(matches!(error, UpgradeError::Node { .. }), "{error}");
+        raised(&mut top, 11);
+        assert_eq!(integers(&top.model, 1), [2]);
+    }
+
+    /// Outside of a function nobody gives the attribute.
+    #[test]
+    fn an_attribute_of_nobody_is_refused() {
+        let mut b = one(12, "Unsqueeze", &[&[4]], &[]);
+        let id = last_id(&b.model);
+        let reference = AttributeValue::Reference("where".into());
+        b.model.node_mut(id).attributes.push(Attribute::new("axes", reference));
+        let error = upgrade(&mut b.model, 13).unwrap_err().to_string();
+        assert!(error.contains("'axes' is given by the callers"), "{error}");
+    }
 }

@@ -1,4 +1,4 @@
-//! Normalizations, and `Dropout`, whose outputs and parameters took other shapes.
+//! Normalizations, whose outputs and parameters took other shapes.
 
 use modelopt_graph::{AttributeValue, DataType, Dim, ValueId};
 
@@ -105,6 +105,7 @@ pub(super) fn per_channel(site: &mut Site<'_>) -> Result<bool, Obstacle> {
 
 /// The axes by default are said from version 13 on: what ONNX's checker takes the operator apart into
 /// does not know them.
+#[allow(clippy::unnecessary_wraps)] // As adapters are.
 pub(super) fn mean_variance_axes(site: &mut Site<'_>) -> Result<bool, Obstacle> {
     let is_open = !site.has_attribute("axes");
     if is_open {
@@ -113,19 +114,83 @@ pub(super) fn mean_variance_axes(site: &mut Site<'_>) -> Result<bool, Obstacle> 
     Ok(is_open)
 }
 
-/// The mask of `Dropout` was of the type of the data and is boolean from version 10 on:
-///
-/// ```text
-/// y, mask = Dropout(x)    =>    y, kept = Dropout(x); mask = Cast(kept)
-/// ```
-pub(super) fn mask(site: &mut Site<'_>) -> Result<bool, Obstacle> {
-    if !site.is_read(1) {
-        return Ok(false);
+#[cfg(test)]
+mod tests {
+    use modelopt_graph::{DataType, Dim, Type};
+
+    use crate::testing::{Build, float};
+    use crate::upgrade::testing::{add_output, integers, last, last_id, one, raised};
+    use crate::upgrade::upgrade;
+
+    const PLACES: [&[usize]; 5] = [&[2, 3, 4], &[3, 4], &[3, 4], &[3, 4], &[3, 4]];
+
+    #[test]
+    fn statistics_for_each_place_are_spelled_out() {
+        let mut b = one(8, "BatchNormalization", &PLACES, &[("spatial", 0.into())]);
+        assert_eq!(raised(&mut b, 9), ["Sub", "Add", "Sqrt", "Div", "Mul", "Add"]);
+        let mut b = one(8, "BatchNormalization", &PLACES, &[("spatial", 1.into())]);
+        assert_eq!(raised(&mut b, 9), ["BatchNormalization"]);
+        assert!(last(&b.model).attributes.is_empty());
     }
-    let elem = site.elem(0)?;
-    let Some(given) = site.give_up_output(1, "kept") else { return Ok(false) };
-    site.model.set_type(given.new, Some(modelopt_graph::Type::tensor(DataType::BOOL)));
-    let to: [(&str, AttributeValue); 1] = [("to", i64::from(elem.number()).into())];
-    site.after("Cast", &[given.new], &to, given.old);
-    Ok(true)
+
+    #[test]
+    fn training_becomes_an_attribute_and_its_statistics_must_not_be_read() {
+        let shapes: [&[usize]; 5] = [&[2, 3, 4], &[3], &[3], &[3], &[3]];
+        let mut b = one(9, "BatchNormalization", &shapes, &[]);
+        add_output(&mut b, "mean");
+        add_output(&mut b, "variance");
+        let mut with_batch = Build { model: b.model.clone() };
+        add_output(&mut with_batch, "saved");
+        raised(&mut b, 14);
+        assert_eq!(last(&b.model).int("training_mode", 0), 1);
+        let error = upgrade(&mut with_batch.model, 14).unwrap_err().to_string();
+        assert!(error.contains("statistics of the batch"), "{error}");
+        let mut alone = one(9, "BatchNormalization", &shapes, &[]);
+        upgrade(&mut alone.model, 14).unwrap();
+        assert!(last(&alone.model).attributes.is_empty());
+    }
+
+    #[test]
+    fn scale_and_bias_of_groups_are_repeated_for_channels() {
+        let shapes: [&[usize]; 3] = [&[2, 6, 4], &[3], &[3]];
+        let mut b = one(18, "GroupNormalization", &shapes, &[("num_groups", 3.into())]);
+        let repeat = ["Unsqueeze", "Expand", "Reshape"];
+        let expected = [&repeat[..], &repeat, &["GroupNormalization"]].concat();
+        assert_eq!(raised(&mut b, 21), expected);
+        let expand =
+            last(&b.model).input(1).and_then(|value| b.model.producer_node(value)).unwrap();
+        let expand = b.model.producer_node(b.model.node(expand).input(0).unwrap()).unwrap();
+        let times = b.model.node(expand).input(1).unwrap();
+        assert_eq!(b.model.constant(times).unwrap().to_i64().unwrap(), [1, 2]);
+    }
+
+    #[test]
+    fn channels_that_are_not_known_are_counted() {
+        let mut b = Build::new(18);
+        let shape = Some(vec![Dim::Unknown; 3]);
+        let x = b.input("x", Type::Tensor { elem: DataType::FLOAT16, shape });
+        let [s, t] = ["s", "t"].map(|name| b.input(name, Type::tensor(DataType::FLOAT16)));
+        let y = b.node("GroupNormalization", &[x, s, t], &[("num_groups", 3.into())]);
+        b.output(y, Type::tensor(DataType::FLOAT16));
+        assert_eq!(raised(&mut b, 21)[..3], ["Shape", "Div", "Concat"]);
+        assert_eq!(last(&b.model).int("stash_type", 1), 10);
+    }
+
+    #[test]
+    fn axes_by_default_are_said() {
+        let mut b = one(9, "MeanVarianceNormalization", &[&[1, 2, 3, 4]], &[]);
+        raised(&mut b, 13);
+        assert_eq!(last(&b.model).ints("axes"), Some(&[0, 2, 3][..]));
+    }
+
+    #[test]
+    fn what_is_inserted_is_raised_along() {
+        let mut b = Build::new(7);
+        let x = b.input("x", float(&[2, 3]));
+        let y = b.node("ReduceSum", &[x], &[("axes", vec![1].into())]);
+        b.output(y, float(&[2, 1]));
+        raised(&mut b, 21);
+        assert_eq!(integers(&b.model, 1), [1]);
+        assert_eq!(b.model.label(last_id(&b.model)), "ReduceSum 'reducesum_out_node'");
+    }
 }

@@ -101,6 +101,7 @@ fn shrink_first(site: &mut Site<'_>, scales: ValueId) -> ValueId {
 
 /// What stands in for an input that had to be there may be left out now, and `sizes` and `scales` must
 /// not both be given.
+#[allow(clippy::unnecessary_wraps)] // As adapters are.
 pub(super) fn left_out(site: &mut Site<'_>) -> Result<bool, Obstacle> {
     let is_empty = |site: &Site<'_>, index: usize| {
         let value = site.input(index).and_then(|value| site.model.constant(value));
@@ -115,4 +116,78 @@ pub(super) fn left_out(site: &mut Site<'_>) -> Result<bool, Obstacle> {
         }
     }
     Ok(changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use modelopt_graph::Tensor;
+
+    use crate::testing::{Build, float};
+    use crate::upgrade::testing::{last, raised};
+
+    fn resize(opset: i64, op: &str, scales: Option<&[f32]>) -> Build {
+        let mut b = Build::new(opset);
+        let x = b.input("x", float(&[1, 1, 4, 4]));
+        let scales = match scales {
+            Some(scales) => b.weight("scales", &[4], scales),
+            None => b.input("scales", float(&[4])),
+        };
+        let y = b.node(op, &[x, scales], &[("mode", "nearest".into())]);
+        b.output(y, float(&[1, 1, 8, 8]));
+        b
+    }
+
+    #[test]
+    fn what_grows_rounds_down_and_what_shrinks_rounds_up() {
+        for (scales, rounding) in [([1.0, 1.0, 2.0, 1.5], "floor"), ([1.0, 1.0, 0.5, 0.6], "ceil")]
+        {
+            let mut b = resize(10, "Resize", Some(&scales));
+            assert_eq!(raised(&mut b, 13), ["Resize"]);
+            let node = last(&b.model);
+            assert_eq!(node.string("nearest_mode"), Some(rounding));
+            assert_eq!(node.string("coordinate_transformation_mode"), Some("asymmetric"));
+            assert!(node.input(1).is_none());
+            assert_eq!(b.model.value(node.input(2).unwrap()).name(), "scales");
+        }
+    }
+
+    #[test]
+    fn axes_of_both_kinds_take_two_nodes() {
+        for scales in [Some(&[1.0, 1.0, 2.0, 0.5][..]), None] {
+            let mut b = resize(10, "Resize", scales);
+            assert_eq!(raised(&mut b, 11), ["Min", "Max", "Resize", "Resize"]);
+            let second = last(&b.model);
+            assert_eq!(second.string("nearest_mode"), Some("floor"));
+            let first = b.maker(second.input(0).unwrap());
+            assert_eq!(first.string("nearest_mode"), Some("ceil"));
+            // Something must stand for the region of interest at this version.
+            assert!(b.model.constant(first.input(1).unwrap()).unwrap().is_empty());
+        }
+    }
+
+    #[test]
+    fn an_upsample_only_grows_whatever_its_scales() {
+        let mut b = resize(9, "Upsample", None);
+        assert_eq!(raised(&mut b, 11), ["Resize"]);
+        assert_eq!(last(&b.model).string("nearest_mode"), Some("floor"));
+        let mut b = resize(9, "Upsample", None);
+        assert_eq!(raised(&mut b, 10), ["Resize"]);
+        assert!(last(&b.model).string("nearest_mode").is_none());
+    }
+
+    #[test]
+    fn stand_ins_are_left_out_and_go() {
+        let mut b = Build::new(11);
+        let x = b.input("x", float(&[1, 1, 4, 4]));
+        let roi = b.weight("roi", &[0], &[]);
+        let none = Tensor::of::<f32>(vec![0], &[]).unwrap();
+        let scales = b.node("Constant", &[], &[("value", none.into())]);
+        let sizes = b.input("sizes", float(&[4]));
+        let y = b.node("Resize", &[x, roi, scales, sizes], &[]);
+        b.output(y, float(&[1, 1, 8, 8]));
+        assert_eq!(raised(&mut b, 13), ["Resize"]);
+        let node = last(&b.model);
+        assert!(node.input(1).is_none() && node.input(2).is_none() && node.input(3).is_some());
+        assert!(b.model.initializers_of(b.model.main()).is_empty());
+    }
 }

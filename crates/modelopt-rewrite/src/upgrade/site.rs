@@ -20,6 +20,9 @@ pub enum Obstacle {
         /// The model's version.
         version: i64,
     },
+    /// The operator ends, and nothing takes its place.
+    #[error("the operator was withdrawn, and nothing takes its place")]
+    Withdrawn,
     /// What it computes cannot be said with newer operators.
     #[error("{0}")]
     NoEquivalent(&'static str),
@@ -79,7 +82,7 @@ impl<'a> Site<'a> {
     /// The element type of an input.
     pub(super) fn elem(&self, index: usize) -> Result<DataType, Obstacle> {
         let value = self.input(index).map(|value| self.model.value(value));
-        value.and_then(|value| value.elem()).ok_or_else(|| Obstacle::UnknownType {
+        value.and_then(modelopt_graph::Value::elem).ok_or_else(|| Obstacle::UnknownType {
             value: value.map_or_else(String::new, |value| value.name().to_owned()),
         })
     }
@@ -147,13 +150,18 @@ impl<'a> Site<'a> {
         self.model.set_input(self.node, index, Some(value));
     }
 
-    /// Leaves an input out, and an initializer that nothing else reads.
+    /// Leaves an input out, and a constant that nothing else reads.
     pub(super) fn drop_input(&mut self, index: usize) {
         let Some(value) = self.input(index) else { return };
         self.model.set_input(self.node, index, None);
         let left = self.model.value(value);
-        if left.uses().is_empty() && matches!(left.producer(), Producer::Initializer(_)) {
-            self.model.clear_constant(value);
+        match left.producer() {
+            _ if !left.uses().is_empty() => {}
+            Producer::Initializer(_) => self.model.clear_constant(value),
+            Producer::Node(node, 0) if self.model.node(node).op.is("Constant") => {
+                self.model.remove(node);
+            }
+            _ => {}
         }
     }
 

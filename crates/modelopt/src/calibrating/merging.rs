@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use modelopt_calibrate::{Calibration, LayerDigests, MergeError};
+use modelopt_graph::Model;
 use modelopt_onnx as onnx;
 
 use super::error::CalibrationError;
@@ -37,9 +38,18 @@ pub fn read_calibration_of(
     model: &Path,
     config: &Config,
 ) -> Result<Calibration, Error> {
-    let calibration = read_calibration(path)?;
     let prepared = transform::prepared(&onnx::load(model)?, config)?;
-    let checked = calibration.check(&onnx::digest(model)?, &LayerDigests::of(&prepared));
+    calibration_of(path, model, &prepared)
+}
+
+/// The same for a model that is prepared already.
+pub(crate) fn calibration_of(
+    path: &Path,
+    model: &Path,
+    prepared: &Model,
+) -> Result<Calibration, Error> {
+    let calibration = read_calibration(path)?;
+    let checked = calibration.check(&onnx::digest(model)?, &LayerDigests::of(prepared));
     checked.map_err(|mismatch| {
         let (path, mismatch) = (path.to_owned(), Box::new(mismatch));
         CalibrationError::OtherModel { path, mismatch }

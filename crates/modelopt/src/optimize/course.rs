@@ -2,7 +2,7 @@
 
 use modelopt_onnx::Staged;
 use modelopt_report as report;
-use modelopt_rewrite::ExplainedPlan;
+use modelopt_rewrite::{self as rewrite, ExplainedPlan};
 use modelopt_validate::Verdict;
 
 use super::Outcome;
@@ -78,11 +78,18 @@ impl Course<'_> {
             self.survey(progress)?;
         }
         let Some(ground) = &mut self.ground else {
-            return transform::planned(given.prepared, given.config, &Hints::default());
+            let mut hints = Hints::default();
+            if let Some(calibration) = given.calibration {
+                let tensors = rewrite::to_observe(given.prepared, &given.config.plan_options()?);
+                let seen = SeenTensors::calibrated(given.prepared, &tensors, calibration, &[]);
+                hints.observed = seen.observed();
+            }
+            return transform::planned(given.prepared, given.config, &hints);
         };
         let (cache, warnings) = (&mut self.cache, &mut self.warnings);
         let tensors = &mut self.tensors;
-        let mut notes = Notes { cache, warnings, tensors, budget: given.budget };
+        let calibration = given.calibration;
+        let mut notes = Notes { cache, warnings, tensors, calibration, budget: given.budget };
         let plan = planning::informed(
             given.original,
             given.prepared,

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use modelopt_calibrate::Calibration;
 use modelopt_graph::Model;
 use modelopt_onnx::{SaveOptions, Staged};
 use modelopt_report as report;
@@ -33,6 +34,8 @@ pub(super) struct Given<'a> {
     pub(super) original: &'a Model,
     pub(super) original_bytes: u64,
     pub(super) prepared: &'a Prepared,
+    /// What was observed of its tensors before.
+    pub(super) calibration: Option<&'a Calibration>,
     pub(super) budget: &'a Budget,
 }
 
@@ -66,6 +69,9 @@ impl<'a> Given<'a> {
             warnings.push(self.unchanged(&made));
         }
         warnings.extend(transform::format_warnings(self.original, &made));
+        if self.config.plan.is_none() && made.plan.format != self.config.quant_format {
+            warnings.push(Warning::UnusedQuantFormat);
+        }
         warnings.extend(made.plan.layers.iter().find_map(|line| slow_on_processors(line.scheme)));
         let casting = made.plan.io.precision().map(|to| IoCast::of(self.original, to));
         Ok((made, casting))

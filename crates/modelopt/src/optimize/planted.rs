@@ -47,11 +47,13 @@ impl Stage {
             limits: &self.config.limits(),
             original: &self.bed.original,
             original_bytes: std::fs::metadata(&path).unwrap().len(),
+            calibration: None,
             prepared: &self.bed.prepared,
             budget: &budget,
         };
         let ground = self.bed.planted(runtime, samples(2), &self.config).unwrap();
         use_it(Course {
+            tensors: crate::ranges::SeenTensors::default(),
             given: &given,
             runs: true,
             ground: Some(ground),

@@ -53,7 +53,14 @@ fn planned(runtime: &Planted, change: fn(&mut Config)) -> Result<(ExplainedPlan,
     let mut ground = bed.planted(runtime, samples(2), &config)?;
     let (mut cache, mut warnings) = (Cache::open(None), Vec::new());
     let budget = Budget::new(Instant::now(), None, Stop::default());
-    let mut notes = Notes { cache: &mut cache, warnings: &mut warnings, budget: &budget };
+    let mut tensors = SeenTensors::default();
+    let mut notes = Notes {
+        cache: &mut cache,
+        warnings: &mut warnings,
+        tensors: &mut tensors,
+        calibration: None,
+        budget: &budget,
+    };
     let progress = &mut |_| {};
     let plan = informed(&bed.original, &bed.prepared, &mut ground, &config, &mut notes, progress)?;
     Ok((plan, warnings.len()))

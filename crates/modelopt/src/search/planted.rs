@@ -52,7 +52,11 @@ impl Planted {
     /// The same with a noise for each sample.
     pub(super) fn on_samples(noise: &[Vec<f64>], costs: &[f64]) -> Self {
         let item = |&cost: &f64| Item { costs: vec![0.0, cost], share: 1.0 };
-        let source = |at: usize| Source { noise: vec![1.0], left: vec![(at, vec![1.0, 0.0])] };
+        let source = |at: usize| Source {
+            scaled: Vec::new(),
+            noise: vec![1.0],
+            left: vec![(at, vec![1.0, 0.0])],
+        };
         let problem = Problem {
             items: costs.iter().map(item).collect(),
             sources: (0..costs.len()).map(source).collect(),

@@ -278,8 +278,12 @@ mod tests {
                 Item { costs: vec![0.0, 0.1], share: 0.0 },
             ],
             sources: vec![
-                Source { noise: vec![4.0], left: vec![(0, vec![1.0, 0.1, 0.0])] },
-                Source { noise: vec![2.0], left: vec![(1, vec![1.0, 0.0])] },
+                Source {
+                    scaled: Vec::new(),
+                    noise: vec![4.0],
+                    left: vec![(0, vec![1.0, 0.1, 0.0])],
+                },
+                Source { scaled: Vec::new(), noise: vec![2.0], left: vec![(1, vec![1.0, 0.0])] },
             ],
             moves: vec![
                 Move { to: vec![(1, 1)] },
@@ -316,8 +320,11 @@ mod tests {
     fn a_source_is_silent_when_all_it_comes_from_are_down() {
         // A value between two nodes: rounded as long as one of them is of 16 bits.
         let item = || Item { costs: vec![0.0, 0.1], share: 0.0 };
-        let between =
-            Source { noise: vec![5.0], left: vec![(0, vec![1.0, 0.0]), (1, vec![1.0, 0.0])] };
+        let between = Source {
+            scaled: Vec::new(),
+            noise: vec![5.0],
+            left: vec![(0, vec![1.0, 0.0]), (1, vec![1.0, 0.0])],
+        };
         let problem = Problem {
             items: vec![item(), item()],
             sources: vec![between],

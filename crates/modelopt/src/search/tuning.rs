@@ -126,7 +126,7 @@ pub(crate) struct Ranging {
 
 impl Default for Ranging {
     fn default() -> Self {
-        Ranging { most_samples: 2, most_tensors: 32, better: 0.95, loudest: 1e6 }
+        Ranging { most_samples: 2, most_tensors: 32, better: 0.7, loudest: 1e6 }
     }
 }
 

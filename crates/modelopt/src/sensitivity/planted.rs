@@ -154,6 +154,7 @@ fn switches_belong_to_layers_by_place_and_by_weight() {
 fn layers_are_described_by_their_own_errors() {
     let plan = tied();
     let noise = LayerNoise {
+        in_float: None,
         layer: 0,
         weights: 0.01,
         activation: Some(0.1),

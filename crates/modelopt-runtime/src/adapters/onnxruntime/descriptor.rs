@@ -91,7 +91,8 @@ pub(in crate::adapters) static DESCRIPTOR: RuntimeDescriptor = RuntimeDescriptor
     open: None,
 };
 
-/// Kernels that end at an older version. `Bernoulli` is made of `RandomUniformLike`.
+/// Kernels that end at an older version. `Bernoulli` is made of `RandomUniformLike`; `Swish` is taken apart
+/// at its own version and at no newer one.
 const WITHOUT: &[(&str, i64)] = &[
     ("Bernoulli", 22),
     ("Multinomial", 22),
@@ -100,6 +101,7 @@ const WITHOUT: &[(&str, i64)] = &[
     ("RandomUniform", 22),
     ("RandomUniformLike", 22),
     ("RoiAlign", 22),
+    ("Swish", 25),
 ];
 
 #[cfg(feature = "onnxruntime")]

@@ -34,6 +34,7 @@ fn built(
 ) -> (Ladder, Problem) {
     let noise = |(layer, weights, activation)| {
         let noise = LayerNoise {
+            in_float: None,
             layer,
             weights,
             activation,

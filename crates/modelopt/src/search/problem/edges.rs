@@ -9,6 +9,7 @@ fn item(costs: &[f64], share: f64) -> Item {
 /// Items of two levels, with a source and a move for each.
 fn apart(noises: &[f64], costs: &[f64]) -> Problem {
     let source = |(at, &noise): (usize, &f64)| Source {
+        scaled: Vec::new(),
         noise: vec![noise],
         left: vec![(at, vec![1.0, 0.0])],
     };
