@@ -2,9 +2,10 @@
 
 use modelopt_calibrate::{Histogram, Observer, View};
 use modelopt_graph::Tensor;
-use modelopt_rewrite::{EndReason, RegionEnd, RegionTensor};
+use modelopt_rewrite::{EndReason, RegionEnd, RegionTensor, Scheme};
 
 use super::*;
+use crate::testing::{Bed, Layer};
 
 fn seen(numbers: &[f32]) -> Distribution {
     let mut histogram = Histogram::new();
@@ -78,4 +79,38 @@ fn ends_keep_their_kind_and_their_sentence() {
             (report::RegionEdge::End, "no_kernel", why),
         ]
     );
+}
+
+/// A plan of two products on integers, with what is not known between them.
+fn by_ranges(bed: &Bed) -> ExplainedPlan {
+    let mut plan = bed.plan(Scheme::INT8_WEIGHTS).into_plan();
+    for layer in &mut plan.layers {
+        layer.scheme = Scheme::INT8_STATIC;
+    }
+    let range = |name: &str| TensorRange { name: name.to_owned(), min: -1.0, max: 1.0 };
+    plan.tensors = ["x", "tanh0"].map(range).to_vec();
+    rewrite::plan_from(&bed.prepared, &plan).unwrap()
+}
+
+#[test]
+fn tensors_know_their_regions() {
+    let bed = Bed::of(&[Layer::Even; 2], 20.0);
+    let plan = by_ranges(&bed);
+    let told = described(&bed.prepared, &plan, &bed.config, (&[], &SeenTensors::default()));
+    let layers: Vec<&[String]> = told.regions.iter().map(|region| &*region.layers).collect();
+    assert_eq!(layers, [["product0"], ["product1"]]);
+    let places: Vec<(&str, Option<usize>)> =
+        told.ranges.iter().map(|range| (range.tensor.as_str(), range.region)).collect();
+    assert_eq!(places, [("x", Some(1)), ("tanh0", Some(2))]);
+    assert!(told.ranges.iter().all(|range| range.observed.is_none()));
+    assert_eq!(regions(&bed.prepared, &plan, &bed.config), told.regions);
+    let ends: Vec<&str> = told.regions[0].ends.iter().map(|end| end.kind.as_str()).collect();
+    assert_eq!(ends, ["input", "no_kernel"]);
+}
+
+#[test]
+fn a_plan_without_ranges_has_none() {
+    let bed = Bed::of(&[Layer::Even; 2], 20.0);
+    let plan = bed.plan(Scheme::INT8_WEIGHTS);
+    assert_eq!(regions(&bed.prepared, &plan, &bed.config), []);
 }
