@@ -137,9 +137,10 @@ impl Loss {
             let (from, to) = (start.max(ends.0), (start + seen.width).min(ends.1));
             let (middle, length) = (f64::midpoint(from, to), to - from);
             let outside = (low.min(to) - from).max(0.0) + (to - high.max(from)).max(0.0);
-            let share = match length > 0.0 {
-                true => (outside / length).min(1.0),
-                false => f64::from(u8::from(middle < low || middle > high)),
+            let share = if length > 0.0 {
+                (outside / length).min(1.0)
+            } else {
+                f64::from(u8::from(middle < low || middle > high))
             };
             // Zero is represented exactly.
             let exact = if start <= 0.0 && start + seen.width > 0.0 { seen.zeros } else { 0 };

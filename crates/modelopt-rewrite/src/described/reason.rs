@@ -229,9 +229,8 @@ impl<'a> Surroundings<'a> {
         if node.graph() != self.model.main() {
             return EndReason::Nested { op };
         }
-        if let Some(layer) = self.ids.get(&id).filter(|_| !self.layers.contains(&id)) {
-            let (scheme, why) = self.form(layer);
-            return EndReason::OtherForm { layer: layer.clone(), scheme, why };
+        if let Some(other) = self.other_form(id) {
+            return other;
         }
         match integer::kernel(node) {
             Some(Kernel::Product) if !self.layers.contains(&id) => EndReason::NoWeight { op },
@@ -241,12 +240,13 @@ impl<'a> Surroundings<'a> {
         }
     }
 
-    /// The scheme of a layer, and why it has that.
-    fn form(&self, id: &str) -> (String, String) {
-        let found = self.plan.lines().find(|(layer, _)| layer.id == id);
-        let told = found.map(|(layer, why)| (layer.scheme.to_string(), why.reason.clone()));
-        let absent = || (crate::Scheme::default().to_string(), "not in the plan".to_owned());
-        told.unwrap_or_else(absent)
+    /// The form of a layer of the plan that does not compute on integers. Nodes with small constants are no
+    /// layers of it.
+    fn other_form(&self, id: NodeId) -> Option<EndReason> {
+        let layer = self.ids.get(&id).filter(|_| !self.layers.contains(&id))?;
+        let (line, why) = self.plan.lines().find(|(line, _)| line.id == *layer)?;
+        let (scheme, why) = (line.scheme.to_string(), why.reason.clone());
+        Some(EndReason::OtherForm { layer: layer.clone(), scheme, why })
     }
 
     /// Why a node is not in the region that has an integer kernel.

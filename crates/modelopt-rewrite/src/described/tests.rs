@@ -149,6 +149,15 @@ fn a_layer_that_has_another_form_says_its_own_reason() {
 }
 
 #[test]
+fn a_node_with_a_small_constant_is_no_layer_of_the_plan() {
+    let end = end_of(|b, c| {
+        let three = b.weight("three", &[], &[3.0]);
+        b.node("Add", &[c, three], &[])
+    });
+    assert_eq!(end, ["conv_out: nothing behind Add computes on integers"]);
+}
+
+#[test]
 fn what_nobody_goes_on_with_stays_float() {
     let end = end_of(|b, c| b.node("Sigmoid", &[c], &[]));
     assert_eq!(end, ["conv_out: nothing behind Sigmoid computes on integers"]);
