@@ -134,7 +134,7 @@ fn make(command: &str, args: &args::Making, config: Config, common: &Common) -> 
     } else if !common.quiet {
         let mut text = String::new();
         if args.explain {
-            text += &show::plan(&outcome.plan);
+            text += &show::plan(&outcome.plan, &outcome.regions);
         }
         text += &show::outcome(&outcome, &args.input, &target);
         if let Some(path) = saved_plan.filter(|_| !outcome.emitted) {
@@ -186,11 +186,11 @@ fn plan(args: &args::Plan, common: &Common) -> Result<Done> {
     if common.json {
         let document = serde_json::json!({
             "schema": "modelopt.plan/1",
-            "plan": PlanDocument::of(&inspection.plan),
+            "plan": PlanDocument::of(&inspection.plan, &inspection.regions),
         });
         print(&format!("{document:#}\n"))?;
     } else if !common.quiet {
-        print(&show::plain(&show::plan(&inspection.plan)))?;
+        print(&show::plain(&show::plan(&inspection.plan, &inspection.regions)))?;
     }
     Ok(Done::Ok)
 }
@@ -207,7 +207,7 @@ fn sensitivity(input: &Input, args: &args::Plan, config: &Config, common: &Commo
     if common.json {
         let document = serde_json::json!({
             "schema": "modelopt.sensitivity/1",
-            "plan": PlanDocument::of(&ranked.plan),
+            "plan": PlanDocument::of(&ranked.plan, &ranked.regions),
             "layers": &ranked.layers,
             "runtime": &ranked.runtime,
             "samples": &ranked.samples,

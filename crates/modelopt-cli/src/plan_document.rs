@@ -1,6 +1,7 @@
 //! A plan for machines: decisions and explanations of a layer in one place, in the layout that plan
 //! files of version 1 have.
 
+use modelopt::report::Region;
 use modelopt::rewrite::{
     ExplainedPlan, Explanation, Interface, Numerics, PlannedLayer, QuantFormat, Scheme,
 };
@@ -17,6 +18,8 @@ pub(crate) struct PlanDocument<'a> {
     io: Option<Interface>,
     #[serde(rename = "layer")]
     layers: Vec<Line<'a>>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    regions: &'a [Region],
 }
 
 #[derive(Debug, Serialize)]
@@ -39,13 +42,14 @@ struct Line<'a> {
 }
 
 impl<'a> PlanDocument<'a> {
-    pub(crate) fn of(plan: &'a ExplainedPlan) -> Self {
+    pub(crate) fn of(plan: &'a ExplainedPlan, regions: &'a [Region]) -> Self {
         PlanDocument {
             version: 1,
             numerics: plan.numerics,
             format: Some(plan.format).filter(|format| *format != QuantFormat::default()),
             io: Some(plan.io).filter(|io| *io != Interface::default()),
             layers: plan.lines().map(Line::of).collect(),
+            regions,
         }
     }
 }

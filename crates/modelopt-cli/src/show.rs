@@ -7,6 +7,7 @@ mod hint;
 mod inspection;
 mod notes;
 mod outcome;
+mod regions;
 mod runs;
 mod search;
 mod step;
@@ -16,7 +17,7 @@ mod warning;
 use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table, presets};
-use modelopt::report::RuntimeUsed;
+use modelopt::report::{self, Region, RuntimeUsed};
 use modelopt::rewrite::ExplainedPlan;
 
 use crate::files;
@@ -153,7 +154,7 @@ fn plural(count: usize) -> &'static str {
 }
 
 /// What `modelopt plan` and `--explain` print.
-pub(crate) fn plan(plan: &ExplainedPlan) -> String {
+pub(crate) fn plan(plan: &ExplainedPlan, regions: &[Region]) -> String {
     let longest = |texts: &mut dyn Iterator<Item = &str>| {
         texts.map(|text| text.chars().count()).max().unwrap_or(0)
     };
@@ -162,21 +163,26 @@ pub(crate) fn plan(plan: &ExplainedPlan) -> String {
         longest(&mut plan.lines().map(|(_, why)| why.op.as_str())).max("operator".len());
     // Sizes, schemes and what stands between columns.
     let mut notes = Notes::beside(names + operators + 32);
-    let mut rows = table(&["layer", "operator", "weights", "scheme", "because"]);
+    let mut titles = vec!["layer", "operator", "weights", "scheme"];
+    titles.extend((!regions.is_empty()).then_some("region"));
+    titles.push("because");
+    let mut rows = table(&titles);
+    let numbers = report::regions_by_layer(regions);
     for (layer, why) in plan.lines() {
-        rows.add_row([
-            cell(&layer.id),
-            cell(&why.op),
-            bytes(why.bytes),
-            layer.scheme.to_string(),
-            notes.short("see", &why.reason),
-        ]);
+        let mut cells =
+            vec![cell(&layer.id), cell(&why.op), bytes(why.bytes), layer.scheme.to_string()];
+        let number = numbers.get(layer.id.as_str()).map(usize::to_string);
+        cells.extend((!regions.is_empty()).then(|| number.unwrap_or_default()));
+        cells.push(notes.short("see", &why.reason));
+        rows.add_row(cells);
     }
-    let mut text = indented(rows, &[2]);
+    let figures = [2, 4];
+    let mut text = indented(rows, if regions.is_empty() { &figures[..1] } else { &figures });
     if !notes.is_empty() {
         text.push('\n');
         text += &notes.below();
     }
+    text += &regions::regions(regions);
     let _ = writeln!(text, "\n  {} of {} layers are changed", plan.changed(), plan.layers.len());
     text
 }

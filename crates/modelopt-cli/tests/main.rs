@@ -23,6 +23,7 @@ mod proof;
 mod random_models;
 mod ranges;
 mod real_models;
+mod regions;
 mod runtimes;
 mod search;
 mod sixteen_bit_weights;

@@ -9,6 +9,8 @@ use modelopt_validate::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::{QuantizedTensor, Region};
+
 /// Name and version of the document's schema. Within a version, fields are only added.
 pub const SCHEMA: &str = "modelopt.report/1";
 
@@ -51,6 +53,12 @@ pub struct Document {
     /// What was done to each weight layer, in the order of the graph.
     #[serde(default)]
     pub plan: Vec<PlanLine>,
+    /// What computes on integers by ranges, in the order of the graph.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub regions: Vec<Region>,
+    /// The tensors that are quantized by ranges: those that lose most first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<QuantizedTensor>,
     /// The plans that a search ran and judged, in the order it did.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trials: Vec<Trial>,
@@ -150,6 +158,9 @@ pub struct Samples {
     pub kind: SampleKind,
     /// How many.
     pub count: usize,
+    /// On how many others ranges of tensors were observed, where samples were set apart for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibrating: Option<usize>,
 }
 
 /// Where samples came from.
@@ -173,6 +184,9 @@ pub struct PlanLine {
     pub op: String,
     /// Scheme, such as `int8-weights` or `keep`.
     pub scheme: String,
+    /// The number of its region, from 1 on, if it is in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<usize>,
     /// Why this scheme.
     pub reason: String,
     /// Bytes of the weight before.

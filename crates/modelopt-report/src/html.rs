@@ -53,6 +53,11 @@ struct Page<'a> {
     sensitivity: Table,
     sensitivity_plot: Option<Plot>,
     layers: Vec<Plot>,
+    regions: Table,
+    region_ends: Table,
+    region_plot: Option<Plot>,
+    ranges: Table,
+    histograms: Vec<Plot>,
     plan: Table,
     schemes: BTreeSet<&'a str>,
     scheme_column: usize,
@@ -104,6 +109,11 @@ impl<'a> Page<'a> {
             sensitivity: table::sensitivity(&document.sensitivity),
             sensitivity_plot: plot::sensitivity(&document.sensitivity),
             layers: plot::layers(&document.plan),
+            regions: table::regions(&document.regions),
+            region_ends: table::region_ends(&document.regions),
+            region_plot: plot::regions(&document.regions),
+            ranges: table::ranges(&document.ranges),
+            histograms: plot::histograms(&document.ranges),
             plan: table::plan(&document.plan),
             schemes: document.plan.iter().map(|line| line.scheme.as_str()).collect(),
             scheme_column: SCHEME,
@@ -142,7 +152,7 @@ fn tiles(document: &Document) -> Vec<Tile> {
         tiles.push(Tile {
             name: "Samples",
             value: samples.count.to_string(),
-            note: wording::sample_kind(samples.kind).to_owned(),
+            note: wording::sample_note(samples),
         });
     }
     tiles

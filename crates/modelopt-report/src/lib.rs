@@ -18,6 +18,7 @@ mod html;
 mod junit;
 mod markdown;
 mod plot;
+mod regions;
 mod render;
 mod schema;
 mod table;
@@ -30,4 +31,8 @@ pub use baseline::{
 pub use document::{
     Document, FileName, Machine, ModelFile, PlanLine, Run, RuntimeUsed, SCHEMA, SampleKind,
     Samples, Schema, SearchEnd, Sensitivity, Trial,
+};
+pub use regions::{
+    NumberHistogram, ObservedNumbers, PredictedTime, QuantizedTensor, Region, RegionEdge,
+    RegionEnd, regions_by_layer,
 };

@@ -38,6 +38,7 @@ pub(crate) fn render(document: &Document) -> String {
         }
     }
     out.search(document);
+    out.regions(document);
     out.plan(document);
     out.section("Provenance", &table::provenance(document, wording::short_digest));
     out.finish()
@@ -116,13 +117,27 @@ impl Markdown {
         }
     }
 
-    fn plan(&mut self, document: &Document) {
-        let plan = table::plan(&document.plan);
-        if plan.rows.len() <= LONG {
-            return self.section("Plan", &plan);
+    /// What computes on integers by ranges.
+    fn regions(&mut self, document: &Document) {
+        self.section("Regions on integers", &table::regions(&document.regions));
+        let ends = table::region_ends(&document.regions);
+        if !ends.rows.is_empty() {
+            self.folded("Where they begin and end, and why", &ends);
         }
-        self.line("### Plan\n");
-        self.folded(&wording::counted(plan.rows.len(), "layer"), &plan);
+        self.long("Ranges of tensors", &table::ranges(&document.ranges), "tensor");
+    }
+
+    fn plan(&mut self, document: &Document) {
+        self.long("Plan", &table::plan(&document.plan), "layer");
+    }
+
+    /// A section, folded away where it is long.
+    fn long(&mut self, title: &str, table: &Table, noun: &str) {
+        if table.rows.len() <= LONG {
+            return self.section(title, table);
+        }
+        self.line(&format!("### {title}\n"));
+        self.folded(&wording::counted(table.rows.len(), noun), table);
     }
 
     pub(crate) fn section(&mut self, title: &str, table: &Table) {

@@ -7,16 +7,20 @@ mod axis;
 mod bars;
 mod canvas;
 mod columns;
+mod histograms;
 mod latency;
 mod layers;
 mod parity;
+mod regions;
 mod sensitivity;
 
 use serde::Serialize;
 
+pub(crate) use histograms::histograms;
 pub(crate) use latency::latency;
 pub(crate) use layers::layers;
 pub(crate) use parity::parity;
+pub(crate) use regions::regions;
 pub(crate) use sensitivity::sensitivity;
 
 /// A plot and the words around it, which are not escaped; the SVG is.

@@ -1,5 +1,7 @@
 //! The tables of a report, before they are Markdown or HTML.
 
+mod regions;
+
 use modelopt_validate::{
     Check, Culprit, FloatParity, MetricChange, OutputParity, Parity, PartParity, SlowLayer, Verdict,
 };
@@ -7,6 +9,8 @@ use serde::Serialize;
 
 use crate::wording::{self, NONE};
 use crate::{Document, PlanLine, Run, Sensitivity, Trial};
+
+pub(crate) use regions::{ranges, region_ends, regions};
 
 /// Rows under a header.
 #[derive(Debug, Serialize)]
@@ -406,33 +410,47 @@ pub(crate) fn sensitivity(layers: &[Sensitivity]) -> Table {
     table(&columns, layers.iter().map(row))
 }
 
-/// The scheme is in column [`SCHEME`].
+/// The scheme is in column [`SCHEME`]. Regions have a column where there are any.
 pub(crate) fn plan(plan: &[PlanLine]) -> Table {
-    let columns = [
+    let has_regions = plan.iter().any(|line| line.region.is_some());
+    let mut columns = vec![
         ("#", Kind::Figure),
         ("Layer", Kind::Name),
         ("Operator", Kind::Word),
         ("Scheme", Kind::Word),
+    ];
+    columns.extend(has_regions.then_some(("Region", Kind::Figure)));
+    columns.extend([
         ("Before", Kind::Figure),
         ("After", Kind::Figure),
         ("Weight SQNR", Kind::Figure),
         ("Reason", Kind::Prose),
-    ];
+    ]);
     let row = |(at, line): (usize, &PlanLine)| {
         let size = |count: u64| Cell::from(wording::bytes(count)).key(count as f64);
         let sqnr = line.sqnr_db.map_or_else(|| NONE.to_owned(), wording::decibels);
-        vec![
+        let mut cells = vec![
             Cell::from((at + 1).to_string()).key((at + 1) as f64),
             (&line.layer).into(),
             (&line.op).into(),
             (&line.scheme).into(),
+        ];
+        cells.extend(has_regions.then(|| number_of(line.region)));
+        cells.extend([
             size(line.bytes_before),
             size(line.bytes_after),
             Cell::from(sqnr).key(line.sqnr_db.unwrap_or(f64::NAN)),
             (&line.reason).into(),
-        ]
+        ]);
+        cells
     };
     table(&columns, plan.iter().enumerate().map(row))
+}
+
+/// The number of a region, if there is one.
+fn number_of(region: Option<usize>) -> Cell {
+    let text = region.map_or_else(|| NONE.to_owned(), |region| region.to_string());
+    Cell::from(text).key(region.map_or(f64::NAN, |region| region as f64))
 }
 
 /// Where the scheme stands in the table of the plan.

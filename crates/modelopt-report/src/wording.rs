@@ -137,8 +137,25 @@ pub(crate) fn sample_kind(kind: SampleKind) -> &'static str {
     }
 }
 
+fn other_samples(count: usize) -> String {
+    if count == 1 { "1 other".to_owned() } else { format!("{count} others") }
+}
+
+/// What is to be said of samples besides how many there are.
+pub(crate) fn sample_note(samples: &Samples) -> String {
+    let kind = sample_kind(samples.kind);
+    let others = samples.calibrating.map(other_samples);
+    others.map_or_else(|| kind.to_owned(), |others| format!("{kind}; calibrated on {others}"))
+}
+
 pub(crate) fn samples(samples: &Samples) -> String {
-    format!("{} {}", samples.count, sample_kind(samples.kind))
+    let kind = sample_kind(samples.kind);
+    match samples.calibrating {
+        None => format!("{} {kind}", samples.count),
+        Some(others) => {
+            format!("judged on {} {kind}, calibrated on {}", samples.count, other_samples(others))
+        }
+    }
 }
 
 pub(crate) fn size_change(size: &SizeChange) -> String {

@@ -2,8 +2,14 @@
 
 mod common;
 
-use common::{HOSTILE, latency, output, quantized, refused, rename_all, rich};
-use modelopt_report::{Document, PlanLine, Run};
+use common::{
+    HOSTILE, by_ranges, latency, output, quantized, quantized_tensor, refused, region, rename_all,
+    rich,
+};
+use modelopt_report::{
+    Document, NumberHistogram, ObservedNumbers, PlanLine, PredictedTime, QuantizedTensor, Region,
+    Run,
+};
 use modelopt_validate::{Distribution, Footprint, Parity, SizeChange, Verdict};
 use proptest::prelude::*;
 
@@ -44,8 +50,12 @@ fn the_plan_is_a_plain_table_without_scripts() {
 
 #[test]
 fn all_text_is_escaped() {
+    let ranged = |layers| {
+        let Document { regions, ranges, .. } = by_ranges();
+        Document { regions, ranges, ..refused(layers) }
+    };
     for layers in [3, 40] {
-        let mut document = refused(layers);
+        let mut document = ranged(layers);
         rename_all(&mut document, HOSTILE);
         let html = document.to_html();
         assert_eq!(html.matches("<script").count(), 1);
@@ -69,6 +79,47 @@ fn plots_of_many_layers_stay_small() {
     assert!(plots < 100_000, "{plots} bytes");
     assert!(html.contains("15 in a column"));
     assert_eq!(html.matches("<tr data-scheme=").count(), 2000);
+}
+
+#[test]
+fn regions_are_drawn_as_predicted() {
+    let html = by_ranges().to_html();
+    let (_, section) = html.split_once("<h2>Regions on integers</h2>").unwrap();
+    let (section, _) = section.split_once("</section>").unwrap();
+    assert!(section.contains("<h4>Time by region, predicted</h4>"), "{section}");
+    // The region of which nothing is predicted has no bars.
+    assert!(section.contains("1 region: predicted") && section.contains("1.25 ms → 500 µs"));
+    assert!(section.contains("features, a|b") && section.contains("an output of the model"));
+    let mut unknown = by_ranges();
+    unknown.regions.iter_mut().for_each(|region| region.predicted = None);
+    let html = unknown.to_html();
+    assert!(html.contains("Regions on integers") && !html.contains("Time by region"));
+}
+
+#[test]
+fn histograms_show_where_numbers_are_clipped() {
+    let html = by_ranges().to_html();
+    let (_, section) = html.split_once("<h2>Ranges of tensors</h2>").unwrap();
+    let (section, _) = section.split_once("</section>").unwrap();
+    // Nothing is drawn of the tensor that was not seen.
+    assert_eq!(section.matches("<svg").count(), 1);
+    let (_, plot) = section.split_once("<h4>features</h4>").unwrap();
+    let (plot, _) = plot.split_once("</svg>").unwrap();
+    let drawn = |color: &str| plot.matches(color).count();
+    // 50 bins, of which 5 lie wholly outside on either side, and a swatch of each kind.
+    assert_eq!((drawn("#1F6FB5"), drawn("#C2362B"), drawn("#8A5A00")), (1 + 40, 1 + 10, 1 + 2));
+    assert!(section.contains("From -2 to 2; 4.00 % clipped, 31.5 dB"), "{section}");
+    assert!(html.contains("real; calibrated on 4 others"));
+}
+
+#[test]
+fn histograms_of_many_tensors_stay_small() {
+    let ranges = vec![quantized_tensor("t", -1.0, 1.0); 1000];
+    let html = Document { ranges, ..Document::default() }.to_html();
+    assert_eq!(html.matches("<svg").count(), 24);
+    let plots: usize = html.split("<svg").skip(1).map(|rest| rest.find("</svg>").unwrap()).sum();
+    assert!(plots < 400_000, "{plots} bytes");
+    assert!(html.contains("All figures of 1000 tensors"));
 }
 
 #[test]
@@ -153,6 +204,7 @@ fn layer() -> impl Strategy<Value = PlanLine> {
             layer,
             op: reason.clone(),
             scheme: reason.clone(),
+            region: None,
             reason,
             bytes_before,
             bytes_after,
@@ -161,7 +213,40 @@ fn layer() -> impl Strategy<Value = PlanLine> {
     )
 }
 
+fn tensor() -> impl Strategy<Value = QuantizedTensor> {
+    let counts = prop::collection::vec(any::<u64>(), 0..64);
+    (name(), figure(), figure(), any::<(f32, f32)>(), counts).prop_map(
+        |(tensor, start, width, (min, max), counts)| QuantizedTensor {
+            tensor,
+            observed: Some(ObservedNumbers {
+                clipped: start,
+                sqnr_db: width,
+                histogram: NumberHistogram { start, width, counts },
+                ..quantized_tensor("", min, max).observed.unwrap()
+            }),
+            ..quantized_tensor("", min, max)
+        },
+    )
+}
+
+fn any_region() -> impl Strategy<Value = Region> {
+    (name(), figure(), figure()).prop_map(|(name, float_ms, share)| Region {
+        predicted: Some(PredictedTime { float_ms, share, integer_ms: share, border_ms: float_ms }),
+        ..region(&[name.as_str()], &[(name.as_str(), name.as_str())])
+    })
+}
+
 fn document() -> impl Strategy<Value = Document> {
+    let ranges = prop::collection::vec(tensor(), 0..40);
+    let regions = prop::collection::vec(any_region(), 0..40);
+    (plain_document(), regions, ranges).prop_map(|(document, regions, ranges)| Document {
+        regions,
+        ranges,
+        ..document
+    })
+}
+
+fn plain_document() -> impl Strategy<Value = Document> {
     let plan = prop_oneof![
         prop::collection::vec(layer(), 0..30),
         (layer(), 100..300usize).prop_map(|(line, count)| vec![line; count]),

@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{equal, label, latency, output, plan_line, quantized, refused, rich, scores};
+use common::{
+    by_ranges, equal, label, latency, output, plan_line, quantized, refused, rich, scores,
+};
 use modelopt_report::{Document, FileName, ModelFile, SCHEMA, Schema};
 
 #[test]
@@ -23,6 +25,20 @@ fn markdown_of_several_runtimes() {
 #[test]
 fn markdown_of_slow_and_bad_layers() {
     insta::assert_snapshot!(refused(1).to_markdown());
+}
+
+#[test]
+fn markdown_of_ranges() {
+    insta::assert_snapshot!(by_ranges().to_markdown());
+}
+
+#[test]
+fn long_tables_of_ranges_are_folded() {
+    let mut document = by_ranges();
+    let one = document.ranges[0].clone();
+    document.ranges = vec![one; 13];
+    let markdown = document.to_markdown();
+    assert!(markdown.contains("<details><summary>13 tensors</summary>\n\n| Tensor"), "{markdown}");
 }
 
 #[test]
@@ -59,7 +75,7 @@ fn json() {
 
 #[test]
 fn json_reads_back() {
-    for document in [rich(4), refused(4), Document::default()] {
+    for document in [rich(4), refused(4), by_ranges(), Document::default()] {
         assert_eq!(serde_json::from_str::<Document>(&document.to_json()).unwrap(), document);
     }
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{equal, label, latency, quantized, refused, rich, scores};
+use common::{by_ranges, equal, label, latency, quantized, refused, rich, scores};
 use modelopt_report::Document;
 use serde_json::{Value, json};
 
@@ -44,6 +44,7 @@ fn reports_keep_to_it() {
         quantized(vec![equal(), label()], None),
         quantized(vec![], None),
         rich(40),
+        by_ranges(),
         refused(3),
         strange,
         Document { command: "inspect".into(), ..Document::default() },

@@ -32,6 +32,7 @@ pub(crate) use affine::Affine;
 pub use cost::IntegerCosts;
 pub(crate) use cost::{Costing, components, gains, worthwhile};
 pub(crate) use emit::{emit, made_inside};
+pub(crate) use kernels::{Kernel, end, kernel, numbers};
 pub(crate) use qoperator::fuse;
 pub(crate) use regions::{Bounds, Regions, needed, ranges, regions};
 pub(crate) use switches::disturb;

@@ -5,6 +5,7 @@
 
 mod apply;
 mod choices;
+mod described;
 mod eligibility;
 pub mod engine;
 mod error_injection;
@@ -39,6 +40,9 @@ pub mod upgrade;
 mod weight_errors;
 
 pub use apply::{QuantizedWeight, apply};
+pub use described::{
+    Edge, EndReason, Predicted, Region, RegionEnd, RegionTensor, described_regions,
+};
 pub use error_injection::{Switch, Switchboard, quantized_tensors, switchboard};
 pub use forms::{Activations, Ladder, Scheme, Sides, Storage};
 pub use integer::IntegerCosts;

@@ -5,11 +5,13 @@ use std::path::Path;
 
 use modelopt_graph::{AttributeValue, Constant, Model, SparseTensor, Tensor, ValueInfo};
 use modelopt_onnx as onnx;
+use modelopt_report as report;
 use modelopt_rewrite::ExplainedPlan;
 use serde::Serialize;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::regions;
 use crate::transform;
 
 /// What is in a model.
@@ -40,6 +42,9 @@ pub struct Inspection {
     /// What `modelopt quantize` would do by default.
     #[serde(skip)]
     pub plan: ExplainedPlan,
+    /// What that computes on integers by ranges.
+    #[serde(skip)]
+    pub regions: Vec<report::Region>,
 }
 
 /// An input or output.
@@ -80,6 +85,7 @@ pub fn inspect(path: &Path, config: &Config) -> Result<Inspection, Error> {
     let model = onnx::load(path)?;
     let prepared = transform::prepared(&model, config)?;
     let plan = transform::planned(&prepared, config, &transform::Hints::default())?;
+    let regions = regions::regions(&prepared, &plan, config);
     let info = &model.info;
     let main = model.graph(model.main());
     let port = |info: &ValueInfo| Port {
@@ -101,6 +107,7 @@ pub fn inspect(path: &Path, config: &Config) -> Result<Inspection, Error> {
         functions: model.functions.len(),
         weights: weights(&model),
         plan,
+        regions,
     })
 }
 

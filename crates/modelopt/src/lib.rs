@@ -48,6 +48,7 @@ mod planning;
 mod provenance;
 mod quicken;
 mod ranges;
+mod regions;
 mod resource_limits;
 mod runtime_choice;
 mod scratch;

@@ -69,6 +69,10 @@ pub struct Outcome {
     pub search_end: Option<report::SearchEnd>,
     /// What each layer costs, where a search measured it.
     pub sensitivity: Vec<report::Sensitivity>,
+    /// What computes on integers by ranges.
+    pub regions: Vec<report::Region>,
+    /// The tensors that are quantized by ranges: those that lose most first.
+    pub ranges: Vec<report::QuantizedTensor>,
     /// What the user should know.
     pub warnings: Vec<Warning>,
     original: report::ModelFile,
@@ -177,6 +181,7 @@ impl<'a> Search<'a> {
         // Reading a file again cannot panic; if it did, the report would lack its digest.
         let original_file = original_file.join().unwrap_or_default();
         let (mut outcome, staged) = course.rounds(made, of_plan, &original_file, progress)?;
+        course.describe(&mut outcome);
         outcome.warnings.extend(course.cache.close());
         outcome.found_inputs = course.told.found;
         outcome.emit(staged, &given, progress)

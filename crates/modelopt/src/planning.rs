@@ -23,6 +23,7 @@ use crate::io_cast::IoCast;
 use crate::measure::{self, Cache};
 use crate::patience::Patience;
 use crate::ranges::SeenTensors;
+use crate::regions;
 use crate::resource_limits;
 use crate::scratch::Scratch;
 use crate::search::{self, Court, Trials, mixing, tuning::Tuning};
@@ -206,6 +207,8 @@ fn measure_layers(
 pub struct Ranked {
     /// The plan of the default rules, or the one that was given.
     pub plan: ExplainedPlan,
+    /// What that computes on integers by ranges.
+    pub regions: Vec<report::Region>,
     /// Its int8 layers, those that share a weight together: the ones that are best left out first.
     pub layers: Vec<report::Sensitivity>,
     /// Where it was measured.
@@ -238,6 +241,7 @@ pub fn rank(
     let layers = sensitivity::ranked(&prover, &plan, &seen, &budget, progress)
         .map_err(|error| error.of_plan().map_or_else(|error| error, unknown))?;
     Ok(Ranked {
+        regions: regions::regions(&prepared, &plan, config),
         plan,
         layers,
         runtime,

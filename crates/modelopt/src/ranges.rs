@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use indexmap::IndexMap;
 use modelopt_calibrate::{
-    Activations, Calibration, EIGHT_BITS, Method, Observations, Pass, Spread, shaped,
+    Activations, Calibration, Distribution, EIGHT_BITS, Method, Observations, Pass, Spread, shaped,
 };
 use modelopt_graph::{Model, Type, ValueId};
 use modelopt_rewrite::{self as rewrite, ExplainedPlan, ObservedTensor, Prepared};
@@ -39,6 +39,7 @@ struct SeenTensor {
     elements: u64,
     /// Its range in each way.
     ranges: [(f32, f32); WAYS.len()],
+    distribution: Distribution,
 }
 
 /// What was seen of tensors, by name.
@@ -99,7 +100,8 @@ impl SeenTensors {
             let shape = shaped.value(value).ty().and_then(Type::shape);
             let sizes = shape.into_iter().flatten().map(|dim| dim.fixed().unwrap_or(1) as u64);
             let elements = sizes.product();
-            tensors.insert(name.to_owned(), SeenTensor { elements, ranges: [a, b, c, d] });
+            let (ranges, distribution) = ([a, b, c, d], spread.distribution);
+            tensors.insert(name.to_owned(), SeenTensor { elements, ranges, distribution });
         }
         SeenTensors { tensors }
     }
@@ -111,6 +113,11 @@ impl SeenTensors {
             (name.clone(), ObservedTensor { min, max, elements: seen.elements })
         };
         self.tensors.iter().map(of).collect()
+    }
+
+    /// How often which numbers occur in a tensor.
+    pub(crate) fn distribution(&self, name: &str) -> Option<&Distribution> {
+        self.tensors.get(name).map(|seen| &seen.distribution)
     }
 
     pub(crate) fn ways() -> usize {

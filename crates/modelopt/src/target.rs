@@ -459,7 +459,7 @@ pub(crate) fn summary(samples: &[Sample]) -> report::Samples {
         count if count == samples.len() => report::SampleKind::Synthetic,
         _ => report::SampleKind::Mixed,
     };
-    report::Samples { kind, count: samples.len() }
+    report::Samples { kind, count: samples.len(), calibrating: None }
 }
 
 #[cfg(test)]

@@ -70,7 +70,17 @@ pub(super) fn ran(runtime: &RuntimeUsed, samples: Samples) -> String {
         samples.count,
         plural(samples.count),
     );
-    line + &wrapped("", &format!("({})", cell(&runtime.reason)))
+    line + &wrapped("", &format!("({})", cell(&runtime.reason))) + &split(samples)
+}
+
+/// How samples were split, where they were.
+fn split(samples: Samples) -> String {
+    let Some(others) = samples.calibrating else { return String::new() };
+    let judged = match samples.count {
+        1 => "1 other".to_owned(),
+        count => format!("{count} others"),
+    };
+    format!("  calibrated on {others} sample{}, judged on {judged}\n", plural(others))
 }
 
 /// Says what to do about limits that were not judged, in flags.

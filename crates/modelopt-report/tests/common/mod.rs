@@ -2,7 +2,8 @@
 #![allow(dead_code, reason = "not every test needs every report")]
 
 use modelopt_report::{
-    Document, Machine, ModelFile, PlanLine, Run, RuntimeUsed, SampleKind, Samples,
+    Document, Machine, ModelFile, NumberHistogram, ObservedNumbers, PlanLine, PredictedTime,
+    QuantizedTensor, Region, RegionEdge, RegionEnd, Run, RuntimeUsed, SampleKind, Samples,
 };
 use modelopt_validate::{
     Culprit, Decisions, Distribution, FloatParity, Footprint, LatencyComparison, Limits,
@@ -110,6 +111,7 @@ pub(crate) fn plan_line(layer: &str, scheme: &str, reason: &str, bytes_after: u6
         layer: layer.into(),
         op: "Conv".into(),
         scheme: scheme.into(),
+        region: None,
         reason: reason.into(),
         bytes_before: 294_912,
         bytes_after,
@@ -180,7 +182,7 @@ pub(crate) fn quantized(
         },
         candidate: Some(ModelFile { name: "out\\mnist.int8.onnx".into(), blake3: None }),
         size: Some(size),
-        samples: Some(Samples { kind: SampleKind::Synthetic, count: 4 }),
+        samples: Some(Samples { kind: SampleKind::Synthetic, count: 4, calibrating: None }),
         plan: vec![
             plan_line("/conv_1/Conv", "int8-weights", "asked for", 73_984),
             plan_line("__head__", "keep", "bias | too small\nto matter", 294_912),
@@ -213,7 +215,7 @@ pub(crate) fn rich(layers: usize) -> Document {
         name: "speech-recogniser.int8.onnx".into(),
         blake3: Some("89abcdef01234567".repeat(4)),
     });
-    document.samples = Some(Samples { kind: SampleKind::Real, count: 32 });
+    document.samples = Some(Samples { kind: SampleKind::Real, count: 32, calibrating: None });
     document.warnings = vec![];
     document.plan = (0..layers).map(layer).collect();
     let target = &mut document.runs[0];
@@ -237,6 +239,74 @@ pub(crate) fn rich(layers: usize) -> Document {
         failure: Some("operator <Loop> & its body are not supported".into()),
         ..Run::default()
     });
+    document
+}
+
+/// A region that begins at the input, and ends at tensors that are named.
+pub(crate) fn region(layers: &[&str], ends: &[(&str, &str)]) -> Region {
+    let end = |edge, tensor: &str, kind: &str, reason: &str| RegionEnd {
+        tensor: tensor.into(),
+        edge,
+        kind: kind.into(),
+        reason: reason.into(),
+    };
+    let begin = end(RegionEdge::Begin, "input", "input", "it is an input of the model");
+    let ends = ends.iter().map(|(tensor, why)| end(RegionEdge::End, tensor, "no_kernel", why));
+    Region {
+        layers: layers.iter().map(|&layer| layer.to_owned()).collect(),
+        operators: [("Add".to_owned(), 2), ("Concat".to_owned(), 1)].into(),
+        tensors: vec!["input".into(), "features".into()],
+        ends: std::iter::once(begin).chain(ends).collect(),
+        predicted: Some(PredictedTime {
+            float_ms: 1.25,
+            integer_ms: 0.375,
+            border_ms: 0.125,
+            share: 0.625,
+        }),
+    }
+}
+
+/// A tensor of the first region whose numbers lie evenly between two, four in a hundred beyond its range.
+pub(crate) fn quantized_tensor(name: &str, min: f32, max: f32) -> QuantizedTensor {
+    let counts: Vec<u64> = (0..50).map(|at| 1 + 40 * (at % 25)).collect();
+    QuantizedTensor {
+        tensor: name.into(),
+        region: Some(1),
+        min,
+        max,
+        observed: Some(ObservedNumbers {
+            min: min - 0.5,
+            max: max + 0.5,
+            clipped: 0.04,
+            sqnr_db: 31.5,
+            histogram: NumberHistogram {
+                start: f64::from(min) - 0.5,
+                width: (f64::from(max - min) + 1.0) / 50.0,
+                counts,
+            },
+        }),
+    }
+}
+
+/// A report of a model that computes on integers by ranges.
+pub(crate) fn by_ranges() -> Document {
+    let mut document = quantized(vec![scores()], Some(latency(2.0, 1.0)));
+    document.plan[0].scheme = "int8-static".into();
+    document.plan[0].region = Some(1);
+    document.samples = Some(Samples { kind: SampleKind::Real, count: 4, calibrating: Some(4) });
+    document.regions = vec![
+        region(
+            &["/conv_1/Conv"],
+            &[
+                ("features", "Softmax has no integer kernel on onnxruntime"),
+                ("a|b", "Softmax has no integer kernel on onnxruntime"),
+                ("y", "it is an output of the model"),
+            ],
+        ),
+        Region { predicted: None, ..region(&["/conv_2/Conv", "/conv_3/Conv"], &[]) },
+    ];
+    let unseen = QuantizedTensor { observed: None, ..quantized_tensor("input", 0.0, 1.0) };
+    document.ranges = vec![quantized_tensor("features", -2.0, 2.0), unseen];
     document
 }
 
@@ -323,5 +393,18 @@ pub(crate) fn rename_all(document: &mut Document, name: &str) {
     }
     for layer in &mut document.slow_layers {
         layer.layer = name.into();
+    }
+    for region in &mut document.regions {
+        let layers = region.layers.iter_mut();
+        layers.chain(&mut region.tensors).for_each(|text| *text = name.into());
+        region.operators = [(name.to_owned(), 1)].into();
+        for end in &mut region.ends {
+            for text in [&mut end.tensor, &mut end.kind, &mut end.reason] {
+                *text = name.into();
+            }
+        }
+    }
+    for tensor in &mut document.ranges {
+        tensor.tensor = name.into();
     }
 }

@@ -112,7 +112,12 @@ impl Costing<'_> {
     }
 
     /// What it takes to quantize a tensor for who computes on integers, and to dequantize it for others.
-    fn border(&self, layers: &HashSet<NodeId>, regions: &Regions, tensor: ValueId) -> f64 {
+    pub(crate) fn border(
+        &self,
+        layers: &HashSet<NodeId>,
+        regions: &Regions,
+        tensor: ValueId,
+    ) -> f64 {
         let (model, costs) = (self.model, self.costs);
         let size = self.size(tensor);
         let is_made = model.producer_node(tensor).is_some_and(|maker| {

@@ -238,6 +238,12 @@ fn by_name(model: &Model) -> HashMap<&str, ValueId> {
     all.map(|value| (model.value(value).name(), value)).collect()
 }
 
+/// How many numbers a value of fixed shape has.
+pub(crate) fn elements(model: &Model, value: ValueId) -> Option<u64> {
+    let shape = model.value(value).ty().and_then(Type::shape)?;
+    shape.iter().map(|dim| dim.fixed().map(|size| size as u64)).product()
+}
+
 /// What each layer saves that computes on integers by ranges, by id, as multiplications of float32 that take as
 /// long; values must have fixed shapes.
 pub(crate) fn gains(shaped: &Model, plan: &Plan, costs: &IntegerCosts) -> HashMap<String, f64> {
@@ -245,11 +251,7 @@ pub(crate) fn gains(shaped: &Model, plan: &Plan, costs: &IntegerCosts) -> HashMa
     let in_table: HashSet<ValueId> = table(shaped, plan).into_keys().collect();
     let bounds = Bounds { has_range: &|value| in_table.contains(&value), is_fused: &|_| true };
     let regions = |layers: &HashSet<NodeId>| integer::regions(shaped, layers, &bounds);
-    let elements = |value: ValueId| {
-        let shape = shaped.value(value).ty().and_then(Type::shape)?;
-        let sizes = shape.iter().map(|dim| dim.fixed().map(|size| size as u64));
-        sizes.product::<Option<u64>>()
-    };
+    let elements = |value: ValueId| elements(shaped, value);
     let costing = Costing { model: shaped, costs, elements: &elements };
     let gains: HashMap<NodeId, f64> =
         integer::gains(&costing, &layers, &regions).into_iter().collect();
@@ -275,7 +277,7 @@ pub fn set_ranges(model: &Model, plan: &mut Plan, range: &dyn Fn(&str) -> Option
 }
 
 /// The tensors that layers read divided by factors of their channels: their ranges are those of what is left.
-fn divided(model: &Model, plan: &Plan) -> HashSet<ValueId> {
+pub(crate) fn divided(model: &Model, plan: &Plan) -> HashSet<ValueId> {
     let places = plan.places();
     let all = layers::find(model, 0).into_iter();
     let divided = all.filter(|layer| {

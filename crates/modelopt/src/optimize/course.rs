@@ -19,6 +19,7 @@ use crate::patience::Patience;
 use crate::planning::{self, Notes};
 use crate::provenance;
 use crate::ranges::SeenTensors;
+use crate::regions;
 use crate::search::tuning::Tuning;
 use crate::search::{self, Court, Found, Searcher, Trials};
 use crate::subject::Copy;
@@ -217,6 +218,20 @@ impl Course<'_> {
         Searcher::new(Trials::new(prover, court), &tuning, most)
             .with_tensors(&self.tensors)
             .run(start)
+    }
+
+    /// Says what the plan computes on integers, and how many samples that comes from.
+    pub(super) fn describe(&self, outcome: &mut Outcome) {
+        let (calibrating, judging) = self.ground.as_ref().map_or((&[][..], &[][..]), |ground| {
+            (ground.calibrating.as_slice(), ground.samples.as_slice())
+        });
+        let seeing = if calibrating.is_empty() { judging } else { calibrating };
+        let Given { prepared, config, .. } = self.given;
+        let told = regions::described(prepared, &outcome.plan, config, (seeing, &self.tensors));
+        (outcome.regions, outcome.ranges) = (told.regions, told.ranges);
+        if let Some(samples) = &mut outcome.samples {
+            samples.calibrating = Some(calibrating.len()).filter(|&count| count > 0);
+        }
     }
 
     /// Candidates, one after the other, until one stands or there is none left to make.

@@ -58,6 +58,8 @@ impl Outcome {
             culprits: self.culprits.clone(),
             slow_layers: self.slow_layers.clone(),
             plan: self.plan_lines(),
+            regions: self.regions.clone(),
+            ranges: self.ranges.clone(),
             trials: self.trials.clone(),
             search_end: self.search_end,
             sensitivity: self.sensitivity.clone(),
@@ -71,6 +73,7 @@ impl Outcome {
     fn plan_lines(&self) -> Vec<report::PlanLine> {
         let weights: std::collections::HashMap<&str, &QuantizedWeight> =
             self.weights.iter().map(|weight| (weight.name.as_str(), weight)).collect();
+        let regions = report::regions_by_layer(&self.regions);
         let line = |(layer, why): (&PlannedLayer, &Explanation)| {
             let own = || why.weights.iter().filter_map(|name| weights.get(name.as_str()));
             let changed = !layer.scheme.is_keep();
@@ -78,6 +81,7 @@ impl Outcome {
                 layer: layer.id.clone(),
                 op: why.op.clone(),
                 scheme: layer.scheme.to_string(),
+                region: regions.get(layer.id.as_str()).copied(),
                 reason: why.reason.clone(),
                 bytes_before: why.bytes,
                 bytes_after: if changed {

@@ -120,6 +120,8 @@ impl<'a> Given<'a> {
             trials: Vec::new(),
             search_end: None,
             sensitivity: Vec::new(),
+            regions: Vec::new(),
+            ranges: Vec::new(),
             warnings: Vec::new(),
             original: original.clone(),
             candidate: provenance::model_file(self.output, staged.path()),

@@ -375,3 +375,19 @@ fn the_same_run_twice_gives_the_same_bytes() {
     });
     assert!(outputs[0].1.is_some() && outputs[0] == outputs[1]);
 }
+
+#[test]
+fn how_samples_were_split_is_told() {
+    let stage = Stage::new(scheme);
+    stage.run(&Planted::noisy(0.01), |mut course| {
+        let seen = report::Samples { kind: report::SampleKind::Real, count: 2, calibrating: None };
+        let mut outcome = outcome(&course, stage.bed.plan(INT8), |outcome| {
+            outcome.samples = Some(seen);
+        });
+        course.describe(&mut outcome);
+        assert_eq!(outcome.samples, Some(seen));
+        course.ground.as_mut().unwrap().calibrating = samples(3);
+        course.describe(&mut outcome);
+        assert_eq!(outcome.samples.unwrap().calibrating, Some(3));
+    });
+}
