@@ -31,7 +31,7 @@ use crate::warning::Warning;
 use crate::{Progress, Step};
 
 pub use error::CalibrationError;
-pub(crate) use merging::calibration_of;
+pub(crate) use merging::given;
 pub use merging::{merge_calibrations, read_calibration, read_calibration_of, write_calibration};
 pub use shard::{Shard, UnknownShard};
 use unfinished::Keeper;

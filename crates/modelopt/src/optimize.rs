@@ -139,10 +139,7 @@ impl<'a> Search<'a> {
         let original_file = std::thread::spawn(move || provenance::model_file(&file, &file));
         progress(Progress::Step(Step::Planning));
         let prepared = transform::prepared(&original, config)?;
-        let calibration = config.calibration.as_ref();
-        let calibration =
-            calibration.map(|path| calibrating::calibration_of(path, input, &prepared));
-        let calibration = calibration.transpose()?;
+        let calibration = calibrating::given(config, input, &prepared)?;
         let runs = config.enforcement != Enforcement::None;
         let subject = Arc::new(if runs {
             Subject::new(input, &original, &[], config)?

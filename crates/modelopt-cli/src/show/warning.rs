@@ -5,13 +5,14 @@ use modelopt::{FoundInputs, Hint, Warning};
 /// A warning in words, with what to do about it.
 pub(crate) fn warning(warning: &Warning) -> String {
     match warning {
-        Warning::InventedInputs => format!("{warning}; give some with --samples"),
+        Warning::InventedInputs | Warning::InventedRanges => {
+            format!("{warning}; give some with --samples")
+        }
         Warning::RangesNeedSamples => {
             format!(
                 "{warning}; give some with --samples, or what `modelopt calibrate` saw with --calibration"
             )
         }
-        Warning::InventedRanges => format!("{warning}; give some with --samples"),
         Warning::FoundInputs(found) => format!(
             "inputs as they are guessed first do not suit the model; found for it: {}",
             options(found)

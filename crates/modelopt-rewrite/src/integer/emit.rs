@@ -84,7 +84,7 @@ fn after_integers(
         None => set_apart(model, tensor),
     };
     let mut line = Line::behind(model, source);
-    let constants = line.constants(model, tensor, affine);
+    let constants = Line::constants(model, tensor, affine);
     let quantized = line.quantize(model, tensor, (source, constants));
     line.dequantize(model, (quantized, constants), Some(tensor));
     unfused(model, regions, (tensor, quantized), affine);
@@ -97,7 +97,7 @@ fn after_float(model: &mut Model, regions: &Regions, tensor: ValueId, affine: Af
         return;
     }
     let mut line = Line::behind(model, tensor);
-    let constants = line.constants(model, tensor, affine);
+    let constants = Line::constants(model, tensor, affine);
     let quantized = line.quantize(model, tensor, (tensor, constants));
     let back = line.dequantize(model, (quantized, constants), None);
     for (node, input) in readers {
@@ -138,7 +138,7 @@ fn unfused(
     }
     let name = model.value(tensor).name().to_owned();
     let mut line = Line::behind(model, tensor);
-    let [scales, zeros] = line.by_channel(model, tensor, affine, channels);
+    let [scales, zeros] = Line::by_channel(model, tensor, affine, channels);
     let inputs = [quantized, scales, zeros];
     let axis = [("axis", 1.into())];
     let back =
@@ -149,8 +149,8 @@ fn unfused(
 }
 
 /// An initializer of the main graph.
-fn constant(model: &mut Model, name: String, tensor: Tensor) -> ValueId {
-    let value = model.fresh_name(&name);
+fn constant(model: &mut Model, name: &str, tensor: Tensor) -> ValueId {
+    let value = model.fresh_name(name);
     let value = model.add_value(value);
     model.set_constant(model.main(), value, Constant::Dense(Arc::new(tensor)));
     value
@@ -179,38 +179,29 @@ impl Line {
     ) -> ValueId {
         let operands: Vec<Operand> = inputs.iter().copied().map(Operand::from).collect();
         let mut patch = Patch::new();
-        let made = match output {
-            Some(output) => {
-                patch.node_into(self.place, op, name, &operands, attributes, output);
-                model.apply(patch);
-                output
-            }
-            None => {
-                patch.node(self.place, op, name, &operands, attributes);
-                model.apply(patch).last().copied().unwrap_or(inputs[0])
-            }
+        let made = if let Some(output) = output {
+            patch.node_into(self.place, op, name, &operands, attributes, output);
+            model.apply(patch);
+            output
+        } else {
+            patch.node(self.place, op, name, &operands, attributes);
+            model.apply(patch).last().copied().unwrap_or(inputs[0])
         };
         self.place = model.producer_node(made).map_or(self.place, Place::After);
         made
     }
 
     /// Scale and zero point of a tensor.
-    pub(super) fn constants(
-        &self,
-        model: &mut Model,
-        tensor: ValueId,
-        affine: Affine,
-    ) -> [ValueId; 2] {
+    pub(super) fn constants(model: &mut Model, tensor: ValueId, affine: Affine) -> [ValueId; 2] {
         let name = model.value(tensor).name().to_owned();
         [
-            constant(model, format!("{name}_scale"), Tensor::scalar(affine.scale)),
-            constant(model, format!("{name}_zero_point"), Tensor::scalar(affine.zero)),
+            constant(model, &format!("{name}_scale"), Tensor::scalar(affine.scale)),
+            constant(model, &format!("{name}_zero_point"), Tensor::scalar(affine.zero)),
         ]
     }
 
     /// The same for each channel.
     fn by_channel(
-        &self,
         model: &mut Model,
         tensor: ValueId,
         affine: Affine,
@@ -222,8 +213,8 @@ impl Line {
         let scales = scales.unwrap_or(Tensor::scalar(affine.scale));
         let zeros = zeros.unwrap_or(Tensor::scalar(affine.zero));
         [
-            constant(model, format!("{name}_scales"), scales),
-            constant(model, format!("{name}_zero_points"), zeros),
+            constant(model, &format!("{name}_scales"), scales),
+            constant(model, &format!("{name}_zero_points"), zeros),
         ]
     }
 
@@ -268,9 +259,9 @@ fn quantize_constants(model: &mut Model, id: NodeId) {
         let values: Vec<u8> = numbers.iter().map(|&x| affine.quantize(x)).collect();
         let Ok(values) = Tensor::of(tensor.shape().to_vec(), &values) else { continue };
         let name = model.value(value).name().to_owned();
-        let values = constant(model, format!("{name}_uint8"), values);
+        let values = constant(model, &format!("{name}_uint8"), values);
         let mut line = Line { place: Place::Before(id) };
-        let constants = line.constants(model, value, affine);
+        let constants = Line::constants(model, value, affine);
         let back = line.dequantize(model, (values, constants), None);
         model.set_input(id, place, Some(back));
     }

@@ -59,7 +59,7 @@ fn switched(
     if model.producer_node(source).is_none() {
         line = Line::behind(model, switch);
     }
-    let constants = line.constants(model, tensor, affine);
+    let constants = Line::constants(model, tensor, affine);
     let quantized = line.quantize(model, tensor, (source, constants));
     let back = line.dequantize(model, (quantized, constants), None);
     let mut node = |op: &str, inputs: [ValueId; 2], output| {

@@ -26,6 +26,9 @@ use crate::plan::Plan;
 use crate::policy;
 use crate::statistics::{Seen, Statistics};
 
+/// A layer whose filters are multiplied by factors.
+type Scaled<'a> = (NodeId, WeightUse, &'a [f32]);
+
 /// Layers that read one tensor, with their places in the plan.
 struct Readers {
     tensor: ValueId,
@@ -66,7 +69,7 @@ pub(super) fn agree(model: &Model, plan: &Plan, layer: &Layer) -> bool {
 /// Carries out the scales of a plan.
 pub(super) fn apply(model: &mut Model, plan: &Plan) -> Result<(), BrokenRewrite> {
     let places = plan.places();
-    let mut scaled: IndexMap<ValueId, Vec<(NodeId, WeightUse, &[f32])>> = IndexMap::new();
+    let mut scaled: IndexMap<ValueId, Vec<Scaled<'_>>> = IndexMap::new();
     if plan.layers.iter().all(|line| line.smoothing.is_empty() || !line.scheme.needs_ranges()) {
         return Ok(());
     }
@@ -92,7 +95,7 @@ pub(super) fn apply(model: &mut Model, plan: &Plan) -> Result<(), BrokenRewrite>
 }
 
 /// Lets layers read a tensor divided by factors, and multiplies their filters by them.
-fn divide(model: &mut Model, x: ValueId, readers: &[(NodeId, WeightUse, &[f32])]) {
+fn divide(model: &mut Model, x: ValueId, readers: &[Scaled<'_>]) {
     let Some((first, weight, factors)) = readers.first() else { return };
     let inverse: Vec<f32> = factors.iter().map(|factor| 1.0 / factor).collect();
     let mut shape = vec![1; weight.tensor.shape().len() - 1];

@@ -42,12 +42,18 @@ pub fn read_calibration_of(
     calibration_of(path, model, &prepared)
 }
 
-/// The same for a model that is prepared already.
-pub(crate) fn calibration_of(
-    path: &Path,
+/// The calibration that settings name, if they do, for a model that is prepared already.
+pub(crate) fn given(
+    config: &Config,
     model: &Path,
     prepared: &Model,
-) -> Result<Calibration, Error> {
+) -> Result<Option<Calibration>, Error> {
+    let path = config.calibration.as_ref();
+    path.map(|path| calibration_of(path, model, prepared)).transpose()
+}
+
+/// The same for a model that is prepared already.
+fn calibration_of(path: &Path, model: &Path, prepared: &Model) -> Result<Calibration, Error> {
     let calibration = read_calibration(path)?;
     let checked = calibration.check(&onnx::digest(model)?, &LayerDigests::of(prepared));
     checked.map_err(|mismatch| {

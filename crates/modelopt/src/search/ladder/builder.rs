@@ -226,8 +226,9 @@ impl<'a> Builder<'a> {
         for (place, switch) in switches.iter().enumerate() {
             let (layers, of_weight) = match switch {
                 Switch::Weight { layers, .. } => (layers.as_slice(), true),
-                Switch::Rounding { layers } => (layers.as_slice(), false),
-                Switch::Tensor { layers, .. } => (layers.as_slice(), false),
+                Switch::Rounding { layers } | Switch::Tensor { layers, .. } => {
+                    (layers.as_slice(), false)
+                }
                 Switch::Activation { layer } => (std::slice::from_ref(layer), false),
             };
             let item = |layer: &usize| {
