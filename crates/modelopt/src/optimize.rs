@@ -178,7 +178,6 @@ impl<'a> Search<'a> {
         // Reading a file again cannot panic; if it did, the report would lack its digest.
         let original_file = original_file.join().unwrap_or_default();
         let (mut outcome, staged) = course.rounds(made, of_plan, &original_file, progress)?;
-        course.describe(&mut outcome);
         outcome.warnings.extend(course.cache.close());
         outcome.found_inputs = course.told.found;
         outcome.emit(staged, &given, progress)

@@ -1,7 +1,7 @@
 //! The tables of regions on integers and of the tensors in them.
 
 use super::{Cell, Kind, NONE, Table, number_of, table};
-use crate::{QuantizedTensor, Region, RegionEdge, wording};
+use crate::{PredictedTime, QuantizedTensor, Region, RegionEdge, wording};
 
 /// How many tensors that a region ends at for the same reason are named.
 const MOST_NAMES: usize = 3;
@@ -13,9 +13,8 @@ pub(crate) fn regions(regions: &[Region]) -> Table {
         ("Between them", Kind::Prose),
         ("Tensors", Kind::Figure),
         ("Predicted share", Kind::Figure),
-        ("In float32, predicted", Kind::Figure),
-        ("On integers, predicted", Kind::Figure),
-        ("Borders, predicted", Kind::Figure),
+        ("Predicted time", Kind::Figure),
+        ("Predicted borders", Kind::Figure),
     ];
     let row = |(at, region): (usize, &Region)| {
         let between = region.operators.iter().map(|(op, count)| format!("{count} {op}"));
@@ -30,12 +29,18 @@ pub(crate) fn regions(regions: &[Region]) -> Table {
             if between.is_empty() { NONE.into() } else { between.into() },
             Cell::from(region.tensors.len().to_string()),
             figure(told.map(|told| told.share), wording::rough_percent),
-            figure(told.map(|told| told.float_ms), wording::milliseconds),
-            figure(told.map(|told| told.integer_ms), wording::milliseconds),
+            time(told),
             figure(told.map(|told| told.border_ms), wording::milliseconds),
         ]
     };
     table(&columns, regions.iter().enumerate().map(row))
+}
+
+/// In float32 and on integers.
+fn time(told: Option<PredictedTime>) -> Cell {
+    let text = told.map(|told| [told.float_ms, told.integer_ms].map(wording::milliseconds));
+    let text = text.map_or_else(|| NONE.to_owned(), |both| both.join(" → "));
+    Cell::from(text).key(told.map_or(f64::NAN, |told| told.float_ms))
 }
 
 /// Where regions begin and end; tensors with the same reason together.

@@ -240,9 +240,12 @@ impl<'a> Surroundings<'a> {
         }
     }
 
-    /// The form of a layer of the plan that does not compute on integers. Nodes with small constants are no
-    /// layers of it.
+    /// The form of a layer of the plan that does not compute on integers. What has a kernel without being a
+    /// layer of integers, such as an `Add` of a constant, is not decided by that.
     fn other_form(&self, id: NodeId) -> Option<EndReason> {
+        if !matches!(integer::kernel(self.model.node(id)), None | Some(Kernel::Product)) {
+            return None;
+        }
         let layer = self.ids.get(&id).filter(|_| !self.layers.contains(&id))?;
         let (line, why) = self.plan.lines().find(|(line, _)| line.id == *layer)?;
         let (scheme, why) = (line.scheme.to_string(), why.reason.clone());

@@ -149,7 +149,7 @@ fn a_layer_that_has_another_form_says_its_own_reason() {
 }
 
 #[test]
-fn a_node_with_a_small_constant_is_no_layer_of_the_plan() {
+fn what_has_a_kernel_does_not_end_a_region_by_its_constant() {
     let end = end_of(|b, c| {
         let three = b.weight("three", &[], &[3.0]);
         b.node("Add", &[c, three], &[])

@@ -262,6 +262,7 @@ impl Course<'_> {
             // What turned out slow or pointless is planned again.
             let Some(next) = self.next(&outcome, rounds, progress)? else {
                 outcome.trials.clone_from(&self.searched.trials);
+                self.describe(&mut outcome);
                 return Ok((outcome, staged));
             };
             drop(staged);

@@ -88,7 +88,7 @@ fn by_ranges(bed: &Bed) -> ExplainedPlan {
         layer.scheme = Scheme::INT8_STATIC;
     }
     let range = |name: &str| TensorRange { name: name.to_owned(), min: -1.0, max: 1.0 };
-    plan.tensors = ["x", "tanh0"].map(range).to_vec();
+    plan.tensors = ["x", "tanh0_out"].map(range).to_vec();
     rewrite::plan_from(&bed.prepared, &plan).unwrap()
 }
 
@@ -101,7 +101,7 @@ fn tensors_know_their_regions() {
     assert_eq!(layers, [["product0"], ["product1"]]);
     let places: Vec<(&str, Option<usize>)> =
         told.ranges.iter().map(|range| (range.tensor.as_str(), range.region)).collect();
-    assert_eq!(places, [("x", Some(1)), ("tanh0", Some(2))]);
+    assert_eq!(places, [("x", Some(1)), ("tanh0_out", Some(2))]);
     assert!(told.ranges.iter().all(|range| range.observed.is_none()));
     assert_eq!(regions(&bed.prepared, &plan, &bed.config), told.regions);
     let ends: Vec<&str> = told.regions[0].ends.iter().map(|end| end.kind.as_str()).collect();
