@@ -62,6 +62,11 @@ impl Costing<'_> {
         (self.elements)(value).unwrap_or(0) as f64
     }
 
+    /// The size of what a node makes; where that is cut off, nobody may have looked before it was.
+    fn made(&self, value: ValueId) -> f64 {
+        self.size(value).max(self.size(end(self.model, value).0))
+    }
+
     /// What a node takes in float32 and on integers.
     pub(crate) fn node(&self, id: NodeId) -> [f64; 2] {
         let node = self.model.node(id);
@@ -74,7 +79,7 @@ impl Costing<'_> {
         let (float, integer) = known.map_or((0.0, 0.0), |&(_, float, integer)| (float, integer));
         // Pools read more than they make.
         let read = node.input(0).map_or(0.0, |read| self.size(read));
-        let size = if name == "GlobalAveragePool" { read } else { self.size(made) };
+        let size = if name == "GlobalAveragePool" { read } else { self.made(made) };
         [float * size + self.costs.node, integer * size + self.costs.node]
     }
 
@@ -82,7 +87,7 @@ impl Costing<'_> {
         let (node, costs) = (self.model.node(id), self.costs);
         let weight = node.input(1).and_then(|weight| self.model.constant(weight));
         let Some(weight) = weight else { return [0.0; 2] };
-        let (shape, size) = (weight.shape(), self.size(made));
+        let (shape, size) = (weight.shape(), self.made(made));
         let &[outputs, inputs, ref kernel @ ..] = shape else { return [0.0; 2] };
         let numbers = weight.len() as f64;
         if !node.op.is("Conv") {
@@ -300,6 +305,23 @@ mod tests {
         // 4 places of 8 channels, each of 9 taps.
         let expected = [32.0 * 9.0, 4.0 * 9.0 + 32.0 * 9.0 * 2.0];
         assert!(is_same(by_channel, expected), "{by_channel:?}");
+    }
+
+    #[test]
+    fn what_is_cut_off_has_the_size_of_what_is_left() {
+        let mut b = Build::new(13);
+        let x = b.input("x", float(&[1, 4, 6, 6]));
+        let raw = conv(&mut b, x, 4, 1);
+        let cut = b.node("Relu", &[raw], &[]);
+        b.output(cut, float(&[1, 4, 6, 6]));
+        let node = b.model.producer_node(raw).unwrap();
+        modelopt_graph::infer::infer(&mut b.model);
+        let known = sizes(&b.model);
+        let observed = |value: ValueId| known(value).filter(|_| value != raw);
+        let costing = Costing { model: &b.model, costs: &COSTS, elements: &observed };
+        let whole = Costing { model: &b.model, costs: &COSTS, elements: &known };
+        assert!(costing.node(node)[0] > 0.0);
+        assert!(is_same(costing.node(node), whole.node(node)));
     }
 
     #[test]

@@ -232,7 +232,12 @@ fn is_small(model: &Model, value: ValueId) -> bool {
     })
 }
 
-/// The range of each tensor of a region: what only moves numbers makes tensors of the range that it reads.
+/// A tensor that takes this much of the range of what it is put together with is given all of it: it is then
+/// copied, where integers of another step are looked up one by one.
+const NEARLY_ALL: f32 = 0.8;
+
+/// The range of each tensor of a region: what only moves numbers makes tensors of the range that it reads,
+/// and what is put together has the range of its parts.
 pub(crate) fn ranges(
     model: &Model,
     regions: &Regions,
@@ -240,16 +245,59 @@ pub(crate) fn ranges(
 ) -> Vec<TensorRange> {
     let mut known: IndexMap<ValueId, (f32, f32)> = IndexMap::new();
     for &tensor in &regions.tensors {
-        let maker = model.producer_node(tensor).filter(|node| regions.nodes.contains(node));
-        let moves = maker.filter(|&node| kernel(model.node(node)) == Some(Kernel::Moving));
-        let source = moves.and_then(|node| known.get(&model.node(node).input(0)?).copied());
-        if let Some(range) = source.or_else(|| observed(tensor)) {
+        if let Some(range) = observed(tensor) {
             known.insert(tensor, range);
         }
     }
+    move_on(model, regions, &mut known);
+    for &node in &regions.nodes {
+        if model.node(node).op.is("Concat") {
+            put_together(model, regions, node, &mut known);
+        }
+    }
+    move_on(model, regions, &mut known);
     let range = |(tensor, (min, max))| {
         let name = model.value(tensor).name().to_owned();
         TensorRange { name, min, max }
     };
     known.into_iter().map(range).collect()
+}
+
+/// What makes a tensor of a region by only moving numbers.
+fn mover(model: &Model, regions: &Regions, tensor: ValueId) -> Option<NodeId> {
+    let maker = model.producer_node(tensor).filter(|node| regions.nodes.contains(node))?;
+    (kernel(model.node(maker)) == Some(Kernel::Moving)).then_some(maker)
+}
+
+fn move_on(model: &Model, regions: &Regions, known: &mut IndexMap<ValueId, (f32, f32)>) {
+    for &tensor in &regions.tensors {
+        let source = mover(model, regions, tensor).and_then(|node| model.node(node).input(0));
+        if let Some(range) = source.and_then(|source| known.get(&source).copied()) {
+            known.insert(tensor, range);
+        }
+    }
+}
+
+/// Gives what is put together the range of its parts, and parts that have nearly all of it the same.
+fn put_together(
+    model: &Model,
+    regions: &Regions,
+    concat: NodeId,
+    known: &mut IndexMap<ValueId, (f32, f32)>,
+) {
+    let node = model.node(concat);
+    let Some(whole) = node.output(0).filter(|whole| known.contains_key(whole)) else { return };
+    let parts: Vec<ValueId> = node.inputs().iter().flatten().copied().collect();
+    let of_parts = parts.iter().filter_map(|part| known.get(part));
+    let join = |a: (f32, f32), b: &(f32, f32)| (a.0.min(b.0), a.1.max(b.1));
+    let (low, high) = of_parts.fold((0f32, 0f32), join);
+    for part in parts {
+        let moved = mover(model, regions, part).is_some();
+        if let Some(range) = known.get_mut(&part).filter(|_| !moved)
+            && range.1.max(0.0) - range.0.min(0.0) >= NEARLY_ALL * (high - low)
+        {
+            *range = (low, high);
+        }
+    }
+    known.insert(whole, (low, high));
 }

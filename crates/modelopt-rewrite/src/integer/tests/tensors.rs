@@ -203,3 +203,28 @@ fn errors_beyond_the_range_of_a_tensor_saturate() {
     assert!(made.iter().all(|x| x.abs() < 0.26));
     assert!(made.iter().any(|&x| x > 0.24) && made.iter().any(|&x| x < -0.24));
 }
+
+#[test]
+fn what_is_put_together_has_the_range_of_its_parts() {
+    let mut b = of_image(|b, x| {
+        let parts = [1, 2, 3].map(|seed| conv(b, x, 4, seed));
+        let whole = b.node("Concat", &parts, &[("axis", 1.into())]);
+        conv(b, whole, 4, 5)
+    });
+    modelopt_graph::infer::infer(&mut b.model);
+    let mut options = crate::testing::integers::calibrated(&b.model);
+    let seen = [("conv_out", -1.0, 7.9), ("conv_out_1", -0.5, 8.0), ("conv_out_2", 0.0, 2.0)];
+    for (name, min, max) in seen {
+        let known = options.observed.get_mut(name).unwrap();
+        (known.min, known.max) = (min, max);
+    }
+    let plan = crate::plan(&b.model, &options).unwrap();
+    let range = |name: &str| {
+        let found = plan.tensors.iter().find(|range| range.name == name).unwrap();
+        (found.min, found.max)
+    };
+    assert_eq!(range("concat_out"), (-1.0, 8.0));
+    // Those that have nearly all of it are copied; the third keeps its finer step.
+    assert_eq!([range("conv_out"), range("conv_out_1")], [(-1.0, 8.0); 2]);
+    assert_eq!(range("conv_out_2"), (0.0, 2.0));
+}
