@@ -22,17 +22,17 @@ pub(super) fn put(readme: &str, results: &Results) -> Result<String> {
 
 fn quantized(rows: &[Row]) -> String {
     let mut table =
-        "| model | size | | dynamic / int8 / 16 bits / kept | SQNR | held out | time | trials |\n\
+        "| model | size | | static / dynamic / int8 / 16 bits / kept | SQNR | held out | time | trials |\n\
                      |---|---|---|---|---|---|---|---|\n"
             .to_owned();
     for row in rows {
         let count = |scheme: &str| row.schemes.get(scheme).copied().unwrap_or(0);
-        let named = ["int8-dynamic", "int8-weights", "keep"].map(count);
+        let named = ["int8-static", "int8-dynamic", "int8-weights", "keep"].map(count);
         let others = row.schemes.values().sum::<usize>() - named.iter().sum::<usize>();
-        let [dynamic, int8, kept] = named;
+        let [by_ranges, dynamic, int8, kept] = named;
         let _ = writeln!(
             table,
-            "| {} | {} | {} | {dynamic} / {int8} / {others} / {kept} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {by_ranges} / {dynamic} / {int8} / {others} / {kept} | {} | {} | {} | {} |",
             title(&row.model),
             sizes(row),
             shrink(row),

@@ -236,8 +236,7 @@ fn is_small(model: &Model, value: ValueId) -> bool {
 /// copied, where integers of another step are looked up one by one.
 const NEARLY_ALL: f32 = 0.8;
 
-/// The range of each tensor of a region: what only moves numbers makes tensors of the range that it reads,
-/// and what is put together has the range of its parts.
+/// The range of each tensor of a region: what only moves numbers makes tensors of the range that it reads.
 pub(crate) fn ranges(
     model: &Model,
     regions: &Regions,
@@ -278,7 +277,8 @@ fn move_on(model: &Model, regions: &Regions, known: &mut IndexMap<ValueId, (f32,
     }
 }
 
-/// Gives what is put together the range of its parts, and parts that have nearly all of it the same.
+/// Gives parts that have nearly all of the range of what they are put together to that range: whatever was
+/// seen of them is in it.
 fn put_together(
     model: &Model,
     regions: &Regions,
@@ -286,18 +286,14 @@ fn put_together(
     known: &mut IndexMap<ValueId, (f32, f32)>,
 ) {
     let node = model.node(concat);
-    let Some(whole) = node.output(0).filter(|whole| known.contains_key(whole)) else { return };
-    let parts: Vec<ValueId> = node.inputs().iter().flatten().copied().collect();
-    let of_parts = parts.iter().filter_map(|part| known.get(part));
-    let join = |a: (f32, f32), b: &(f32, f32)| (a.0.min(b.0), a.1.max(b.1));
-    let (low, high) = of_parts.fold((0f32, 0f32), join);
-    for part in parts {
-        let moved = mover(model, regions, part).is_some();
-        if let Some(range) = known.get_mut(&part).filter(|_| !moved)
-            && range.1.max(0.0) - range.0.min(0.0) >= NEARLY_ALL * (high - low)
+    let Some(whole) = node.output(0).and_then(|whole| known.get(&whole).copied()) else { return };
+    let span = |(low, high): (f32, f32)| high.max(0.0) - low.min(0.0);
+    for part in node.inputs().iter().flatten() {
+        let moved = mover(model, regions, *part).is_some();
+        if let Some(range) = known.get_mut(part).filter(|_| !moved)
+            && span(*range) >= NEARLY_ALL * span(whole)
         {
-            *range = (low, high);
+            *range = whole;
         }
     }
-    known.insert(whole, (low, high));
 }

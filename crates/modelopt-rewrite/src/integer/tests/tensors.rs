@@ -205,7 +205,7 @@ fn errors_beyond_the_range_of_a_tensor_saturate() {
 }
 
 #[test]
-fn what_is_put_together_has_the_range_of_its_parts() {
+fn parts_have_the_range_of_what_they_are_put_together_to() {
     let mut b = of_image(|b, x| {
         let parts = [1, 2, 3].map(|seed| conv(b, x, 4, seed));
         let whole = b.node("Concat", &parts, &[("axis", 1.into())]);
@@ -213,7 +213,12 @@ fn what_is_put_together_has_the_range_of_its_parts() {
     });
     modelopt_graph::infer::infer(&mut b.model);
     let mut options = crate::testing::integers::calibrated(&b.model);
-    let seen = [("conv_out", -1.0, 7.9), ("conv_out_1", -0.5, 8.0), ("conv_out_2", 0.0, 2.0)];
+    let seen = [
+        ("conv_out", -1.0, 7.9),
+        ("conv_out_1", -0.5, 8.0),
+        ("conv_out_2", 0.0, 2.0),
+        ("concat_out", -1.0, 8.0),
+    ];
     for (name, min, max) in seen {
         let known = options.observed.get_mut(name).unwrap();
         (known.min, known.max) = (min, max);
