@@ -161,24 +161,22 @@ impl Statistics {
         f64::from(high - low) / 255.0
     }
 
-    /// From the least to the largest number over all channels and samples, each divided by its divisor, with 0
-    /// between them, and as much beyond as samples differ in.
-    pub(crate) fn range(&self, divisors: &[f32]) -> (f32, f32) {
-        let ends: Vec<(f32, f32)> = self
-            .ranges
-            .iter()
-            .map(|channels| {
-                let divided = channels.iter().zip(divisors);
-                divided.fold((0f32, 0f32), |(low, high), (&(least, most), divisor)| {
-                    (low.min(least / divisor), high.max(most / divisor))
-                })
-            })
-            .collect();
-        let count = ends.len().max(1) as f32;
-        let (low, high) = ends.iter().fold((0f32, 0f32), |a, e| (a.0.min(e.0), a.1.max(e.1)));
-        let (sum_low, sum_high) = ends.iter().fold((0f32, 0f32), |a, e| (a.0 + e.0, a.1 + e.1));
-        let beyond = |end: f32, mean: f32| end + (end - mean) * (FEW_SAMPLES / count).min(1.0);
-        (beyond(low, sum_low / count), beyond(high, sum_high / count))
+    /// From where to where each channel is expected to go on other samples: with 0 between, and as far beyond
+    /// what was seen as samples differ in it.
+    pub(crate) fn reach(&self) -> Vec<(f32, f32)> {
+        let count = self.kept().max(1) as f32;
+        let beyond =
+            |end: f32, sum: f32| end + (end - sum / count) * (FEW_SAMPLES / count).min(1.0);
+        let of = |channel: usize| {
+            let own = self.ranges.iter().filter_map(|sample| sample.get(channel));
+            let (mut ends, mut sums) = ((0f32, 0f32), (0f32, 0f32));
+            for &(low, high) in own {
+                ends = (ends.0.min(low), ends.1.max(high));
+                sums = (sums.0 + low, sums.1 + high);
+            }
+            (beyond(ends.0, sums.0), beyond(ends.1, sums.1))
+        };
+        (0..self.channels()).map(of).collect()
     }
 
     /// Whether all that was seen is finite.
@@ -202,6 +200,17 @@ mod tests {
             seen.steps(Some(&[51.0, 1.0])),
             [1.0 / 255.0, f64::from(101f32 + 1.0 / 51.0) / 255.0]
         );
+    }
+
+    #[test]
+    fn channels_are_taken_to_go_beyond_what_was_seen() {
+        let seen = Statistics {
+            means: vec![0.0, 0.0],
+            ranges: vec![vec![(-3.0, 1.0), (0.0, 4.0)], vec![(-1.0, 1.0), (0.0, 8.0)]],
+            ..Statistics::default()
+        };
+        // By as much as the last is beyond the mean of both.
+        assert_eq!(seen.reach(), [(-4.0, 1.0), (0.0, 10.0)]);
     }
 
     #[test]

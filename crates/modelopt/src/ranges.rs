@@ -120,6 +120,13 @@ impl SeenTensors {
         self.tensors.get(name).map(|seen| &seen.distribution)
     }
 
+    /// The plan with ranges that end where what was seen ends.
+    pub(crate) fn narrow(&self, prepared: &Prepared, plan: &ExplainedPlan) -> ExplainedPlan {
+        let min_max = Way::By(Method::MinMax);
+        let way = WAYS.iter().position(|way| *way == min_max).unwrap_or_default();
+        self.chosen(prepared, plan, |_| way)
+    }
+
     pub(crate) fn ways() -> usize {
         WAYS.len()
     }

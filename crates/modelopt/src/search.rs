@@ -38,6 +38,8 @@ mod tests;
 use modelopt_report as report;
 use modelopt_rewrite::{self as rewrite, ExplainedPlan, Improvements, Seen};
 
+use modelopt_runtime::Sample;
+
 use crate::config::{Config, Smoothing};
 use crate::error::Error;
 use crate::ranges::SeenTensors;
@@ -84,8 +86,10 @@ impl Found {
 pub(crate) struct Searcher<'t, 'a, 'b, 'm> {
     trials: Trials<'a, 'b, 'm>,
     tuning: &'t Tuning,
-    /// What was seen of tensors that are quantized by ranges.
+    /// What was seen of tensors that are quantized by ranges, and the samples that it was seen on, where
+    /// those are not judged on.
     tensors: Option<&'t SeenTensors>,
+    calibrating: &'t [Sample],
     /// Trials that may still be made.
     left: usize,
     sensitivity: Vec<report::Sensitivity>,
@@ -104,12 +108,12 @@ impl<'t, 'a, 'b, 'm> Searcher<'t, 'a, 'b, 'm> {
     pub(crate) fn new(trials: Trials<'a, 'b, 'm>, tuning: &'t Tuning, most: usize) -> Self {
         let left = most.saturating_sub(1);
         let (sensitivity, warnings) = (Vec::new(), Vec::new());
-        Searcher { trials, tuning, tensors: None, left, sensitivity, warnings }
+        Searcher { trials, tuning, tensors: None, calibrating: &[], left, sensitivity, warnings }
     }
 
     /// The same with other ranges of tensors to choose from.
-    pub(crate) fn with_tensors(self, tensors: &'t SeenTensors) -> Self {
-        Searcher { tensors: Some(tensors), ..self }
+    pub(crate) fn with_tensors(self, tensors: &'t SeenTensors, on: &'t [Sample]) -> Self {
+        Searcher { tensors: Some(tensors), calibrating: on, ..self }
     }
 
     /// Searches from a plan. An error is one of the environment or of the user's metric.
@@ -134,10 +138,24 @@ impl<'t, 'a, 'b, 'm> Searcher<'t, 'a, 'b, 'm> {
             Err(end) => return Ok(State { end, ..state }),
         }
         let by_ranges = !start.tensors.is_empty();
-        if state.told.passes && (!by_ranges || state.told.excess <= self.tuning.ranging.comfortable)
-        {
+        if self.is_enough(&state.told, by_ranges) {
             return Ok(state);
         }
+        let is_near = by_ranges && state.told.excess <= self.tuning.ranging.near;
+        if let Some(tensors) = self.tensors.filter(|_| is_near) {
+            let narrow = tensors.narrow(self.trials.prover.prepared, start);
+            match self.attempt(&narrow, "ranges no wider than what was seen".to_owned())? {
+                Ok(told) if is_better(&told, &state.told) => {
+                    state = State { plan: narrow, told, ..state };
+                }
+                Ok(_) => {}
+                Err(end) => return Ok(State { end, ..state }),
+            }
+            if self.is_enough(&state.told, by_ranges) {
+                return Ok(state);
+            }
+        }
+        let start = &state.plan.clone();
         // Looking at activations and choosing refinements takes as long as some trials.
         if let Some(end) = self.trials.cannot_afford(self.trials.last * 2) {
             return Ok(State { end, ..state });
@@ -167,6 +185,11 @@ impl<'t, 'a, 'b, 'm> Searcher<'t, 'a, 'b, 'm> {
         if state.told.passes { Ok(state) } else { self.descend(&state, &seen) }
     }
 
+    /// Whether there is nothing to search for: ranges should leave some of what is allowed.
+    fn is_enough(&self, told: &Evaluation, by_ranges: bool) -> bool {
+        told.passes && (!by_ranges || told.excess <= self.tuning.ranging.comfortable)
+    }
+
     /// The plan with those ranges of its noisiest tensors that do the least to the outputs, if there are
     /// better ones.
     fn ranged(&mut self, state: &State) -> Result<Option<ExplainedPlan>, Error> {
@@ -183,7 +206,8 @@ impl<'t, 'a, 'b, 'm> Searcher<'t, 'a, 'b, 'm> {
 
     fn statistics(&mut self, plan: &ExplainedPlan) -> Seen {
         let Trials { prover, court, .. } = &mut self.trials;
-        sensitivity::statistics(prover, plan, court.progress).unwrap_or_else(|why| {
+        let samples = if self.calibrating.is_empty() { prover.samples } else { self.calibrating };
+        sensitivity::statistics_on(prover, plan, samples, court.progress).unwrap_or_else(|why| {
             self.warnings.push(Warning::UnseenActivations { reason: why });
             Seen::default()
         })

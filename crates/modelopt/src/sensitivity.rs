@@ -13,7 +13,7 @@ use modelopt_rewrite::{
     self as rewrite, Capabilities, ExplainedPlan, LayerNoise, Plan, Prepared, Scheme, Seen, Switch,
     Switchboard,
 };
-use modelopt_runtime::Outputs;
+use modelopt_runtime::{Outputs, Sample};
 use modelopt_validate::Parity;
 
 use crate::budget::Budget;
@@ -198,7 +198,17 @@ pub(crate) fn statistics(
     plan: &ExplainedPlan,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Seen, String> {
-    calibrate::statistics(prover.prepared, plan, prover.samples, prover.host, progress)
+    statistics_on(prover, plan, prover.samples, progress)
+}
+
+/// The same on other samples than those that are judged on.
+pub(crate) fn statistics_on(
+    prover: &Prover<'_, '_>,
+    plan: &ExplainedPlan,
+    samples: &[Sample],
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Seen, String> {
+    calibrate::statistics(prover.prepared, plan, samples, prover.host, progress)
 }
 
 /// Multiplications of each layer on the largest sample, by name.

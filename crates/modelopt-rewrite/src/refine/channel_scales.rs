@@ -142,7 +142,7 @@ pub(super) fn choose(model: &Model, plan: &mut Plan, seen: &Seen) {
         let Some(range) = plan.tensors.iter_mut().find(|range| range.name == name) else {
             continue;
         };
-        (range.min, range.max) = known.range(&factors);
+        (range.min, range.max) = hull(&known.reach(), &factors);
         for (place, _) in &layers {
             plan.layers[*place].smoothing.clone_from(&factors);
         }
@@ -225,6 +225,14 @@ impl Side {
     }
 }
 
+/// From the least to the largest number of all channels, each divided by its factor.
+fn hull(reach: &[(f32, f32)], factors: &[f32]) -> (f32, f32) {
+    let divided = reach.iter().zip(factors);
+    divided.fold((0f32, 0f32), |(low, high), (&(least, most), factor)| {
+        (low.min(least / factor), high.max(most / factor))
+    })
+}
+
 /// The factors with the least noise, if it is worthwhile.
 fn best(sides: &[Side], seen: &Statistics) -> Option<Vec<f32>> {
     let channels = seen.channels();
@@ -232,9 +240,10 @@ fn best(sides: &[Side], seen: &Statistics) -> Option<Vec<f32>> {
     for side in sides {
         largest.iter_mut().zip(side.peaks()).for_each(|(most, own)| *most = most.max(own));
     }
-    let peaks = seen.peaks_but(None);
+    let reach = seen.reach();
+    let peaks: Vec<f32> = reach.iter().map(|(low, high)| high.max(-low)).collect();
     let noise = |factors: &[f32]| -> f64 {
-        let (low, high) = seen.range(factors);
+        let (low, high) = hull(&reach, factors);
         let step = f64::from(high - low) / 255.0;
         sides.iter().map(|side| side.noise(&seen.mean_squares, step, factors)).sum()
     };

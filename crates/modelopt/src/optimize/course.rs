@@ -198,7 +198,7 @@ impl Course<'_> {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Found, Error> {
         let (given, tuning) = (self.given, Tuning::default());
-        let Some(Ground { rig, samples, .. }) = &mut self.ground else {
+        let Some(Ground { rig, samples, calibrating }) = &mut self.ground else {
             return Ok(Found::nothing(start.clone()));
         };
         let prover = Prover::new(given.prepared, samples, rig, None);
@@ -216,7 +216,7 @@ impl Course<'_> {
             progress,
         };
         Searcher::new(Trials::new(prover, court), &tuning, most)
-            .with_tensors(&self.tensors)
+            .with_tensors(&self.tensors, calibrating)
             .run(start)
     }
 

@@ -127,6 +127,9 @@ pub(crate) struct Ranging {
     pub(crate) margin_db: f64,
     /// A plan with ranges and more than this share of the noise that is allowed is refined even so.
     pub(crate) comfortable: f64,
+    /// A plan with no more than this much of it is tried with narrower ranges: further off, it is not their
+    /// steps that are too coarse.
+    pub(crate) near: f64,
     /// The most that one sample counts, as excess over the limits.
     pub(crate) loudest: f64,
 }
@@ -139,7 +142,8 @@ impl Default for Ranging {
             trials: 0.6,
             better: 0.7,
             margin_db: 1.0,
-            comfortable: 0.25,
+            comfortable: 0.5,
+            near: 2.0,
             loudest: 1e6,
         }
     }
