@@ -27,7 +27,7 @@ pub(crate) use compare::Compare;
 pub(crate) use convert::Convert;
 pub(crate) use gate::{Enforcing, Gate};
 pub(crate) use judging::Judging;
-pub(crate) use making::Making;
+pub(crate) use making::{Files, Making};
 pub(crate) use metric::Measuring;
 pub(crate) use plan::Plan;
 pub(crate) use planning::{Integers, Planning, Precision, Selection};

@@ -5,7 +5,7 @@ mod calibrate;
 mod report;
 mod upgrade;
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -91,20 +91,13 @@ fn convert(args: &args::Convert, common: &Common) -> Result<Done> {
 
 /// From one file to another, with everything that is printed and written beside it.
 fn make(command: &str, args: &args::Making, config: Config, common: &Common) -> Result<Done> {
-    let config = Config { external_data: config.external_data | args.external_data, ..config };
-    let target = places::output(&args.input, args.output.as_deref(), args.in_place)?;
+    let files = &args.files;
+    let config = Config { external_data: config.external_data | files.external_data, ..config };
+    let target = places::output(files)?;
+    places::check_pipe(&target, config.external_data, common.json)?;
     let to_stdout = target == Path::new("-");
-    if to_stdout && common.json {
-        return Err(Usage("--json and -o - both want stdout".into()).into());
-    }
-    if to_stdout && config.external_data {
-        return Err(Usage("external data cannot be written to stdout".into()).into());
-    }
-    if to_stdout && std::io::stdout().is_terminal() {
-        return Err(Usage("-o - would write the model to the terminal; redirect it".into()).into());
-    }
-    check_distinct(args.save_plan.as_deref(), &[&args.input, &target])?;
-    let input = Input::new(&args.input)?;
+    check_distinct(args.save_plan.as_deref(), &[&files.input, &target])?;
+    let input = Input::new(&files.input)?;
     let output = Output::new(&target)?;
     let mut bar = Bar::new(common.quiet);
     let search = modelopt::Search::new(&config);
@@ -136,7 +129,7 @@ fn make(command: &str, args: &args::Making, config: Config, common: &Common) -> 
         if args.explain {
             text += &show::plan(&outcome.plan, &outcome.regions);
         }
-        text += &show::outcome(&outcome, &args.input, &target);
+        text += &show::outcome(&outcome, &files.input, &target);
         if let Some(path) = saved_plan.filter(|_| !outcome.emitted) {
             text += &show::saved_plan(&path);
         }

@@ -1,14 +1,17 @@
 //! Where results may go: looked at before any work begins.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 
+use crate::args::Files;
 use crate::ending::Usage;
 
 /// The file that a model is written to.
-pub(crate) fn output(input: &Path, output: Option<&Path>, in_place: bool) -> Result<PathBuf> {
-    let piped = input == Path::new("-");
+pub(crate) fn output(files: &Files) -> Result<PathBuf> {
+    let Files { input, output, in_place, .. } = files;
+    let (in_place, piped) = (*in_place, input == Path::new("-"));
     let Some(output) = output else {
         if piped {
             return Err(usage("--in-place needs a file as input, not stdin"));
@@ -35,6 +38,23 @@ pub(crate) fn output(input: &Path, output: Option<&Path>, in_place: bool) -> Res
         )));
     }
     Ok(output.to_owned())
+}
+
+/// Whether what a command makes can go to stdout, if it is to.
+pub(crate) fn check_pipe(target: &Path, external_data: bool, json: bool) -> Result<()> {
+    if target != Path::new("-") {
+        return Ok(());
+    }
+    if json {
+        return Err(usage("--json and -o - both want stdout"));
+    }
+    if external_data {
+        return Err(usage("external data cannot be written to stdout"));
+    }
+    if std::io::stdout().is_terminal() {
+        return Err(usage("-o - would write the model to the terminal; redirect it"));
+    }
+    Ok(())
 }
 
 fn usage(message: &str) -> anyhow::Error {
@@ -91,6 +111,11 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn output<P: AsRef<Path>>(input: P, output: Option<&Path>, in_place: bool) -> Result<PathBuf> {
+        let (input, output) = (input.as_ref().to_owned(), output.map(Path::to_owned));
+        super::output(&Files { input, output, in_place, external_data: false })
+    }
 
     #[test]
     fn the_input_is_replaced_on_demand_only() {

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// From which file to which, and what else to write.
+/// From which file to which.
 #[derive(Args, Debug)]
-pub(crate) struct Making {
+pub(crate) struct Files {
     /// Model to start from; - reads from stdin
     pub(crate) input: PathBuf,
     /// Where to write the result; - writes to stdout
@@ -18,6 +18,13 @@ pub(crate) struct Making {
     /// Write large weights to an external file beside the model even if it is below 2 GB
     #[arg(long)]
     pub(crate) external_data: bool,
+}
+
+/// From which file to which, and what else to write.
+#[derive(Args, Debug)]
+pub(crate) struct Making {
+    #[command(flatten)]
+    pub(crate) files: Files,
     /// Also print the plan: each layer, what was done and why
     #[arg(long)]
     pub(crate) explain: bool,

@@ -6,20 +6,12 @@ use clap::Args;
 
 use super::gate::Enforcing;
 use super::judging::Judging;
+use super::making::Files;
 
 #[derive(Args, Debug)]
 pub(crate) struct Upgrade {
-    /// Model to start from; - reads from stdin
-    pub(crate) input: PathBuf,
-    /// Where to write the result; - writes to stdout
-    #[arg(long, short, value_name = "FILE", required_unless_present = "in_place")]
-    pub(crate) output: Option<PathBuf>,
-    /// Write the result over the input
-    #[arg(long)]
-    pub(crate) in_place: bool,
-    /// Write large weights to an external file beside the model even if it is below 2 GB
-    #[arg(long)]
-    pub(crate) external_data: bool,
+    #[command(flatten)]
+    pub(crate) files: Files,
     /// Operator set of ai.onnx to bring the model to [default: the newest that ONNX Runtime runs the
     /// model with]
     #[arg(long, value_name = "N")]

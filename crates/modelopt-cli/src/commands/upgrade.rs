@@ -1,6 +1,5 @@
 //! `modelopt upgrade`.
 
-use std::io::IsTerminal;
 use std::path::Path;
 
 use anyhow::Result;
@@ -8,7 +7,7 @@ use modelopt::{Config, Stop, UpgradeOutcome};
 use serde_json::{Value, json};
 
 use crate::args::{self, Common};
-use crate::ending::{Done, Usage};
+use crate::ending::Done;
 use crate::files::{Input, Output};
 use crate::progress::Bar;
 use crate::saying::{print, stop_on_interrupt, warn, write_report};
@@ -17,14 +16,14 @@ use crate::{places, show};
 
 pub(super) fn run(args: &args::Upgrade, common: &Common) -> Result<Done> {
     let mut config = settings_over(&Config::upgrading(), common)?;
-    config.external_data |= args.external_data;
+    config.external_data |= args.files.external_data;
     apply_enforcing(&mut config, &args.enforcing);
     apply_judging(&mut config, &args.judging)?;
     // Newer operators are not there to be faster: time is taken where somebody asks for it.
     config.measure_latency = args.judging.gate.max_slowdown.is_some();
-    let target = places::output(&args.input, args.output.as_deref(), args.in_place)?;
-    check_pipe(&target, &config, common)?;
-    let input = Input::new(&args.input)?;
+    let target = places::output(&args.files)?;
+    places::check_pipe(&target, config.external_data, common.json)?;
+    let input = Input::new(&args.files.input)?;
     let output = Output::new(&target)?;
     let mut bar = Bar::new(common.quiet);
     let stop = Stop::default();
@@ -50,27 +49,10 @@ pub(super) fn run(args: &args::Upgrade, common: &Common) -> Result<Done> {
     if common.json {
         print(&format!("{:#}\n", document(&outcome)?))?;
     } else if !common.quiet {
-        let text = show::plain(&show::upgraded(&outcome, &args.input, &target));
+        let text = show::plain(&show::upgraded(&outcome, &args.files.input, &target));
         if target == Path::new("-") { eprint!("{text}") } else { print(&text)? }
     }
     Ok(if outcome.refused { Done::Refused } else { Done::Ok })
-}
-
-/// What cannot go to stdout.
-fn check_pipe(target: &Path, config: &Config, common: &Common) -> Result<()> {
-    if target != Path::new("-") {
-        return Ok(());
-    }
-    let wrong = if common.json {
-        "--json and -o - both want stdout"
-    } else if config.external_data {
-        "external data cannot be written to stdout"
-    } else if std::io::stdout().is_terminal() {
-        "-o - would write the model to the terminal; redirect it"
-    } else {
-        return Ok(());
-    };
-    Err(Usage(wrong.into()).into())
 }
 
 fn document(outcome: &UpgradeOutcome) -> Result<Value> {
