@@ -10,7 +10,7 @@ use crate::forms::{Emission, SharedWeight};
 use crate::integer::{self, Affine};
 use crate::memo::Memo;
 use crate::plan::{Plan, QuantFormat, TensorRange};
-use crate::policy;
+use crate::policy::{self, OnIntegers};
 use crate::quantize::StoredWeight;
 use crate::shared::shared_weights;
 use crate::{precision, prepare, refine, upgrade};
@@ -59,10 +59,9 @@ fn apply_to_weights(
     let stored: Vec<Option<StoredWeight>> =
         shared.par_values().map(|weight| weight.stored(memo)).collect();
     let mut results = Vec::new();
-    let table = policy::table(model, plan);
+    let OnIntegers { table, regions, .. } = OnIntegers::of(model, plan);
     let affine = |(value, range): (&ValueId, &TensorRange)| (*value, Affine::of_range(range));
     let table: IndexMap<ValueId, Affine> = table.iter().map(affine).collect();
-    let regions = policy::regions(model, plan);
     engine::checked(model, "quantize", |model| {
         let at_load = plan.layers.iter().filter(|line| line.at_load);
         let mut emission = Emission::new(table, at_load.map(|line| line.id.as_str()));

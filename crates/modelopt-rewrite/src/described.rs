@@ -10,7 +10,7 @@ use modelopt_graph::{Model, NodeId, ValueId};
 use crate::integer::{self, Costing, Regions};
 use crate::layers;
 use crate::plan::ExplainedPlan;
-use crate::policy::{self, Capabilities};
+use crate::policy::{self, Capabilities, OnIntegers};
 
 use reason::Surroundings;
 pub use reason::{Edge, EndReason, RegionEnd};
@@ -64,11 +64,10 @@ pub fn described_regions(
     plan: &ExplainedPlan,
     target: &Capabilities,
 ) -> Vec<Region> {
-    let layers = policy::integer_layers(model, plan);
+    let OnIntegers { layers, regions, .. } = OnIntegers::of(model, plan);
     if layers.is_empty() {
         return Vec::new();
     }
-    let regions = policy::regions(model, plan);
     let all = layers::find(model, 0).into_iter();
     let ids: HashMap<NodeId, String> = all.map(|layer| (layer.node, layer.id)).collect();
     let around = Surroundings::new(model, plan, target, (&layers, &regions), &ids);

@@ -12,7 +12,7 @@
 //! The switches `s` are the elements of one more input of the model: 0 turns an error off, 1 on, and
 //! more makes it larger.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -23,10 +23,10 @@ use modelopt_graph::{
 
 use crate::engine::{self, BrokenRewrite};
 use crate::forms::take_over;
-use crate::integer::{self, Affine, Regions};
+use crate::integer::{self, Affine};
 use crate::memo::Memo;
-use crate::plan::{Plan, TensorRange};
-use crate::policy;
+use crate::plan::Plan;
+use crate::policy::OnIntegers;
 use crate::weight_errors::{WeightError, errors};
 
 pub(crate) use crate::error_switch::switch;
@@ -101,7 +101,7 @@ pub(crate) fn switchboard_with(
     let errors = errors(&model, plan, memo);
     let dynamic = dynamic_layers(&model, plan);
     let ranges = Ranges::of(&model, plan);
-    let count = errors.len() + dynamic.len() + ranges.table.len();
+    let count = errors.len() + dynamic.len() + ranges.0.table.len();
     let mut switches = Vec::with_capacity(count);
     let input = with_switches(&mut model, count, |model, settings| {
         for (layer, node) in dynamic {
@@ -123,25 +123,11 @@ pub(crate) fn switchboard_with(
 }
 
 /// What a plan quantizes by ranges.
-struct Ranges {
-    table: IndexMap<ValueId, Affine>,
-    /// Names in the plan.
-    names: HashMap<ValueId, String>,
-    regions: Regions,
-    layers: HashSet<NodeId>,
-}
+struct Ranges(OnIntegers);
 
 impl Ranges {
     fn of(model: &Model, plan: &Plan) -> Self {
-        let table = policy::table(model, plan);
-        let affine = |(&value, range): (&ValueId, &TensorRange)| (value, Affine::of_range(range));
-        let name = |(&value, range): (&ValueId, &TensorRange)| (value, range.name.clone());
-        Ranges {
-            table: table.iter().map(affine).collect(),
-            names: table.iter().map(name).collect(),
-            regions: policy::regions(model, plan),
-            layers: policy::integer_layers(model, plan),
-        }
+        Ranges(OnIntegers::of(model, plan))
     }
 
     /// Each tensor, with the places in the plan of the layers because of which it is quantized.
@@ -150,8 +136,9 @@ impl Ranges {
         let all = crate::layers::all(model).into_iter();
         let by_node: HashMap<NodeId, usize> =
             all.filter_map(|layer| Some((layer.node, *places.get(layer.id.as_str())?))).collect();
-        self.regions.tensors.iter().map(move |&tensor| {
-            let holders = self.regions.holders(model, &self.layers, tensor);
+        let OnIntegers { layers, regions, .. } = &self.0;
+        regions.tensors.iter().map(move |&tensor| {
+            let holders = regions.holders(model, layers, tensor);
             let layers = holders.iter().filter_map(|node| by_node.get(node).copied());
             (tensor, layers.collect())
         })
@@ -164,14 +151,17 @@ impl Ranges {
         plan: &Plan,
         (settings, first): (ValueId, usize),
     ) -> Vec<Switch> {
+        let OnIntegers { table, regions, .. } = &self.0;
         let of: HashMap<ValueId, Switch> = self
             .held(model, plan)
             .map(|(tensor, layers)| {
-                let name = self.names.get(&tensor).cloned().unwrap_or_default();
+                let name = table.get(&tensor).map(|range| range.name.clone()).unwrap_or_default();
                 (tensor, Switch::Tensor { tensor: name, layers })
             })
             .collect();
-        let disturbed = integer::disturb(model, &self.regions, &self.table, settings, first);
+        let table: IndexMap<ValueId, Affine> =
+            table.iter().map(|(&value, range)| (value, Affine::of_range(range))).collect();
+        let disturbed = integer::disturb(model, regions, &table, settings, first);
         disturbed.into_iter().filter_map(|tensor| of.get(&tensor).cloned()).collect()
     }
 }

@@ -70,4 +70,4 @@ pub use quantize::{Channels, Granularity, Quantized, Unquantizable, quantize};
 pub use refine::{Improvements, improve};
 pub use select::Pattern;
 pub use sensitivity::{LayerNoise, sensitivity, work};
-pub use statistics::{ChannelAxis, Seen, Statistics, Watched, watched};
+pub use statistics::{ChannelAxis, Seen, Statistics, Watched, share_beyond, watched};

@@ -21,7 +21,7 @@ use crate::select;
 pub use capabilities::Capabilities;
 use decision::{Decision, default_decision, rungs};
 pub use options::{MeasuredLayer, ObservedTensor, PlanOptions};
-pub(crate) use ranges::{divided, elements, gains, integer_layers, opset, regions, table};
+pub(crate) use ranges::{OnIntegers, divided, elements, gains, opset};
 pub use ranges::{set_ranges, settle, to_observe};
 use sharing::harmonise;
 

@@ -20,6 +20,7 @@ use crate::layer_matrix::{Matrix, Moments};
 use crate::layers::{self, Layer, WeightUse};
 use crate::memo::Memo;
 use crate::plan::{Plan, PlanError};
+use crate::policy::OnIntegers;
 use crate::statistics::{Seen, Statistics};
 use crate::weight_errors::errors;
 
@@ -100,6 +101,7 @@ pub(crate) fn check(model: &Model, plan: &Plan) -> Result<(), PlanError> {
         layers.iter().map(|layer| (layer.node, layer.id.as_str())).collect();
     let lines: HashMap<&str, &[f32]> =
         plan.layers.iter().map(|line| (line.id.as_str(), line.smoothing.as_slice())).collect();
+    let OnIntegers { regions: on_integers, .. } = OnIntegers::of(model, plan);
     for line in plan.layers.iter().filter(refined) {
         let refuse = |why: &str| {
             let (layer, why) = (line.id.clone(), why.to_owned());
@@ -107,6 +109,10 @@ pub(crate) fn check(model: &Model, plan: &Plan) -> Result<(), PlanError> {
         };
         let Some(layer) = by_name.get(line.id.as_str()) else {
             return refuse("smoothing and bias corrections need a weight");
+        };
+        let agree = |(reader, _): (NodeId, usize)| {
+            let name = by_node.get(&reader).copied().unwrap_or_default();
+            lines.get(name).copied() == Some(line.smoothing.as_slice())
         };
         let numbers = line.smoothing.iter().chain(&line.bias_correction);
         if numbers.clone().any(|x| !x.is_finite()) || line.smoothing.iter().any(|&x| x <= 0.0) {
@@ -116,7 +122,9 @@ pub(crate) fn check(model: &Model, plan: &Plan) -> Result<(), PlanError> {
             if channel_scales::depth(model, layer) != Some(line.smoothing.len()) {
                 return refuse("its smoothing does not fit its filters");
             }
-            if !channel_scales::agree(model, plan, layer) {
+            let x = model.node(layer.node).input(0);
+            let readers = x.map(|x| on_integers.readers(model, x)).unwrap_or_default();
+            if x.is_none() || !readers.into_iter().all(agree) {
                 return refuse("all that compute with what it reads must have the same smoothing");
             }
         } else if !line.smoothing.is_empty() {
@@ -124,10 +132,6 @@ pub(crate) fn check(model: &Model, plan: &Plan) -> Result<(), PlanError> {
             let weight = weight.filter(|w| smoothing::depth(w) == Some(line.smoothing.len()));
             let Some(weight) = weight else {
                 return refuse("its smoothing does not fit the weight");
-            };
-            let agree = |(reader, _): (NodeId, usize)| {
-                let name = by_node.get(&reader).copied().unwrap_or_default();
-                lines.get(name).copied() == Some(line.smoothing.as_slice())
             };
             if !readers_of(model, weight.value).into_iter().all(agree) {
                 return refuse("all that read its weight must have the same smoothing");

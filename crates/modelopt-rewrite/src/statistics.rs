@@ -89,7 +89,13 @@ pub fn watched(model: &Model, plan: &Plan) -> Vec<Watched> {
 }
 
 /// With so many samples the next one is expected to go as far beyond them as they differ from one another.
-const FEW_SAMPLES: f32 = 4.0;
+const FEW_SAMPLES: f64 = 4.0;
+
+/// How far beyond so many samples the next one is expected to go, as a share of how far the last of them is
+/// beyond their mean.
+pub fn share_beyond(samples: usize) -> f64 {
+    (FEW_SAMPLES / samples.max(1) as f64).min(1.0)
+}
 
 /// What int8 layers read, over all samples.
 #[derive(Clone, Debug, Default)]
@@ -165,8 +171,8 @@ impl Statistics {
     /// what was seen as samples differ in it.
     pub(crate) fn reach(&self) -> Vec<(f32, f32)> {
         let count = self.kept().max(1) as f32;
-        let beyond =
-            |end: f32, sum: f32| end + (end - sum / count) * (FEW_SAMPLES / count).min(1.0);
+        let share = share_beyond(self.kept()) as f32;
+        let beyond = |end: f32, sum: f32| end + (end - sum / count) * share;
         let of = |channel: usize| {
             let own = self.ranges.iter().filter_map(|sample| sample.get(channel));
             let (mut ends, mut sums) = ((0f32, 0f32), (0f32, 0f32));

@@ -30,9 +30,6 @@ const WAYS: [Way; 4] = [
     Way::By(Method::Percentile(99.9)),
 ];
 
-/// With so many samples the next one is expected to go as far beyond them as they differ from one another.
-const FEW_SAMPLES: f64 = 4.0;
-
 /// What was seen of one tensor.
 #[derive(Clone, Debug)]
 struct SeenTensor {
@@ -172,7 +169,7 @@ impl Way {
         let (Way::Beyond, Some((mean_low, mean_high))) = (self, spread.mean_range) else {
             return Some((low, high));
         };
-        let share = (FEW_SAMPLES / samples.max(1) as f64).min(1.0);
+        let share = rewrite::share_beyond(samples);
         let beyond =
             |end: f32, mean: f64| (f64::from(end) + share * (f64::from(end) - mean)) as f32;
         let (seen_low, seen_high) = spread.distribution.extremes.range?;

@@ -2,9 +2,9 @@
 
 use modelopt_graph::{DataType, Model, Operand, Patch, ValueId};
 
-use super::emission::{self, Dequantized, Emitted, dequantize};
+use super::emission::{self, Dequantized, Emitted, SharedWeight, dequantize};
 use crate::layers::{Role, WeightUse};
-use crate::quantize::SMALLEST;
+use crate::quantize::{Channels, Granularity, Recipe, SMALLEST};
 use crate::site::{Site, storable};
 
 /// What the nodes and initializers add to the file, roughly.
@@ -51,6 +51,15 @@ fn fits(site: &Site<'_>, weight: &WeightUse) -> Result<(), String> {
         return Err("the weight is all zero, or next to it".to_owned());
     }
     Ok(())
+}
+
+/// How a weight is stored that is multiplied as integers: one scale for each output channel, or one in all.
+pub(super) fn multiplied(weight: &SharedWeight<'_>) -> Option<Recipe> {
+    let numerics = weight.numerics;
+    let whole = numerics.granularity == Granularity::PerTensor;
+    let shape = weight.tensor.shape();
+    let channels = if whole { Channels::whole(shape) } else { weight.channels()? };
+    Some(Recipe::best_of(shape, vec![channels], numerics.limit()))
 }
 
 /// `W = Mul(Cast<to = float>(W_int8), W_scale)`, with another `Mul` for the second set of scales.

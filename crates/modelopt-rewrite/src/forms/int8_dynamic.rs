@@ -43,7 +43,7 @@ use super::int8;
 use crate::error_switch;
 use crate::layers::{self, Role, WeightUse};
 use crate::policy::Capabilities;
-use crate::quantize::{Channels, Granularity, Recipe};
+use crate::quantize::Recipe;
 use crate::site::Site;
 
 /// The longest dot product whose sum of u8 x s8 products always fits 32 bits.
@@ -99,11 +99,7 @@ impl Form for Int8Dynamic {
     }
 
     fn recipe(&self, weight: &SharedWeight<'_>) -> Option<Recipe> {
-        let numerics = weight.numerics;
-        let whole = numerics.granularity == Granularity::PerTensor;
-        let shape = weight.tensor.shape();
-        let channels = if whole { Channels::whole(shape) } else { weight.channels()? };
-        Some(Recipe::best_of(shape, vec![channels], numerics.limit()))
+        int8::multiplied(weight)
     }
 
     fn transposes(&self, role: Role) -> bool {

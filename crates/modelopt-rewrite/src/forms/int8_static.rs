@@ -24,7 +24,7 @@ use super::int8;
 use crate::integer::Affine;
 use crate::layers::{self, Role, WeightUse};
 use crate::policy::Capabilities;
-use crate::quantize::{Channels, Granularity, Recipe};
+use crate::quantize::Recipe;
 use crate::site::{Site, storable};
 
 /// The first version of `ai.onnx` whose `DequantizeLinear` has scales by channel.
@@ -76,11 +76,7 @@ impl Form for Int8Static {
     }
 
     fn recipe(&self, weight: &SharedWeight<'_>) -> Option<Recipe> {
-        let numerics = weight.numerics;
-        let whole = numerics.granularity == Granularity::PerTensor;
-        let shape = weight.tensor.shape();
-        let channels = if whole { Channels::whole(shape) } else { weight.channels()? };
-        Some(Recipe::best_of(shape, vec![channels], numerics.limit()))
+        int8::multiplied(weight)
     }
 
     fn rewrite(

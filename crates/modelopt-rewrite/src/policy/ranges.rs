@@ -24,6 +24,10 @@ pub(super) fn choose(
     options: &PlanOptions,
 ) -> Vec<TensorRange> {
     let observed = |value: ValueId| options.observed.get(model.value(value).name());
+    let go_down = |candidate: &Candidate, decision: &mut Decision, reason: String| {
+        let below: Vec<_> = decision.scheme.rungs().into_iter().skip(1).collect();
+        *decision = Decision { reason, ..first_of(&below, model, candidate, options) };
+    };
     let by_ranges = decisions.iter().map(|decision| decision.scheme).find(|s| s.needs_ranges());
     let too_old =
         by_ranges.and_then(|scheme| too_old(model, scheme, options.format, options.keep_opset));
@@ -32,17 +36,13 @@ pub(super) fn choose(
             continue;
         }
         if let Some(why) = &too_old {
-            let below: Vec<_> = decision.scheme.rungs().into_iter().skip(1).collect();
-            *decision = first_of(&below, model, candidate, options);
-            decision.reason.clone_from(why);
+            go_down(candidate, decision, why.clone());
             continue;
         }
         let needed = integer::needed(model, candidate.layer.node);
         if let Some(unknown) = needed.iter().find(|&&value| observed(value).is_none()) {
-            let below: Vec<_> = decision.scheme.rungs().into_iter().skip(1).collect();
-            *decision = first_of(&below, model, candidate, options);
             let unknown = model.value(*unknown).name();
-            decision.reason = format!("no range of '{unknown}' is known");
+            go_down(candidate, decision, format!("no range of '{unknown}' is known"));
         }
     }
     let chosen = candidates.iter().zip(decisions.iter());
@@ -62,10 +62,8 @@ pub(super) fn choose(
     for (candidate, decision) in candidates.iter().zip(decisions.iter_mut()) {
         let node = candidate.layer.node;
         if decision.scheme.needs_ranges() && !layers.contains(&node) {
-            let below: Vec<_> = decision.scheme.rungs().into_iter().skip(1).collect();
             let place = options.target.place();
-            *decision = first_of(&below, model, candidate, options);
-            decision.reason = format!("on integers it would save no time{place}");
+            go_down(candidate, decision, format!("on integers it would save no time{place}"));
         }
     }
     let regions = regions(&layers);
@@ -181,34 +179,46 @@ pub fn settle(model: &Model, plan: &mut Plan) {
 
 /// The names of the tensors that layers of a plan, and what stands between them, compute on.
 fn useful<'a>(model: &'a Model, plan: &Plan) -> HashSet<&'a str> {
-    let in_table: HashSet<ValueId> = table(model, plan).into_keys().collect();
-    let bounds = Bounds { has_range: &|value| in_table.contains(&value), is_fused: &|_| true };
-    let regions = integer::regions(model, &integer_layers(model, plan), &bounds);
+    let (layers, table) = layers_and_table(model, plan);
+    let bounds = Bounds { has_range: &|value| table.contains_key(&value), is_fused: &|_| true };
+    let regions = integer::regions(model, &layers, &bounds);
     let names = regions.tensors.iter().map(|&value| model.value(value).name());
     names.collect()
 }
 
-/// The layers of a plan that compute on integers by ranges.
-pub(crate) fn integer_layers(model: &Model, plan: &Plan) -> HashSet<NodeId> {
-    if !plan.layers.iter().any(|layer| layer.scheme.needs_ranges()) {
-        return HashSet::new();
-    }
-    let decided = plan.decided();
-    let all = layers::find(model, 0).into_iter();
-    all.filter(|layer| decided(&layer.id).0.needs_ranges()).map(|layer| layer.node).collect()
+/// What a plan computes on integers by ranges.
+pub(crate) struct OnIntegers {
+    /// The layers.
+    pub(crate) layers: HashSet<NodeId>,
+    /// The ranges, by tensor of the main graph.
+    pub(crate) table: IndexMap<ValueId, TensorRange>,
+    /// What both mean.
+    pub(crate) regions: Regions,
 }
 
-/// The ranges of a plan by tensor of the main graph.
-pub(crate) fn table(model: &Model, plan: &Plan) -> IndexMap<ValueId, TensorRange> {
+impl OnIntegers {
+    pub(crate) fn of(model: &Model, plan: &Plan) -> Self {
+        let (layers, table) = layers_and_table(model, plan);
+        let regions = Regions::of(model, &layers, |value| table.contains_key(&value));
+        OnIntegers { layers, table, regions }
+    }
+}
+
+/// The layers of a plan that compute on integers by ranges, and the ranges by tensor of the main graph.
+fn layers_and_table(
+    model: &Model,
+    plan: &Plan,
+) -> (HashSet<NodeId>, IndexMap<ValueId, TensorRange>) {
+    let layers = integer_layers(model, plan);
     if plan.tensors.is_empty() {
-        return IndexMap::new();
+        return (layers, IndexMap::new());
     }
     let known = by_name(model);
     let of = |range: &TensorRange| Some((*known.get(range.name.as_str())?, range.clone()));
     let mut table: IndexMap<ValueId, TensorRange> = plan.tensors.iter().filter_map(of).collect();
     // What smoothing divides is quantized behind the division, and not before it.
     let mut sources: HashSet<ValueId> = HashSet::new();
-    for layer in integer_layers(model, plan) {
+    for &layer in &layers {
         let read = model.node(layer).input(0).filter(|read| !table.contains_key(read));
         let divided = read.and_then(|read| {
             let node = model.node(model.producer_node(read)?);
@@ -221,13 +231,16 @@ pub(crate) fn table(model: &Model, plan: &Plan) -> IndexMap<ValueId, TensorRange
         }
     }
     table.retain(|value, _| !sources.contains(value));
-    table
+    (layers, table)
 }
 
-/// What a plan quantizes by ranges.
-pub(crate) fn regions(model: &Model, plan: &Plan) -> Regions {
-    let table = table(model, plan);
-    Regions::of(model, &integer_layers(model, plan), |value| table.contains_key(&value))
+fn integer_layers(model: &Model, plan: &Plan) -> HashSet<NodeId> {
+    if !plan.layers.iter().any(|layer| layer.scheme.needs_ranges()) {
+        return HashSet::new();
+    }
+    let decided = plan.decided();
+    let all = layers::find(model, 0).into_iter();
+    all.filter(|layer| decided(&layer.id).0.needs_ranges()).map(|layer| layer.node).collect()
 }
 
 fn by_name(model: &Model) -> HashMap<&str, ValueId> {
@@ -247,9 +260,8 @@ pub(crate) fn elements(model: &Model, value: ValueId) -> Option<u64> {
 /// What each layer saves that computes on integers by ranges, by id, as multiplications of float32 that take as
 /// long; values must have fixed shapes.
 pub(crate) fn gains(shaped: &Model, plan: &Plan, costs: &IntegerCosts) -> HashMap<String, f64> {
-    let layers = integer_layers(shaped, plan);
-    let in_table: HashSet<ValueId> = table(shaped, plan).into_keys().collect();
-    let bounds = Bounds { has_range: &|value| in_table.contains(&value), is_fused: &|_| true };
+    let (layers, table) = layers_and_table(shaped, plan);
+    let bounds = Bounds { has_range: &|value| table.contains_key(&value), is_fused: &|_| true };
     let regions = |layers: &HashSet<NodeId>| integer::regions(shaped, layers, &bounds);
     let elements = |value: ValueId| elements(shaped, value);
     let costing = Costing { model: shaped, costs, elements: &elements };
@@ -266,14 +278,14 @@ pub(crate) fn gains(shaped: &Model, plan: &Plan, costs: &IntegerCosts) -> HashMa
 /// Gives the tensors of a plan other ranges, by name; those that none is given for keep theirs. What only
 /// moves numbers makes tensors of the range that it reads.
 pub fn set_ranges(model: &Model, plan: &mut Plan, range: &dyn Fn(&str) -> Option<(f32, f32)>) {
-    let before = table(model, plan);
+    let OnIntegers { table, regions, .. } = OnIntegers::of(model, plan);
     let divided = divided(model, plan);
     let known = |value: ValueId| {
-        let now = before.get(&value).map(|range| (range.min, range.max));
+        let now = table.get(&value).map(|range| (range.min, range.max));
         let other = range(model.value(value).name()).filter(|_| !divided.contains(&value));
         other.or(now)
     };
-    plan.tensors = integer::ranges(model, &regions(model, plan), known);
+    plan.tensors = integer::ranges(model, &regions, known);
 }
 
 /// The tensors that layers read divided by factors of their channels: their ranges are those of what is left.

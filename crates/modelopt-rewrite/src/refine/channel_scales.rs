@@ -23,7 +23,7 @@ use crate::engine::{self, BrokenRewrite};
 use crate::integer;
 use crate::layers::{self, Layer, Role, WeightUse};
 use crate::plan::Plan;
-use crate::policy;
+use crate::policy::OnIntegers;
 use crate::statistics::{Seen, Statistics};
 
 /// A layer whose filters are multiplied by factors.
@@ -50,20 +50,6 @@ pub(super) fn filters<'a>(model: &Model, layer: &'a Layer) -> Option<&'a WeightU
 /// How many input channels a layer has that can be scaled.
 pub(super) fn depth(model: &Model, layer: &Layer) -> Option<usize> {
     filters(model, layer)?.tensor.shape().get(1).copied()
-}
-
-/// Whether all who compute on integers with what a layer reads have the same numbers.
-pub(super) fn agree(model: &Model, plan: &Plan, layer: &Layer) -> bool {
-    let Some(tensor) = model.node(layer.node).input(0) else { return false };
-    let places = plan.places();
-    let of = |id: &str| places.get(id).map(|&place| plan.layers[place].smoothing.as_slice());
-    let own = of(&layer.id);
-    let all = layers::find(model, 0);
-    let readers = policy::regions(model, plan).readers(model, tensor);
-    readers.iter().all(|(node, _)| {
-        let reader = all.iter().find(|layer| layer.node == *node);
-        reader.is_some_and(|reader| of(&reader.id) == own)
-    })
 }
 
 /// Carries out the scales of a plan.
@@ -151,7 +137,7 @@ pub(super) fn choose(model: &Model, plan: &mut Plan, seen: &Seen) {
 
 /// Tensors that are made as float, and that nothing but convolutions of one group reads on integers.
 fn scalable(model: &Model, plan: &Plan) -> Vec<Readers> {
-    let regions = policy::regions(model, plan);
+    let OnIntegers { regions, .. } = OnIntegers::of(model, plan);
     let made: HashSet<ValueId> = integer::made_inside(model, &regions);
     let places = plan.places();
     let by_node: IndexMap<NodeId, Layer> =
