@@ -134,9 +134,15 @@ mod tests {
             model: "det".into(),
             original_bytes: 4_750_000,
             candidate_bytes: 1_330_000,
-            schemes: [("keep", 3), ("fp16", 2), ("int8-weights", 4), ("fp16-weights", 1)]
-                .map(|(scheme, count)| (scheme.to_owned(), count))
-                .into(),
+            schemes: [
+                ("keep", 3),
+                ("fp16", 2),
+                ("int8-static", 6),
+                ("int8-weights", 4),
+                ("fp16-weights", 1),
+            ]
+            .map(|(scheme, count)| (scheme.to_owned(), count))
+            .into(),
             sqnr_db: Some(20.84),
             heldout_sqnr_db: None,
             time_ratio: 0.217,
@@ -155,7 +161,7 @@ mod tests {
     fn tables_take_the_place_of_old_ones_and_the_text_stays() {
         let readme = put(README, &results()).unwrap();
         assert!(readme.contains("modelopt 1.2.3 and onnxruntime 9 on a CPU with 2 threads."));
-        let row = "| PP-OCRv4 text detector | 4.75 MB → 1.33 MB | 3.57x | 0 / 4 / 3 / 3 | 20.8 dB \
+        let row = "| PP-OCRv4 text detector | 4.75 MB → 1.33 MB | 3.57x | 6 / 0 / 4 / 3 / 3 | 20.8 dB \
                    | equal | 0.22x | 5 |";
         assert!(readme.contains(row), "{readme}");
         assert!(readme.contains("| 2 / 1 / 3 | 20.8 dB | equal | 0.22x | 1.33 MB, 3.57x |"));
