@@ -4,6 +4,7 @@ mod course;
 mod document;
 mod given;
 mod rounds;
+mod searching;
 
 use std::path::Path;
 use std::sync::Arc;

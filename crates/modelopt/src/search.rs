@@ -141,8 +141,7 @@ impl<'t, 'a, 'b, 'm> Searcher<'t, 'a, 'b, 'm> {
         if self.is_enough(&state.told, by_ranges) {
             return Ok(state);
         }
-        let is_near = by_ranges && state.told.excess <= self.tuning.ranging.near;
-        if let Some(tensors) = self.tensors.filter(|_| is_near) {
+        if let Some(tensors) = self.tensors.filter(|_| by_ranges) {
             let narrow = tensors.narrow(self.trials.prover.prepared, start);
             match self.attempt(&narrow, "ranges no wider than what was seen".to_owned())? {
                 Ok(told) if is_better(&told, &state.told) => {

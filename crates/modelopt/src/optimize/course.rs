@@ -3,7 +3,7 @@
 use modelopt_onnx::Staged;
 use modelopt_report as report;
 use modelopt_rewrite::{self as rewrite, ExplainedPlan};
-use modelopt_validate::{Limits, Verdict};
+use modelopt_validate::Verdict;
 
 use super::Outcome;
 use super::given::Given;
@@ -15,13 +15,12 @@ use crate::ground::Told;
 use crate::io_cast::IoCast;
 use crate::measure::{self, Cache};
 use crate::meter::Meter;
-use crate::patience::Patience;
 use crate::planning::{self, Notes};
 use crate::provenance;
 use crate::ranges::SeenTensors;
 use crate::regions;
 use crate::search::tuning::Tuning;
-use crate::search::{self, Court, Found, Searcher, Trials};
+use crate::search::{self, Found};
 use crate::subject::Copy;
 use crate::target::{self, Ground};
 use crate::transform::{self, Hints, Transformed};
@@ -52,12 +51,12 @@ pub(super) struct Searched {
     pub(super) end: Option<report::SearchEnd>,
     pub(super) passes: bool,
     pub(super) sensitivity: Vec<report::Sensitivity>,
-    warnings: Vec<Warning>,
+    pub(super) warnings: Vec<Warning>,
 }
 
 impl Searched {
     /// Takes in what a search found; gives its plan.
-    fn take(&mut self, found: Found) -> ExplainedPlan {
+    pub(super) fn take(&mut self, found: Found) -> ExplainedPlan {
         self.trials.extend(found.trials);
         self.end = Some(found.end);
         self.passes = found.passes;
@@ -147,77 +146,6 @@ impl Course<'_> {
             Err(error) if given.config.measure => Err(error),
             Err(error) => tolerate(error, given.config, &mut self.warnings),
         }
-    }
-
-    /// The plan that a search from `start` finds; `start` itself where there is nothing to search.
-    pub(super) fn search(
-        &mut self,
-        start: &ExplainedPlan,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<ExplainedPlan, Error> {
-        let (given, used) = (self.given, self.searched.trials.len());
-        let Some(Ground { rig, samples, .. }) = &self.ground else { return Ok(start.clone()) };
-        if !given.config.searches() || start.changed() == 0 {
-            return Ok(start.clone());
-        }
-        let tuning = Tuning::default();
-        let (patience, wanted) = (Patience::of(rig, given.config), given.config.search.max_trials);
-        let runs_each = samples.len() as f64;
-        let allowed = patience.allowed(wanted, tuning.patience.fewest_trials, runs_each);
-        self.searched.warnings.extend(patience.warning(wanted, allowed));
-        patience.announce(Step::Searching, allowed as f64 * runs_each, progress);
-        let most = allowed.saturating_sub(used);
-        if start.tensors.is_empty() {
-            let found = self.search_from(start, most, progress)?;
-            return Ok(self.searched.take(found));
-        }
-        let first = (most as f64 * tuning.ranging.trials) as usize;
-        let found = self.search_from(start, first, progress)?;
-        if is_worthwhile(&found, start) || found.is_cut_short() {
-            return Ok(self.searched.take(found));
-        }
-        // What little is left on integers has cost more than it is worth.
-        let plain = transform::planned(given.prepared, given.config, &Hints::default())?;
-        let left = most.saturating_sub(found.trials.len());
-        let mut other = self.search_from(&plain, left, progress)?;
-        if other.passes == found.passes && stored_bits(&found.plan) <= stored_bits(&other.plan)
-            || found.passes && !other.passes
-        {
-            let trials = [found.trials, other.trials].concat();
-            return Ok(self.searched.take(Found { trials, ..found }));
-        }
-        other.trials.splice(0..0, found.trials);
-        Ok(self.searched.take(other))
-    }
-
-    /// A search of so many trials from one plan.
-    fn search_from(
-        &mut self,
-        start: &ExplainedPlan,
-        most: usize,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<Found, Error> {
-        let (given, tuning) = (self.given, Tuning::default());
-        let Some(Ground { rig, samples, calibrating }) = &mut self.ground else {
-            return Ok(Found::nothing(start.clone()));
-        };
-        let prover = Prover::new(given.prepared, samples, rig, None);
-        let margin_db = if start.tensors.is_empty() { 0.0 } else { tuning.ranging.margin_db };
-        let limits = Limits {
-            min_sqnr_db: given.limits.min_sqnr_db.map(|limit| limit + margin_db),
-            ..given.limits.clone()
-        };
-        let court = Court {
-            config: given.config,
-            limits: &limits,
-            budget: given.budget,
-            original_bytes: given.original_bytes,
-            meter: self.meter.as_mut(),
-            progress,
-        };
-        Searcher::new(Trials::new(prover, court), &tuning, most)
-            .with_tensors(&self.tensors, calibrating)
-            .run(start)
     }
 
     /// Says what the plan computes on integers, and how many samples that comes from.
@@ -413,20 +341,6 @@ impl Course<'_> {
         }
         Ok(())
     }
-}
-
-/// Whether a plan that passes has most of the layers on integers by ranges that the search began with.
-fn is_worthwhile(found: &Found, start: &ExplainedPlan) -> bool {
-    let count =
-        |plan: &ExplainedPlan| plan.layers.iter().filter(|line| line.scheme.needs_ranges()).count();
-    found.passes && count(&found.plan) * 2 >= count(start)
-}
-
-/// Bits of all weights under a plan, as a share of those that they have.
-fn stored_bits(plan: &ExplainedPlan) -> f64 {
-    let bits =
-        plan.lines().map(|(line, why)| why.bytes as f64 * f64::from(line.scheme.weight_bits()));
-    bits.sum()
 }
 
 /// What cannot be proven is emitted only where the user said to emit whatever the verdict. Samples

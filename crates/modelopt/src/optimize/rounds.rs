@@ -190,7 +190,8 @@ impl<'a> Given<'a> {
         Some(Warning::NothingToGain { more_bytes: candidate_bytes - original_bytes })
     }
 
-    fn clock<'c>(
+    /// Measures how slow plans are.
+    pub(super) fn clock<'c>(
         &'c self,
         ground: &'c mut Ground<'a>,
         progress: &'c mut dyn FnMut(Progress),

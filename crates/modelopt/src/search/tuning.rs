@@ -122,14 +122,13 @@ pub(crate) struct Ranging {
     pub(crate) trials: f64,
     /// Another range has to leave less than this share of the noise.
     pub(crate) better: f64,
-    /// How far above the limit a search for a plan with ranges stays, in dB: ranges come from some samples, and
-    /// other samples go beyond them.
-    pub(crate) margin_db: f64,
+    /// How far above the limit a search for a plan with ranges stays, in dB, however many samples there are:
+    /// ranges come from some, and others go beyond them.
+    pub(crate) least_margin_db: f64,
+    /// How much further with one sample. The worst of few is not the worst that there is.
+    pub(crate) margin_of_one_db: f64,
     /// A plan with ranges and more than this share of the noise that is allowed is refined even so.
     pub(crate) comfortable: f64,
-    /// A plan with no more than this much of it is tried with narrower ranges: further off, it is not their
-    /// steps that are too coarse.
-    pub(crate) near: f64,
     /// The most that one sample counts, as excess over the limits.
     pub(crate) loudest: f64,
 }
@@ -141,11 +140,18 @@ impl Default for Ranging {
             most_tensors: 16,
             trials: 0.6,
             better: 0.7,
-            margin_db: 1.0,
+            least_margin_db: 1.0,
+            margin_of_one_db: 4.0,
             comfortable: 0.5,
-            near: 2.0,
             loudest: 1e6,
         }
+    }
+}
+
+impl Ranging {
+    /// How far above the limit a search stays that tries plans on so many samples, in dB.
+    pub(crate) fn margin_db(&self, samples: usize) -> f64 {
+        self.least_margin_db + self.margin_of_one_db / samples.max(1) as f64
     }
 }
 
@@ -272,5 +278,17 @@ pub(crate) struct PatienceTuning {
 impl Default for PatienceTuning {
     fn default() -> Self {
         PatienceTuning { most_seconds: 300.0, worth_saying: 30.0, fewest_trials: 4 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fewer_samples_ask_for_more_of_a_margin() {
+        let margin = |samples| Ranging::default().margin_db(samples);
+        assert!((margin(1) - 5.0).abs() < 1e-9 && (margin(4) - 2.0).abs() < 1e-9);
+        assert!(margin(1000) < 1.01 && margin(0).is_finite());
     }
 }
