@@ -313,12 +313,10 @@ fn time_that_is_left_bounds_how_long_latency_is_measured() {
     assert!(judging(Some(0.0), Searched::default()).latency.max_seconds <= 0.0);
     // What fails on parity anyway need not be timed.
     let end = Some(report::SearchEnd::Impossible);
-    let mut searched = Searched::default();
-    searched.end = end;
-    assert!(!judging(None, searched).measure_latency);
-    let mut searched = Searched::default();
-    (searched.end, searched.passes) = (end, true);
-    assert!(judging(None, searched).measure_latency);
+    let failed = Searched { end, ..Searched::default() };
+    assert!(!judging(None, failed).measure_latency);
+    let passed = Searched { end, passes: true, ..Searched::default() };
+    assert!(judging(None, passed).measure_latency);
 }
 
 #[test]
