@@ -149,7 +149,7 @@ mod tests {
         let value = model.add_value("x");
         model.add_input(main, ValueInfo { value, ty: input.map(Into::into), origin: Origin::NONE });
         for (place, ty) in outputs.into_iter().enumerate() {
-            let value = model.add_value(&format!("y{place}"));
+            let value = model.add_value(format!("y{place}"));
             model.add_output(main, ValueInfo { value, ty: Some(ty.into()), origin: Origin::NONE });
         }
         model

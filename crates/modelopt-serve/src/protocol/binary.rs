@@ -100,7 +100,7 @@ mod tests {
         let bytes = [2, 0, 0, 0, b'a', b'b', 0, 0, 0, 0];
         let tensor = read(DataType::STRING, &[2], &bytes).unwrap();
         assert!(
-            matches!(tensor.payload(), Payload::Strings(all) if all[0] == "ab" && all[1] == "")
+            matches!(tensor.payload(), Payload::Strings(all) if all[0] == "ab" && all[1].is_empty())
         );
         let mut out = Vec::new();
         write_binary(&mut out, &tensor);

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::ServeError;
+
 /// What is wrong with a text, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} at byte {at}")]
@@ -10,6 +12,12 @@ pub(crate) struct JsonError {
     pub(crate) what: Cow<'static, str>,
     /// Where, from the start of the text.
     pub(crate) at: usize,
+}
+
+impl From<JsonError> for ServeError {
+    fn from(error: JsonError) -> Self {
+        ServeError::Invalid(format!("the request is not as it should be: {error}"))
+    }
 }
 
 /// What begins at a place.

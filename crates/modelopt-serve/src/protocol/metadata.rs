@@ -23,7 +23,7 @@ pub struct ServerMetadata {
     pub extensions: Vec<String>,
 }
 
-/// `GET v2/health/live`. KServe's client reads the body, where others take the status.
+/// `GET v2/health/live`. The client of `KServe` reads the body, where others take the status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Live {
     /// Whether the server answers.

@@ -145,7 +145,7 @@ pub(crate) fn write_elements(
     }
     let mut json = CompactFormatter;
     let written = match tensor.dtype() {
-        DataType::FLOAT => each(out, tensor, range, |out, x| write_f32(out, x)),
+        DataType::FLOAT => each(out, tensor, range, write_f32),
         DataType::FLOAT16 => each(out, tensor, range, |out, x: f16| write_f32(out, x.to_f32())),
         DataType::BFLOAT16 => each(out, tensor, range, |out, x: bf16| write_f32(out, x.to_f32())),
         DataType::DOUBLE => each(out, tensor, range, |out, x: f64| {

@@ -20,7 +20,7 @@ use super::elements::{Nested, element_error, shown, type_error, write_nested};
 use super::json::{Kind, Scanner};
 use super::limits::{Limits, hold};
 use super::reply::{unwritable, write_text};
-use super::request::{invalid, not_json};
+use super::request::invalid;
 use crate::{Answer, Inference, ServeError, Signature, TensorSpec};
 
 /// What a model with one input is also given under.
@@ -53,16 +53,16 @@ pub fn parse_predict(
     let mut scanner = Scanner::new(body, limits.depth);
     let mut prediction = Prediction { inference: Inference::default(), is_one_row: false };
     if scanner.kind() == Kind::Object {
-        scanner.open_object().map_err(not_json)?;
+        scanner.open_object()?;
         let mut first = true;
-        while let Some(key) = scanner.next_key(&mut first).map_err(not_json)? {
+        while let Some(key) = scanner.next_key(&mut first)? {
             let spec = spec(signature, &key)?;
             prediction.read(&mut scanner, spec, limits)?;
         }
     } else {
         prediction.read(&mut scanner, only(signature)?, limits)?;
     }
-    scanner.end().map_err(not_json)?;
+    scanner.end()?;
     Ok(prediction)
 }
 

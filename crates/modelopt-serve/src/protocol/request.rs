@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::binary::{read_binary, tensor_error};
 use super::datatype::datatype;
 use super::elements::{Nested, element_error, shown, type_error};
-use super::json::{JsonError, Scanner};
+use super::json::Scanner;
 use super::limits::{Limits, hold};
 use crate::{Dimension, Inference, ServeError, Signature, TensorSpec};
 
@@ -217,11 +217,11 @@ impl Draft {
         let mut scanner = Scanner::new(json, limits.depth);
         let mut draft = Draft::default();
         let mut has_inputs = false;
-        scanner.open_object().map_err(not_json)?;
+        scanner.open_object()?;
         let mut first = true;
-        while let Some(key) = scanner.next_key(&mut first).map_err(not_json)? {
+        while let Some(key) = scanner.next_key(&mut first)? {
             match key.as_ref() {
-                "id" => draft.id = Some(scanner.string("an id").map_err(not_json)?.into_owned()),
+                "id" => draft.id = Some(scanner.string("an id")?.into_owned()),
                 "parameters" => draft.parameters = parameters(&mut scanner, "the request")?,
                 "inputs" if has_inputs => return Err(invalid("inputs are given twice")),
                 "inputs" => {
@@ -229,10 +229,10 @@ impl Draft {
                     draft.inputs = items(&mut scanner, limits, "inputs", InputDraft::read)?;
                 }
                 "outputs" => draft.outputs = items(&mut scanner, limits, "outputs", output)?,
-                _ => drop(scanner.skip().map_err(not_json)?),
+                _ => drop(scanner.skip()?),
             }
         }
-        scanner.end().map_err(not_json)?;
+        scanner.end()?;
         if !has_inputs {
             return Err(invalid("the request has no inputs"));
         }
@@ -249,8 +249,8 @@ fn items<T>(
 ) -> Result<Vec<T>, ServeError> {
     let mut items = Vec::new();
     let mut first = true;
-    scanner.open_array().map_err(not_json)?;
-    while scanner.next_item(&mut first).map_err(not_json)? {
+    scanner.open_array()?;
+    while scanner.next_item(&mut first)? {
         hold(items.len() + 1, limits.tensors, || what.to_owned())?;
         items.push(read(scanner, items.len(), limits)?);
     }
@@ -266,12 +266,12 @@ fn output(
     let mut name = None;
     let mut wanted = OutputParameters::default();
     let mut first = true;
-    scanner.open_object().map_err(not_json)?;
-    while let Some(key) = scanner.next_key(&mut first).map_err(not_json)? {
+    scanner.open_object()?;
+    while let Some(key) = scanner.next_key(&mut first)? {
         match key.as_ref() {
-            "name" => name = Some(scanner.string("a name").map_err(not_json)?.into_owned()),
+            "name" => name = Some(scanner.string("a name")?.into_owned()),
             "parameters" => wanted = parameters(scanner, &format!("output {place}"))?,
-            _ => drop(scanner.skip().map_err(not_json)?),
+            _ => drop(scanner.skip()?),
         }
     }
     let name = name.ok_or_else(|| invalid(format!("output {place} has no name")))?;
@@ -298,7 +298,7 @@ fn parameters<T: for<'a> Deserialize<'a>>(
     scanner: &mut Scanner<'_>,
     of: &str,
 ) -> Result<T, ServeError> {
-    let text = scanner.skip().map_err(not_json)?;
+    let text = scanner.skip()?;
     serde_json::from_slice(text).map_err(|error| invalid(format!("parameters of {of}: {error}")))
 }
 
@@ -307,10 +307,10 @@ impl InputDraft {
         let mut input = InputDraft::default();
         let mut given = InputParameters::default();
         let mut first = true;
-        scanner.open_object().map_err(not_json)?;
-        while let Some(key) = scanner.next_key(&mut first).map_err(not_json)? {
+        scanner.open_object()?;
+        while let Some(key) = scanner.next_key(&mut first)? {
             match key.as_ref() {
-                "name" => input.name = Some(scanner.string("a name").map_err(not_json)?.into()),
+                "name" => input.name = Some(scanner.string("a name")?.into()),
                 "datatype" => input.dtype = Some(input.read_datatype(scanner, place)?),
                 "shape" => input.shape = Some(input.read_shape(scanner, place, limits)?),
                 "parameters" => given = parameters(scanner, &input.called(place))?,
@@ -322,9 +322,9 @@ impl InputDraft {
                 }
                 "data" => {
                     input.later = Some(scanner.position());
-                    scanner.skip().map_err(not_json)?;
+                    scanner.skip()?;
                 }
-                _ => drop(scanner.skip().map_err(not_json)?),
+                _ => drop(scanner.skip()?),
             }
         }
         input.binary_size = given.binary_data_size;
@@ -367,7 +367,7 @@ impl InputDraft {
         scanner: &mut Scanner<'_>,
         place: usize,
     ) -> Result<DataType, ServeError> {
-        let name = scanner.string("a datatype").map_err(not_json)?;
+        let name = scanner.string("a datatype")?;
         datatype(&name).ok_or_else(|| {
             invalid(format!("{}: '{}' is no datatype", self.called(place), shown(&name)))
         })
@@ -381,11 +381,11 @@ impl InputDraft {
     ) -> Result<Vec<usize>, ServeError> {
         let mut shape = Vec::new();
         let mut first = true;
-        scanner.open_array().map_err(not_json)?;
-        while scanner.next_item(&mut first).map_err(not_json)? {
+        scanner.open_array()?;
+        while scanner.next_item(&mut first)? {
             let axis = shape.len();
             hold(axis + 1, limits.rank, || format!("dimensions of {}", self.called(place)))?;
-            let size = scanner.number("a dimension").map_err(not_json)?;
+            let size = scanner.number("a dimension")?;
             shape.push(size.text.parse().map_err(|_| {
                 let (called, size) = (self.called(place), shown(size.text));
                 invalid(format!("{called}: dimension {axis} of its shape is {size}"))
@@ -468,10 +468,6 @@ impl InputDraft {
 
 pub(crate) fn invalid(what: impl Into<String>) -> ServeError {
     ServeError::Invalid(what.into())
-}
-
-pub(crate) fn not_json(error: JsonError) -> ServeError {
-    invalid(format!("the request is not as it should be: {error}"))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Amazon SageMaker's `POST /invocations`: what the body is follows from its content type.
+//! Amazon `SageMaker`'s `POST /invocations`: what the body is follows from its content type.
 //!
 //! | content type | body |
 //! |---|---|
@@ -7,7 +7,7 @@
 //! | `application/octet-stream` | the same, with `Inference-Header-Content-Length` where it comes through |
 //! | `text/csv` | rows of numbers, for a model with one input of two dimensions |
 //!
-//! SageMaker hands on no headers but its own, so Triton's clients write the length of the JSON into the
+//! `SageMaker` hands on no headers but its own, so Triton's clients write the length of the JSON into the
 //! content type.
 
 use bytes::Bytes;

@@ -12,7 +12,7 @@ use super::json::{Kind, Scanner};
 use super::limits::{Limits, hold};
 use super::predict::{nested, only, spec};
 use super::reply::{unwritable, write_text};
-use super::request::{invalid, not_json};
+use super::request::invalid;
 use crate::{Answer, Inference, ServeError, Signature, TensorSpec};
 
 /// Reads a request: what is asked, and how many instances there are.
@@ -24,16 +24,16 @@ pub fn parse_instances(
     let mut scanner = Scanner::new(body, limits.depth);
     let mut rows = None;
     let mut first = true;
-    scanner.open_object().map_err(not_json)?;
-    while let Some(key) = scanner.next_key(&mut first).map_err(not_json)? {
+    scanner.open_object()?;
+    while let Some(key) = scanner.next_key(&mut first)? {
         match key.as_ref() {
             "instances" if rows.is_some() => return Err(invalid("instances are given twice")),
             "instances" => rows = Some(Rows::read(&mut scanner, signature, limits)?),
             // Parameters mean nothing to a model.
-            _ => drop(scanner.skip().map_err(not_json)?),
+            _ => drop(scanner.skip()?),
         }
     }
-    scanner.end().map_err(not_json)?;
+    scanner.end()?;
     let rows = rows.ok_or_else(|| invalid("the request has no instances"))?;
     if rows.count == 0 {
         return Err(invalid("instances are empty"));
@@ -62,8 +62,8 @@ impl<'a> Rows<'a> {
     ) -> Result<Self, ServeError> {
         let mut rows = Rows { inputs: IndexMap::new(), count: 0 };
         let mut first = true;
-        scanner.open_array().map_err(not_json)?;
-        while scanner.next_item(&mut first).map_err(not_json)? {
+        scanner.open_array()?;
+        while scanner.next_item(&mut first)? {
             if scanner.kind() == Kind::Object {
                 rows.object(scanner, signature, limits)?;
             } else {
@@ -81,8 +81,8 @@ impl<'a> Rows<'a> {
         limits: &Limits,
     ) -> Result<(), ServeError> {
         let mut first = true;
-        scanner.open_object().map_err(not_json)?;
-        while let Some(key) = scanner.next_key(&mut first).map_err(not_json)? {
+        scanner.open_object()?;
+        while let Some(key) = scanner.next_key(&mut first)? {
             self.value(scanner, spec(signature, &key)?, limits)?;
         }
         let lacking = self.inputs.iter().find(|(_, input)| input.rows <= self.count);
