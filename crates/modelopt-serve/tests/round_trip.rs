@@ -72,7 +72,7 @@ fn there_and_back(tensors: &[Tensor], wanted: &Wanted) -> IndexMap<String, Tenso
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn tensors_come_back_as_they_were(

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use modelopt_graph::{DataType, Payload, Tensor, TensorError};
 
-use super::datatype::datatype_name;
 use super::json::{JsonError, Kind, Scanner};
 use super::numbers::{ReadElement, Sink, reader, write_elements};
 use crate::ServeError;
@@ -239,7 +238,6 @@ pub(crate) fn element_error(input: &str, nested: &Nested, error: NestedError) ->
 
 /// The error of an input whose type does not go over the wire.
 pub(crate) fn type_error(input: &str, dtype: DataType) -> ServeError {
-    debug_assert!(datatype_name(dtype).is_none());
     ServeError::Unsupported(format!(
         "input '{input}' is of {dtype}, which does not go over the wire"
     ))

@@ -63,13 +63,12 @@ pub fn parse_infer(
     };
     let draft = Draft::read(json, limits)?;
     let mut rest = body.slice(json.len()..);
+    let said = draft.parameters;
     let mut inference = Inference {
         id: draft.id,
         outputs: Vec::with_capacity(draft.outputs.len()),
-        priority: draft.parameters.priority,
-        timeout: Some(draft.parameters.timeout)
-            .filter(|timeout| *timeout > 0)
-            .map(Duration::from_micros),
+        priority: said.priority.unwrap_or(0),
+        timeout: said.timeout.filter(|timeout| *timeout > 0).map(Duration::from_micros),
         inputs: IndexMap::with_capacity(draft.inputs.len()),
     };
     for input in draft.inputs {
@@ -85,7 +84,8 @@ pub fn parse_infer(
         let left = rest.len();
         return Err(invalid(format!("{left} bytes of binary data belong to no input")));
     }
-    let mut wanted = Wanted { binary: draft.parameters.binary_data_output, ..Wanted::default() };
+    let mut wanted =
+        Wanted { binary: said.binary_data_output.unwrap_or(false), ..Wanted::default() };
     let mut names = IndexSet::new();
     for (name, binary) in draft.outputs {
         if let Some(binary) = binary {
@@ -176,23 +176,20 @@ struct Draft {
 
 /// Parameters of a request that mean something here.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(default)]
 struct RequestParameters {
-    binary_data_output: bool,
-    priority: u32,
-    /// Microseconds.
-    timeout: u64,
+    binary_data_output: Option<bool>,
+    priority: Option<u32>,
+    /// Microseconds; 0 for none.
+    timeout: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
 struct InputParameters {
     binary_data_size: Option<usize>,
     shared_memory_region: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
 struct OutputParameters {
     binary_data: Option<bool>,
     classification: Option<u64>,
@@ -219,7 +216,7 @@ impl Draft {
         let mut has_inputs = false;
         scanner.open_object()?;
         let mut first = true;
-        while let Some(key) = scanner.next_key(&mut first)? {
+        while let Some(key) = scanner.next_member(&mut first)? {
             match key.as_ref() {
                 "id" => draft.id = Some(scanner.string("an id")?.into_owned()),
                 "parameters" => draft.parameters = parameters(&mut scanner, "the request")?,
@@ -267,7 +264,7 @@ fn output(
     let mut wanted = OutputParameters::default();
     let mut first = true;
     scanner.open_object()?;
-    while let Some(key) = scanner.next_key(&mut first)? {
+    while let Some(key) = scanner.next_member(&mut first)? {
         match key.as_ref() {
             "name" => name = Some(scanner.string("a name")?.into_owned()),
             "parameters" => wanted = parameters(scanner, &format!("output {place}"))?,
@@ -308,7 +305,7 @@ impl InputDraft {
         let mut given = InputParameters::default();
         let mut first = true;
         scanner.open_object()?;
-        while let Some(key) = scanner.next_key(&mut first)? {
+        while let Some(key) = scanner.next_member(&mut first)? {
             match key.as_ref() {
                 "name" => input.name = Some(scanner.string("a name")?.into()),
                 "datatype" => input.dtype = Some(input.read_datatype(scanner, place)?),

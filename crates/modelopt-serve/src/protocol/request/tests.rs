@@ -171,6 +171,19 @@ fn parameters_that_mean_something_are_taken() {
 }
 
 #[test]
+fn what_is_null_is_not_said() {
+    let text = r#"{"id":null,"parameters":null,"outputs":null,"inputs":[{"name":"x","shape":[1],"datatype":"FP32",
+        "parameters":null,"data":[1]}]}"#;
+    let request = parse(text).unwrap();
+    assert_eq!(request.inference.id, None);
+    assert_eq!(request.inference.inputs["x"], floats(&[1], &[1.0]));
+    let parameters = r#"{"inputs":[],"parameters":{"timeout":null,"binary_data_output":null}}"#;
+    assert!(parse(parameters).is_ok());
+    assert_eq!(refused(r#""shape":[1],"datatype":"FP32","data":null"#), "input 'x' has no data");
+    assert_eq!(parse(r#"{"inputs":null}"#).unwrap_err(), "the request has no inputs");
+}
+
+#[test]
 fn what_is_not_served_is_said_so() {
     for text in [
         r#"{"inputs":[],"outputs":[{"name":"y","parameters":{"classification":3}}]}"#,
