@@ -5,7 +5,7 @@
 //! | `request.rs`, `reply.rs` | infer of the Open Inference Protocol, JSON and binary |
 //! | `predict.rs` | `POST /predict`, for people with `curl` |
 //! | `vertex.rs`, `sagemaker.rs` | what those platforms send |
-//! | `metadata.rs`, `config.rs`, `statistics.rs` | everything that is not an inference |
+//! | `metadata.rs`, `repository.rs`, `config.rs`, `statistics.rs` | everything that is not an inference |
 //!
 //! `json.rs` is the reader under all of them. It stands beside `serde_json` because elements of tensors go
 //! straight into their bytes, `data` may come before the type that it is of, a number is rounded once, and
@@ -26,6 +26,7 @@ mod metadata;
 mod numbers;
 mod predict;
 mod reply;
+mod repository;
 mod request;
 mod sagemaker;
 mod statistics;
@@ -36,12 +37,13 @@ pub use config::{BatchingConfig, ModelConfig, TensorConfig};
 pub use datatype::{config_name, datatype, datatype_name};
 pub use limits::Limits;
 pub use metadata::{
-    EXTENSIONS, ErrorBody, IndexEntry, IndexRequest, Live, ModelList, ModelMetadata, ModelReady,
-    ModelState, PLATFORM, Ready, ServerMetadata, TensorMetadata,
+    EXTENSIONS, ErrorBody, Live, ModelList, ModelMetadata, ModelReady, PLATFORM, Ready,
+    ServerMetadata, TensorMetadata,
 };
 pub use predict::{ClassNames, Prediction, parse_predict, write_predict};
 pub use reply::{Reply, ReplyBody};
-pub use request::{InferRequest, Wanted, parse_infer};
+pub use repository::{IndexEntry, IndexRequest, LoadRequest, ModelState, UnloadRequest};
+pub use request::{InferRequest, Wanted, parse_header_length, parse_infer};
 pub use sagemaker::{AnswerForm, Invocation, parse_invocation};
 pub use statistics::{BatchStatistics, Duration, ModelStatistics, Phases, Statistics};
 pub use validate::{InputRange, NonFinite, Policy, validate};

@@ -185,6 +185,29 @@ fn pieces() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat().into_bytes())
 }
 
+/// Good requests of each form, with some bytes changed and the end cut off.
+fn damaged() -> impl Strategy<Value = Vec<u8>> {
+    let good = prop::sample::select(vec![
+        r#"{"id":"1","inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":[[1,2.5],[-3,4e1]]}],"outputs":[{"name":"y","parameters":{"binary_data":true}}]}"#,
+        r#"{"inputs":[{"data":["a","\u00e9"],"name":"x","shape":[2,1],"datatype":"BYTES"}],"parameters":{"timeout":5,"priority":1}}"#,
+        "{\"inputs\":[{\"name\":\"x\",\"shape\":[1,2],\"datatype\":\"BYTES\",\"parameters\":{\"binary_data_size\":10}}]}\u{1}\0\0\0a\u{1}\0\0\0b",
+        r#"{"instances":[{"x":[1,2]},{"x":[3,4]}],"parameters":{}}"#,
+        r#"{"features":[[true,false],[false,true]]}"#,
+        "1,2\n3,4\n",
+    ]);
+    let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
+    (good, changes, any::<prop::sample::Index>()).prop_map(|(good, changes, end)| {
+        let mut body = good.as_bytes().to_vec();
+        for (place, byte) in changes {
+            let place = place.index(body.len());
+            body[place] = byte;
+        }
+        // Half of them stay whole.
+        body.truncate(end.index(2 * good.len()) + 1);
+        body
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -192,6 +215,14 @@ proptest! {
     fn any_bytes_are_read_or_refused(
         body in prop::collection::vec(any::<u8>(), 0..200),
         header in prop::option::of(0usize..220),
+    ) {
+        hold_to_bound(body, header);
+    }
+
+    #[test]
+    fn damaged_requests_are_read_or_refused(
+        body in damaged(),
+        header in prop::option::of(0usize..160),
     ) {
         hold_to_bound(body, header);
     }

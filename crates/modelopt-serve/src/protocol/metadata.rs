@@ -1,6 +1,6 @@
 //! What servers and models say about themselves.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::datatype::datatype_name;
 use crate::{Dimension, ServeError, Signature, TensorSpec};
@@ -111,55 +111,6 @@ pub(crate) fn dims(shape: Option<&[Dimension]>) -> Vec<i64> {
     shape.map_or_else(|| vec![-1], |dims| dims.iter().map(size).collect())
 }
 
-/// `POST v2/repository/index`, of which the answer is a list of [`IndexEntry`]. The body may be empty.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct IndexRequest {
-    /// Whether only models that take requests are wanted.
-    pub ready: bool,
-}
-
-impl IndexRequest {
-    /// Reads the body.
-    pub fn parse(body: &[u8]) -> Result<Self, ServeError> {
-        if body.trim_ascii().is_empty() {
-            return Ok(IndexRequest::default());
-        }
-        serde_json::from_slice(body).map_err(|error| {
-            ServeError::Invalid(format!("the request is not as it should be: {error}"))
-        })
-    }
-}
-
-/// One version of one model in the repository.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct IndexEntry {
-    /// The model.
-    pub name: String,
-    /// The version; none while none was ever loaded.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-    /// Its state; none while it was never loaded.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub state: Option<ModelState>,
-    /// Why it is in that state; empty where there is nothing to say.
-    pub reason: String,
-}
-
-/// States of a model, in Triton's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum ModelState {
-    /// It takes requests.
-    Ready,
-    /// It takes none: it was unloaded, or could not be loaded.
-    Unavailable,
-    /// It is being loaded.
-    Loading,
-    /// It answers what it has, and takes no more.
-    Unloading,
-}
-
 /// The body of every answer that is an error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ErrorBody {
@@ -203,27 +154,6 @@ mod tests {
             json(&metadata),
             r#"{"name":"m","versions":["1"],"platform":"onnx_onnxv1","inputs":[{"name":"x","datatype":"FP32","shape":[-1,64,-1]}],"outputs":[{"name":"y","datatype":"BYTES","shape":[-1]}]}"#
         );
-    }
-
-    #[test]
-    fn the_index_leaves_out_what_there_is_not() {
-        let mut entry = IndexEntry {
-            name: "m".to_owned(),
-            version: Some("1".to_owned()),
-            state: Some(ModelState::Ready),
-            reason: String::new(),
-        };
-        assert_eq!(json(&entry), r#"{"name":"m","version":"1","state":"READY","reason":""}"#);
-        (entry.version, entry.state) = (None, None);
-        assert_eq!(json(&entry), r#"{"name":"m","reason":""}"#);
-    }
-
-    #[test]
-    fn the_index_is_asked_for_with_and_without_a_body() {
-        assert_eq!(IndexRequest::parse(b" "), Ok(IndexRequest { ready: false }));
-        assert_eq!(IndexRequest::parse(b"{}"), Ok(IndexRequest { ready: false }));
-        assert_eq!(IndexRequest::parse(b"{\"ready\":true}"), Ok(IndexRequest { ready: true }));
-        assert_eq!(IndexRequest::parse(b"{\"ready\":1}").unwrap_err().status(), 400);
     }
 
     #[test]

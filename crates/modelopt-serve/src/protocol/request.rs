@@ -43,6 +43,13 @@ impl Wanted {
     }
 }
 
+/// Reads the value of the header `Inference-Header-Content-Length`.
+pub fn parse_header_length(value: &[u8]) -> Result<usize, ServeError> {
+    let text = std::str::from_utf8(value).unwrap_or_default().trim();
+    text.parse()
+        .map_err(|_| invalid(format!("'{}' is no length of an inference header", shown(text))))
+}
+
 /// Reads an infer request.
 ///
 /// `header` is what `Inference-Header-Content-Length` says: the bytes of the JSON before binary data, or 0

@@ -250,6 +250,14 @@ fn wrong_byte_counts_are_refused() {
 }
 
 #[test]
+fn the_length_of_the_json_is_a_number() {
+    assert_eq!(parse_header_length(b" 12 "), Ok(12));
+    for value in [b"-1".as_slice(), b"", b"1.5", b"99999999999999999999999", b"\xff"] {
+        assert_eq!(parse_header_length(value).unwrap_err().status(), 400, "{value:?}");
+    }
+}
+
+#[test]
 fn a_body_without_json_is_the_only_input() {
     let raw = |shape: &[Dimension], dtype, bytes: &[u8]| {
         let body = Bytes::copy_from_slice(bytes);
