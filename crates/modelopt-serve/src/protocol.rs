@@ -42,7 +42,7 @@ pub use metadata::{
 };
 pub use predict::{ClassNames, Prediction, parse_predict, write_predict};
 pub use reply::{Reply, ReplyBody};
-pub use repository::{IndexEntry, IndexRequest, LoadRequest, ModelState, UnloadRequest};
+pub use repository::{IndexEntry, IndexRequest, ModelState, parse_load, parse_unload};
 pub use request::{InferRequest, Wanted, parse_header_length, parse_infer};
 pub use sagemaker::{AnswerForm, Invocation, parse_invocation};
 pub use statistics::{BatchStatistics, Duration, ModelStatistics, Phases, Statistics};

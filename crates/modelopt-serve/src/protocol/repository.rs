@@ -51,48 +51,43 @@ pub enum ModelState {
     Unloading,
 }
 
-/// `POST v2/repository/models/NAME/load`, of which the body may be empty.
+/// Reads `POST v2/repository/models/NAME/load`, of which the body may be empty.
 ///
 /// Triton lets clients send a configuration, and whole models, in place of what stands in the repository.
 /// What is served here is what was proven, so such requests are refused.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LoadRequest;
-
-impl LoadRequest {
-    /// Reads the body.
-    pub fn parse(body: &[u8]) -> Result<Self, ServeError> {
-        #[derive(Default, Deserialize)]
-        struct Body {
-            parameters: Option<BTreeMap<String, serde_json::Value>>,
-        }
-        let parameters = object::<Body>(body)?.parameters.unwrap_or_default();
-        let replaces = |name: &&String| *name == "config" || name.starts_with("file:");
-        match parameters.keys().find(replaces) {
-            Some(name) => Err(ServeError::Unsupported(format!(
-                "models are loaded as they stand in the repository: parameter '{}' is not served here",
-                shown(name)
-            ))),
-            None => Ok(LoadRequest),
-        }
+pub fn parse_load(body: &[u8]) -> Result<(), ServeError> {
+    #[derive(Default, Deserialize)]
+    struct Body {
+        parameters: Option<BTreeMap<String, serde_json::Value>>,
+    }
+    let parameters = object::<Body>(body)?.parameters.unwrap_or_default();
+    let replaces = |name: &&String| *name == "config" || name.starts_with("file:");
+    match parameters.keys().find(replaces) {
+        Some(name) => Err(ServeError::Unsupported(format!(
+            "models are loaded as they stand in the repository: parameter '{}' is not served here",
+            shown(name)
+        ))),
+        None => Ok(()),
     }
 }
 
-/// `POST v2/repository/models/NAME/unload`, of which the body may be empty. No model depends on another, so
-/// what it says about those that do is nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct UnloadRequest {}
-
-impl UnloadRequest {
-    /// Reads the body.
-    pub fn parse(body: &[u8]) -> Result<Self, ServeError> {
-        object(body)
-    }
+/// Reads `POST v2/repository/models/NAME/unload`, of which the body may be empty. No model depends on
+/// another, so what it says about those that do is nothing.
+pub fn parse_unload(body: &[u8]) -> Result<(), ServeError> {
+    #[derive(Default, Deserialize)]
+    struct Body {}
+    object::<Body>(body).map(drop)
 }
 
 /// An object of JSON, or nothing.
 fn object<T: Default + for<'a> Deserialize<'a>>(body: &[u8]) -> Result<T, ServeError> {
-    if body.trim_ascii().is_empty() {
+    let body = body.trim_ascii();
+    if body.is_empty() {
         return Ok(T::default());
+    }
+    // A list of what an object has would be taken for one.
+    if !body.starts_with(b"{") {
+        return Err(ServeError::Invalid("the request is no object of JSON".to_owned()));
     }
     serde_json::from_slice(body).map_err(|error| {
         ServeError::Invalid(format!("the request is not as it should be: {error}"))
@@ -131,21 +126,23 @@ mod tests {
     #[test]
     fn models_are_loaded_as_they_stand_and_not_as_clients_send_them() {
         for body in ["", "{}", r#"{"parameters":null}"#, r#"{"parameters":{"other":[1]}}"#] {
-            assert_eq!(LoadRequest::parse(body.as_bytes()), Ok(LoadRequest), "{body}");
+            assert_eq!(parse_load(body.as_bytes()), Ok(()), "{body}");
         }
         for body in
             [r#"{"parameters":{"config":"{}"}}"#, r#"{"parameters":{"file:1/model.onnx":"AAAA"}}"#]
         {
-            assert_eq!(LoadRequest::parse(body.as_bytes()).unwrap_err().status(), 501, "{body}");
+            assert_eq!(parse_load(body.as_bytes()).unwrap_err().status(), 501, "{body}");
         }
-        assert_eq!(LoadRequest::parse(b"[").unwrap_err().status(), 400);
+        assert_eq!(parse_load(b"[").unwrap_err().status(), 400);
     }
 
     #[test]
     fn models_are_unloaded_whatever_else_is_said() {
         for body in ["", r#"{"parameters":{"unload_dependents":true}}"#] {
-            assert_eq!(UnloadRequest::parse(body.as_bytes()), Ok(UnloadRequest {}), "{body}");
+            assert_eq!(parse_unload(body.as_bytes()), Ok(()), "{body}");
         }
-        assert!(UnloadRequest::parse(b"1").is_err());
+        for body in ["1", "[]", "{", "{}}"] {
+            assert_eq!(parse_unload(body.as_bytes()).unwrap_err().status(), 400, "{body}");
+        }
     }
 }

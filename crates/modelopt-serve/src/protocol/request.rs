@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::binary::{read_binary, tensor_error};
 use super::datatype::datatype;
 use super::elements::{Nested, element_error, shown, type_error};
-use super::json::Scanner;
+use super::json::{Kind, Scanner};
 use super::limits::{Limits, hold};
 use crate::{Dimension, Inference, ServeError, Signature, TensorSpec};
 
@@ -302,6 +302,10 @@ fn parameters<T: for<'a> Deserialize<'a>>(
     scanner: &mut Scanner<'_>,
     of: &str,
 ) -> Result<T, ServeError> {
+    // A list of what an object has would be taken for one.
+    if scanner.kind() != Kind::Object {
+        return Err(scanner.unexpected("an object of parameters").into());
+    }
     let text = scanner.skip()?;
     serde_json::from_slice(text).map_err(|error| invalid(format!("parameters of {of}: {error}")))
 }

@@ -168,6 +168,8 @@ fn parameters_that_mean_something_are_taken() {
     assert!(!plain.wanted.is_binary("y"));
     let wrong = parse(r#"{"inputs":[],"parameters":{"timeout":"soon"}}"#).unwrap_err();
     assert!(wrong.starts_with("parameters of the request: invalid type"), "{wrong}");
+    let list = parse(r#"{"inputs":[],"parameters":[true,1,5]}"#).unwrap_err();
+    assert!(list.contains("an array where an object of parameters should be"), "{list}");
 }
 
 #[test]
