@@ -15,7 +15,7 @@ pub enum ServeError {
     /// The client may not do that: 403.
     #[error("{0}")]
     Forbidden(String),
-    /// There is no such route, model, version, input or output: 404.
+    /// There is no such route, model or version: 404.
     #[error("{0}")]
     NotFound(String),
     /// The route knows other methods: 405.
@@ -36,6 +36,16 @@ pub enum ServeError {
         what: &'static str,
         /// Its bytes, or as many as were seen of them.
         bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// There is more of something than allowed: 413.
+    #[error("{what}: {count}, but at most {limit} are taken")]
+    TooMany {
+        /// What there is too much of.
+        what: String,
+        /// How many there are, or as many as were seen of them.
+        count: u64,
         /// The limit.
         limit: u64,
     },
@@ -80,7 +90,7 @@ impl ServeError {
             ServeError::NotFound(_) => 404,
             ServeError::MethodNotAllowed { .. } => 405,
             ServeError::TooSlow(_) => 408,
-            ServeError::TooLarge { .. } => 413,
+            ServeError::TooLarge { .. } | ServeError::TooMany { .. } => 413,
             ServeError::UnsupportedMedia(_) => 415,
             ServeError::RateLimited { .. } => 429,
             ServeError::Runtime(_) => 500,

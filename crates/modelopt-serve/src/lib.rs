@@ -12,8 +12,9 @@
 
 mod error;
 mod inference;
+pub mod protocol;
 mod signature;
 
 pub use error::ServeError;
 pub use inference::{Answer, Inference, Timing};
-pub use signature::{Dimension, Signature, TensorSpec};
+pub use signature::{Dimension, Signature, SignatureError, TensorSpec};
