@@ -18,6 +18,8 @@ use crate::{Answer, ServeError, Timing};
 #[derive(Debug)]
 pub(crate) struct Batcher {
     pub(crate) model: String,
+    /// What goes out where nobody says what is wanted; a runtime may return more.
+    pub(crate) outputs: Vec<String>,
     pub(crate) queue: Arc<Queue>,
     pub(crate) counters: Arc<Counters>,
 }
@@ -113,7 +115,7 @@ impl Batcher {
             .into_iter()
             .zip(parts)
             .map(|(entry, outputs)| {
-                let chosen = chosen(outputs, &entry.outputs);
+                let chosen = self.chosen(outputs, &entry.outputs);
                 (entry, chosen)
             })
             .collect();
@@ -138,30 +140,30 @@ impl Batcher {
             }
         }
     }
+
+    /// The outputs that are wanted, in the order in which they are.
+    fn chosen(&self, outputs: Outputs, wanted: &[String]) -> Result<Outputs, ServeError> {
+        let wanted = if wanted.is_empty() { &self.outputs } else { wanted };
+        if wanted.len() == outputs.len() && wanted.iter().eq(outputs.keys()) {
+            return Ok(outputs);
+        }
+        let chosen = wanted.iter().map(|name| {
+            let tensor = outputs.get(name).cloned().ok_or_else(|| {
+                ServeError::Unsupported(format!("the runtime does not return output '{name}'"))
+            })?;
+            Ok((name.clone(), tensor))
+        });
+        chosen.collect()
+    }
 }
 
 fn queued(entry: &Entry, taken: Instant) -> Duration {
     taken.saturating_duration_since(entry.since)
 }
 
-/// The outputs that are wanted, in the order in which they are.
-fn chosen(outputs: Outputs, wanted: &[String]) -> Result<Outputs, ServeError> {
-    if wanted.is_empty() {
-        return Ok(outputs);
-    }
-    let chosen = wanted.iter().map(|name| match outputs.get(name) {
-        Some(tensor) => Ok((name.clone(), tensor.clone())),
-        None => {
-            let said = format!("the runtime does not return output '{name}'");
-            Err(ServeError::Unsupported(said))
-        }
-    });
-    chosen.collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::planted::{Planted, row, rows};
+    use super::super::planted::{self, Planted, row, rows};
     use super::super::queue::Reply;
     use super::super::rows::Tensors;
     use super::super::settings::ModelSettings;
@@ -176,7 +178,8 @@ mod tests {
     impl Rig {
         fn new(planted: &Planted) -> Self {
             let queue = Arc::new(Queue::new("m", &ModelSettings::default()));
-            let batcher = Batcher { model: "m".to_owned(), queue, counters: Arc::default() };
+            let (model, outputs) = ("m".to_owned(), vec!["y".to_owned()]);
+            let batcher = Batcher { model, outputs, queue, counters: Arc::default() };
             Rig { batcher, held: Held::new(Arc::new(planted.maker())) }
         }
 
@@ -194,8 +197,9 @@ mod tests {
         }
     }
 
-    fn first(answer: &Result<Answer, ServeError>) -> f32 {
-        answer.as_ref().unwrap().outputs["y"].to_f32().unwrap()[0]
+    /// In thousandths.
+    fn first(answer: &Result<Answer, ServeError>) -> i64 {
+        planted::first(&answer.as_ref().unwrap().outputs)
     }
 
     #[test]
@@ -203,7 +207,7 @@ mod tests {
         let planted = Planted::doubling();
         let mut rig = Rig::new(&planted);
         let answers = rig.answers(&[row(&[1.0]), rows(2, &[2.0, 3.0]), row(&[4.0])]);
-        assert_eq!(answers.iter().map(first).collect::<Vec<_>>(), [2.0, 4.0, 8.0]);
+        assert_eq!(answers.iter().map(first).collect::<Vec<_>>(), [2000, 4000, 8000]);
         let middle = answers[1].as_ref().unwrap();
         assert_eq!(middle.outputs["y"].to_f32().unwrap()[..], [4.0, 6.0]);
         assert_eq!(middle.timing.batch_rows, 4);
@@ -225,7 +229,7 @@ mod tests {
             let failed: Vec<usize> = (0..32).filter(|&at| answers[at].is_err()).collect();
             assert_eq!(failed, [13]);
             assert!(
-                (0..32).filter(|&at| at != 13).all(|at| first(&answers[at]) == 2.0 * at as f32)
+                (0..32).filter(|&at| at != 13).all(|at| first(&answers[at]) == 2000 * at as i64)
             );
             assert_eq!(answers[13].as_ref().unwrap_err().status(), 500);
             let counts = rig.counts();
@@ -239,7 +243,7 @@ mod tests {
         let planted = Planted::computing(|x| vec![x.iter().sum()]);
         let mut rig = Rig::new(&planted);
         let answers = rig.answers(&[row(&[1.0, 2.0]), row(&[3.0, 4.0]), row(&[5.0, 6.0])]);
-        assert_eq!(answers.iter().map(first).collect::<Vec<_>>(), [3.0, 7.0, 11.0]);
+        assert_eq!(answers.iter().map(first).collect::<Vec<_>>(), [3000, 7000, 11000]);
         assert!(!rig.batcher.queue.is_batching());
         assert_eq!(planted.runs(), [3, 1, 1, 1]);
     }
@@ -265,10 +269,17 @@ mod tests {
     fn wanted_outputs_come_in_their_order_and_missing_ones_are_named() {
         let outputs =
             Outputs::from(["a", "b", "c"].map(|name| (name.to_owned(), row(&[1.0])["x"].clone())));
-        let wanted = ["c".to_owned(), "a".to_owned()];
-        let chosen_ones = chosen(outputs.clone(), &wanted).unwrap();
-        assert_eq!(chosen_ones.keys().collect::<Vec<_>>(), ["c", "a"]);
-        let error = chosen(outputs, &["z".to_owned()]).unwrap_err();
+        let mut rig = Rig::new(&Planted::doubling());
+        rig.batcher.outputs = vec!["b".to_owned(), "c".to_owned()];
+        let chosen = |wanted: &[&str]| {
+            let wanted: Vec<String> = wanted.iter().map(|&name| name.to_owned()).collect();
+            let chosen = rig.batcher.chosen(outputs.clone(), &wanted)?;
+            Ok::<_, ServeError>(chosen.into_keys().collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(chosen(&["c", "a"]).unwrap(), "c a");
+        // What goes out by itself is what the signature has.
+        assert_eq!(chosen(&[]).unwrap(), "b c");
+        let error = chosen(&["z"]).unwrap_err();
         assert_eq!(error.to_string(), "the runtime does not return output 'z'");
     }
 }

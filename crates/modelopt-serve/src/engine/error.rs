@@ -34,6 +34,12 @@ pub enum LoadError {
     /// The file is no model.
     #[error("it cannot be read: {}", .0.kind)]
     Model(#[from] modelopt_onnx::Error),
+    /// Its inputs or outputs are none that a client could send or take.
+    #[error("{0}")]
+    Signature(String),
+    /// Its files are others than when loading began.
+    #[error("it was changed while it was loaded")]
+    Changed,
     /// The settings make no sense.
     #[error(transparent)]
     Settings(#[from] SettingsError),

@@ -52,6 +52,14 @@ impl Failure {
             _ => Failure::Refused(ServeError::Runtime(said)),
         }
     }
+
+    /// Why, for people.
+    pub(crate) fn said(self) -> String {
+        match self {
+            Failure::Refused(error) | Failure::Hung(error) => error.to_string(),
+            Failure::Gone(reason) => reason,
+        }
+    }
 }
 
 /// A session, or a place for one.
@@ -149,7 +157,7 @@ fn message(payload: &(dyn Any + Send)) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::planted::{Planted, row};
+    use super::super::planted::{Planted, first, row};
     use super::*;
 
     fn held(planted: &Planted) -> Held {
@@ -165,7 +173,7 @@ mod tests {
         let Failure::Refused(ServeError::Runtime(said)) = failure else { panic!("{failure:?}") };
         assert_eq!(said, "the runtime panicked: 13 is unlucky");
         assert!(!held.is_there());
-        assert_eq!(held.run(&row(&[2.0])).unwrap()["y"].to_f32().unwrap()[0], 4.0);
+        assert_eq!(first(&held.run(&row(&[2.0])).unwrap()), 4000);
         assert_eq!(planted.loads(), 2);
     }
 

@@ -8,7 +8,7 @@ use modelopt_runtime::{Runtime, SessionOptions};
 use super::batcher::Batcher;
 use super::error::LoadError;
 use super::held::{Failure, Held, Maker};
-use super::proof::{Evidence, Objection, ProofOptions, prove};
+use super::proof::{Evidence, Objection, ProofOptions, prove, row_batches};
 use super::queue::{Entry, Queue};
 use super::rows::Tensors;
 use super::sessions::Sessions;
@@ -19,6 +19,10 @@ use crate::{Answer, Inference, ServeError, Signature};
 
 /// What the protocol calls the format of all models here.
 const PLATFORM: &str = "onnx_onnxv1";
+
+/// How long a session is run on batches of all sizes before it answers: some runtimes prepare for each
+/// size when they first meet it, and small models are made ready for all of them in less time.
+const REHEARSAL: Duration = Duration::from_secs(1);
 
 /// What is known of a model before it is loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,22 +92,16 @@ impl ServedModel {
         first.restore().map_err(LoadError::Runtime)?;
         let samples = warmed_up(&mut first, &identity.name, samples)?;
         let batching = batching(&mut first, &identity.signature, &samples, settings);
-        first.warm_up_on(samples.first().cloned());
-        let mut held = vec![first];
-        for _ in 1..settings.sessions {
-            let mut another = Held::new(Arc::clone(&maker));
-            another.warm_up_on(samples.first().cloned());
-            held.push(another);
-        }
-        for session in &mut held {
-            session.restore().map_err(LoadError::Runtime)?;
-        }
+        let held = all_sessions(first, &maker, settings, &samples, batching.is_ok())?;
         let model = identity.name.clone();
         let queue = Arc::new(Queue::new(&model, settings));
         if batching.is_err() {
             queue.stop_batching();
         }
-        let batcher = Arc::new(Batcher { model, queue, counters: Arc::new(Counters::default()) });
+        let outputs = &identity.signature.outputs;
+        let outputs = outputs.iter().map(|output| output.name.clone()).collect();
+        let counters = Arc::new(Counters::default());
+        let batcher = Arc::new(Batcher { model, outputs, queue, counters });
         let sessions = Sessions::start(&batcher, held).map_err(LoadError::Thread)?;
         Ok(ServedModel { identity, settings: settings.clone(), batching, batcher, sessions })
     }
@@ -251,6 +249,33 @@ fn warmed_up(
     }
 }
 
+/// As many sessions as are wanted, each of which ran.
+fn all_sessions(
+    first: Held,
+    maker: &Arc<Maker>,
+    settings: &ModelSettings,
+    samples: &[Tensors],
+    batches: bool,
+) -> Result<Vec<Held>, LoadError> {
+    // Of a model that is not batched nothing is known but that it ran on its samples.
+    let most = if batches { settings.max_batch_size } else { 0 };
+    let rehearsed = row_batches(samples, most);
+    let mut all = vec![first];
+    all.extend((1..settings.sessions).map(|_| Held::new(Arc::clone(maker))));
+    for held in &mut all {
+        held.warm_up_on(samples.first().cloned());
+        held.restore().map_err(LoadError::Runtime)?;
+        let started = Instant::now();
+        for batch in &rehearsed {
+            if started.elapsed() > REHEARSAL {
+                break;
+            }
+            held.run(batch).map_err(|failure| LoadError::Runtime(failure.said()))?;
+        }
+    }
+    Ok(all)
+}
+
 fn batching(
     held: &mut Held,
     signature: &Signature,
@@ -261,18 +286,13 @@ fn batching(
         return Err(Objection::SwitchedOff);
     }
     let options = ProofOptions::up_to(settings.max_batch_size, settings.batch_tolerance);
-    let mut run = |inputs: &Tensors| {
-        held.run(inputs).map_err(|failure| match failure {
-            Failure::Refused(error) | Failure::Hung(error) => error.to_string(),
-            Failure::Gone(reason) => reason,
-        })
-    };
+    let mut run = |inputs: &Tensors| held.run(inputs).map_err(Failure::said);
     prove(&mut run, signature, samples, &options)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::planted::{Planted, row, signature};
+    use super::super::planted::{Planted, first, row, signature};
     use super::*;
 
     fn served(planted: &Planted, settings: &ModelSettings) -> Arc<ServedModel> {
@@ -296,8 +316,9 @@ mod tests {
         Inference { timeout: Some(Duration::from_millis(ms)), ..asking(value) }
     }
 
-    fn y(answer: &Answer) -> f32 {
-        answer.outputs["y"].to_f32().unwrap()[0]
+    /// In thousandths.
+    fn y(answer: &Answer) -> i64 {
+        first(&answer.outputs)
     }
 
     /// All of these, asked at once.
@@ -327,7 +348,7 @@ mod tests {
             answers
                 .iter()
                 .zip(&values)
-                .all(|(answer, value)| { y(answer.as_ref().unwrap()) == value * 2.0 })
+                .all(|(answer, value)| y(answer.as_ref().unwrap()) == *value as i64 * 2000)
         );
         let counts = model.statistics();
         assert_eq!((counts.success.count, counts.inference_count), (64, 64));
@@ -343,7 +364,17 @@ mod tests {
         let answers = ask_all(&model, &values).await;
         let failed: Vec<usize> = (0..32).filter(|&at| answers[at].is_err()).collect();
         assert_eq!(failed, [13]);
-        assert_eq!(model.infer(asking(4.0)).await.map(|answer| y(&answer)), Ok(8.0));
+        assert_eq!(model.infer(asking(4.0)).await.map(|answer| y(&answer)), Ok(8000));
+    }
+
+    #[test]
+    fn sessions_are_warm_for_all_sizes_of_batches() {
+        let planted = Planted::doubling();
+        let settings = ModelSettings { sessions: 2, max_batch_size: 3, ..ModelSettings::default() };
+        served(&planted, &settings);
+        // The first sample, the proof, what is rehearsed; the first sample, what is rehearsed.
+        assert_eq!(planted.runs(), [1, 1, 1, 2, 3, 1, 2, 3, 1, 1, 2, 3]);
+        assert_eq!(planted.loads(), 2);
     }
 
     #[tokio::test]
@@ -352,14 +383,15 @@ mod tests {
         let model = served(&planted, &ModelSettings::default());
         assert!(matches!(model.batching(), Batching::Off(Objection::Mixes { .. })));
         let before = planted.runs().len();
+        assert_eq!(planted.runs(), [1, 1, 1, 2]);
         let answers = ask_all(&model, &[1.0, 2.0, 3.0, 4.0]).await;
-        assert!(answers.iter().all(|answer| y(answer.as_ref().unwrap()) == 0.0));
+        assert!(answers.iter().all(|answer| y(answer.as_ref().unwrap()) == 0));
         assert_eq!(planted.runs()[before..], [1; 4]);
     }
 
     #[tokio::test]
     async fn who_waits_beyond_the_deadline_is_told_then_and_not_run() {
-        let planted = Planted::doubling().taking(Duration::from_millis(200));
+        let planted = Planted::doubling().taking(Duration::from_millis(500));
         let settings = ModelSettings { max_batch_size: 0, ..ModelSettings::default() };
         let model = served(&planted, &settings);
         let before = planted.runs().len();
@@ -373,18 +405,18 @@ mod tests {
         assert_eq!(error, ServeError::DeadlineExceeded(Duration::from_millis(30)));
         let waited = asked.elapsed();
         assert!(
-            waited >= Duration::from_millis(30) && waited < Duration::from_millis(90),
+            waited >= Duration::from_millis(30) && waited < Duration::from_millis(250),
             "{waited:?}"
         );
         assert!(busy.await.unwrap().is_ok());
-        assert_eq!(model.infer(asking(3.0)).await.map(|answer| y(&answer)), Ok(6.0));
+        assert_eq!(model.infer(asking(3.0)).await.map(|answer| y(&answer)), Ok(6000));
         assert_eq!(planted.runs().len() - before, 2);
         assert_eq!(model.statistics().failures.late, 1);
     }
 
     #[tokio::test]
     async fn who_goes_away_is_not_run_and_keeps_nobody_out() {
-        let planted = Planted::doubling().taking(Duration::from_millis(100));
+        let planted = Planted::doubling().taking(Duration::from_millis(500));
         let settings =
             ModelSettings { max_batch_size: 0, max_queue_size: 1, ..ModelSettings::default() };
         let model = served(&planted, &settings);
@@ -400,11 +432,11 @@ mod tests {
         let asked = Instant::now();
         let refused = model.infer(asking(3.0)).await.unwrap_err();
         assert_eq!(refused, ServeError::QueueFull { model: "m".to_owned(), waiting: 1 });
-        assert!(asked.elapsed() < Duration::from_millis(50));
+        assert!(asked.elapsed() < Duration::from_millis(250));
         gone.abort();
         assert!(gone.await.unwrap_err().is_cancelled());
         let last = model.infer(asking(4.0)).await.unwrap();
-        assert_eq!(y(&last), 8.0);
+        assert_eq!(y(&last), 8000);
         assert!(busy.await.unwrap().is_ok());
         assert_eq!(planted.runs().len() - before, 2);
         let failures = model.statistics().failures;
@@ -418,7 +450,7 @@ mod tests {
         let error = model.infer(asked).await.unwrap_err();
         assert_eq!(error, ServeError::NotFound("model 'm' has no output 'z'".to_owned()));
         let asked = Inference { outputs: vec!["y".to_owned()], ..asking(1.0) };
-        assert_eq!(y(&model.infer(asked).await.unwrap()), 2.0);
+        assert_eq!(y(&model.infer(asked).await.unwrap()), 2000);
     }
 
     #[tokio::test]

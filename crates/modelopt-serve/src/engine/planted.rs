@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use modelopt_graph::{DataType, Tensor};
-use modelopt_runtime::{Outputs, Runtime, RuntimeError, Session, SessionOptions};
+use modelopt_graph::{DataType, Dim, Model, Tensor, Type};
+use modelopt_runtime::{
+    Outputs, Runtime, RuntimeError, Session, SessionOptions, graph_inputs, graph_outputs,
+};
 
 use super::held::Maker;
 use super::rows::Tensors;
@@ -22,6 +24,7 @@ pub(crate) struct Planted {
     panics_at: Option<f32>,
     refuses: Option<f32>,
     takes: Duration,
+    when_loading: Option<Arc<dyn Fn() + Send + Sync>>,
     seen: Arc<Seen>,
 }
 
@@ -37,7 +40,7 @@ struct Seen {
 impl Planted {
     pub(crate) fn computing(rule: Rule) -> Self {
         let (panics_at, refuses, takes) = (None, None, Duration::ZERO);
-        Planted { rule, panics_at, refuses, takes, seen: Arc::default() }
+        Planted { rule, panics_at, refuses, takes, when_loading: None, seen: Arc::default() }
     }
 
     /// `y = 2 x`.
@@ -63,6 +66,10 @@ impl Planted {
 
     pub(crate) fn taking(self, takes: Duration) -> Self {
         Planted { takes, ..self }
+    }
+
+    pub(crate) fn when_loading(self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        Planted { when_loading: Some(Arc::new(hook)), ..self }
     }
 
     pub(crate) fn load_no_more(&self, why: &str) {
@@ -102,6 +109,31 @@ pub(crate) fn rows(count: usize, values: &[f32]) -> Tensors {
     Tensors::from([("x".to_owned(), x)])
 }
 
+/// The first element of `y`, in thousandths.
+pub(crate) fn first(outputs: &Outputs) -> i64 {
+    (outputs["y"].to_f32().unwrap()[0] * 1e3).round() as i64
+}
+
+/// The signature of a real model of tensors.
+pub(crate) fn describe(model: &Model) -> Result<Signature, String> {
+    let spec = |name: String, ty: Type| {
+        let Type::Tensor { elem: dtype, shape } = ty else { return Err(format!("{name} is {ty}")) };
+        let dimension = |dim| match dim {
+            Dim::Fixed(size) => Dimension::Fixed(size),
+            Dim::Symbol(name) => Dimension::Named(name),
+            Dim::Unknown => Dimension::Any,
+        };
+        let shape = shape.map(|dims| dims.into_iter().map(dimension).collect());
+        Ok(TensorSpec { name, dtype, shape })
+    };
+    let inputs = graph_inputs(model).into_iter().map(|input| spec(input.name, input.ty));
+    let outputs = graph_outputs(model).into_iter().map(|output| spec(output.name, output.ty));
+    Ok(Signature {
+        inputs: inputs.collect::<Result<_, _>>()?,
+        outputs: outputs.collect::<Result<_, _>>()?,
+    })
+}
+
 /// What the planted model declares.
 pub(crate) fn signature() -> Signature {
     let spec = |name: &str| TensorSpec {
@@ -126,13 +158,16 @@ impl Runtime for Planted {
             return Err(RuntimeError::load("planted", path, why));
         }
         self.seen.loads.fetch_add(1, Ordering::SeqCst);
+        if let Some(hook) = &self.when_loading {
+            hook();
+        }
         Ok(Box::new(self.clone()))
     }
 }
 
 impl Session for Planted {
     fn run(&mut self, inputs: &Tensors) -> Result<Outputs, RuntimeError> {
-        let x = &inputs["x"];
+        let x = &inputs[0];
         let values = x.to_f32().unwrap();
         self.seen.runs.lock().unwrap().push(x.shape()[0]);
         if !self.takes.is_zero() {

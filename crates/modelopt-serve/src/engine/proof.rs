@@ -146,6 +146,13 @@ pub(crate) fn prove(
     Ok(Evidence { largest_difference: largest, sizes: options.sizes.clone(), rows: rows.len() })
 }
 
+/// Batches of every size up to a largest one, made of rows of the samples.
+pub(crate) fn row_batches(samples: &[Tensors], largest: usize) -> Vec<Tensors> {
+    let rows = different_rows(samples);
+    let batch = |size| stack(&rows.iter().cycle().take(size).collect::<Vec<_>>());
+    (1..=largest).filter_map(batch).collect()
+}
+
 /// Whether what is declared allows any number of rows. What is not declared has to be seen.
 fn check_signature(signature: &Signature) -> Result<(), Objection> {
     for spec in signature.inputs.iter().chain(&signature.outputs) {
@@ -212,7 +219,8 @@ fn difference<'t>(
 }
 
 fn apart(a: f64, b: f64) -> f64 {
-    if a == b || (a.is_nan() && b.is_nan()) {
+    // Infinities have no distance from themselves.
+    if a.total_cmp(&b).is_eq() || (a.is_nan() && b.is_nan()) {
         return 0.0;
     }
     let distance = (a - b).abs();
@@ -339,6 +347,15 @@ mod tests {
             signature.inputs[0].shape = Some(vec![n(), n()]);
         });
         assert!(matches!(square, Err(Objection::Shared { .. })));
+    }
+
+    #[test]
+    fn batches_of_all_sizes_are_made_of_few_rows() {
+        let batches = row_batches(&samples(), 5);
+        let sizes: Vec<usize> = batches.iter().map(|batch| batch["x"].shape()[0]).collect();
+        assert_eq!(sizes, [1, 2, 3, 4, 5]);
+        assert_eq!(batches[4]["x"].to_f32().unwrap()[6..8], [1.0, 3.0]);
+        assert!(row_batches(&[], 5).is_empty());
     }
 
     #[test]

@@ -432,7 +432,7 @@ mod tests {
 
     use super::*;
 
-    const SOON: Duration = Duration::from_millis(40);
+    const SOON: Duration = Duration::from_millis(400);
 
     fn entry(rows: usize, width: usize) -> (Entry, Reply) {
         timed(rows, width, None)

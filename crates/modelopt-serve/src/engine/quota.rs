@@ -38,7 +38,7 @@ fn width(range: &str) -> Option<usize> {
 /// Processors' worth of time that the tightest cgroup around the process grants.
 fn quota_under(root: &Path) -> Option<f64> {
     let groups = fs_err::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
-    let unified = group_of(&groups, |controllers| controllers.is_empty());
+    let unified = group_of(&groups, str::is_empty);
     let mounted = root.join("sys/fs/cgroup");
     let v2 = tightest(&mounted, unified, |folder| {
         quota_v2(&fs_err::read_to_string(folder.join("cpu.max")).ok()?)

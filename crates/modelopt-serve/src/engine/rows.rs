@@ -94,12 +94,11 @@ fn part_of(tensor: &Tensor, rows: usize, start: usize, count: usize) -> Option<T
         let width = whole / rows;
         start * width..(start + count) * width
     };
-    let payload = match tensor.payload() {
-        Payload::Strings(strings) => Payload::Strings(strings.get(range(strings.len()))?.to_vec()),
-        _ => {
-            let bytes = tensor.bytes()?;
-            Payload::Dense(bytes.slice(range(bytes.len())))
-        }
+    let payload = if let Payload::Strings(strings) = tensor.payload() {
+        Payload::Strings(strings.get(range(strings.len()))?.to_vec())
+    } else {
+        let bytes = tensor.bytes()?;
+        Payload::Dense(bytes.slice(range(bytes.len())))
     };
     Tensor::new(tensor.dtype(), shape, payload).ok()
 }

@@ -1,5 +1,6 @@
 //! How models are served, by the names that Triton's users know.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -77,6 +78,23 @@ impl Default for ModelSettings {
             default_priority_level: 0,
             default_timeout_microseconds: 0,
         }
+    }
+}
+
+/// How models are served.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineSettings {
+    /// All that are not named below.
+    pub default: ModelSettings,
+    /// Models by name.
+    pub models: BTreeMap<String, ModelSettings>,
+}
+
+impl EngineSettings {
+    /// How the model of this name is served.
+    pub fn of(&self, name: &str) -> &ModelSettings {
+        self.models.get(name).unwrap_or(&self.default)
     }
 }
 
@@ -188,6 +206,14 @@ mod tests {
         assert!(error.to_string().contains("unknown field `max_batch_sise`"), "{error}");
         let text = serde_json::to_string(&settings).unwrap();
         assert_eq!(serde_json::from_str::<ModelSettings>(&text).unwrap(), settings);
+    }
+
+    #[test]
+    fn a_model_may_have_settings_of_its_own() {
+        let text = r#"{"default": {"sessions": 2}, "models": {"m": {"sessions": 3}}}"#;
+        let settings: EngineSettings = serde_json::from_str(text).unwrap();
+        assert_eq!((settings.of("m").sessions, settings.of("n").sessions), (3, 2));
+        assert!(serde_json::from_str::<EngineSettings>(r#"{"defaults": {}}"#).is_err());
     }
 
     #[test]

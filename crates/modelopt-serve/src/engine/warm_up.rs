@@ -51,11 +51,7 @@ fn invented(held: &mut Held, model: &Model) -> Result<Vec<Tensors>, String> {
 }
 
 fn attempt(held: &mut Held, inputs: &Tensors) -> Result<(), String> {
-    match held.run(inputs) {
-        Ok(_) => Ok(()),
-        Err(Failure::Refused(error) | Failure::Hung(error)) => Err(error.to_string()),
-        Err(Failure::Gone(reason)) => Err(reason),
-    }
+    held.run(inputs).map(drop).map_err(Failure::said)
 }
 
 #[cfg(test)]
