@@ -3,9 +3,11 @@
 
 mod batcher;
 mod digest;
+mod entry;
 mod error;
 mod folder;
 mod held;
+mod line;
 mod loader;
 mod model;
 #[cfg(test)]

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use modelopt_runtime::Outputs;
 
+use super::entry::Entry;
 use super::held::{Failure, Held};
-use super::queue::{Entry, Queue};
+use super::queue::Queue;
 use super::rows::{split, stack};
 use super::statistics::{Answered, Counters, Steps};
 use crate::{Answer, ServeError, Timing};
@@ -163,8 +164,8 @@ fn queued(entry: &Entry, taken: Instant) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use super::super::entry::Reply;
     use super::super::planted::{self, Planted, row, rows};
-    use super::super::queue::Reply;
     use super::super::rows::Tensors;
     use super::super::settings::ModelSettings;
     use super::super::statistics::Statistics;

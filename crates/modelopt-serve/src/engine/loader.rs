@@ -71,10 +71,16 @@ fn samples(from: &Path, model: &Model) -> Result<Vec<Tensors>, LoadError> {
 
 #[cfg(test)]
 mod tests {
+    use modelopt_graph::{
+        Attribute, AttributeValue, DataType, Dim, ModelInfo, NewNode, Operator, OpsetImport,
+        Origin, Place, Type, ValueInfo,
+    };
+    use modelopt_onnx::{SaveOptions, Staged};
     use xtask::testdata::fixture;
 
     use super::super::model::Batching;
     use super::super::planted::{Planted, describe};
+    use super::super::proof::Objection;
     use super::super::settings::ModelSettings;
     use super::*;
 
@@ -98,6 +104,48 @@ mod tests {
             let identity = served.identity();
             assert_eq!((identity.version.as_str(), identity.digest.len()), ("3", 64));
             assert!(loader.load("digits", 3, &path, Some(&identity.digest)).unwrap().is_none());
+        }
+    }
+
+    /// `y = x - mean(x)` over the rows of a batch of any size.
+    fn mixing(path: &Path) {
+        let opsets = vec![OpsetImport { domain: String::new(), version: 13, origin: Origin::NONE }];
+        let mut model = Model::new(ModelInfo { ir_version: 7, opsets, ..ModelInfo::default() });
+        let main = model.main();
+        let [x, mean, y] = ["x", "mean", "y"].map(|name| model.add_value(name));
+        let shape = Some(vec![Dim::Symbol("batch".to_owned()), Dim::Fixed(3)]);
+        let ty = || Some(Type::Tensor { elem: DataType::FLOAT, shape: shape.clone() }.into());
+        model.add_input(main, ValueInfo { value: x, ty: ty(), origin: Origin::NONE });
+        let axes = AttributeValue::Ints(vec![0]);
+        let axes = Attribute { name: "axes".to_owned(), value: axes, origin: Origin::NONE };
+        let nodes =
+            [("ReduceMean", vec![x], mean, vec![axes]), ("Sub", vec![x, mean], y, Vec::new())];
+        for (op, inputs, output, attributes) in nodes {
+            let node = NewNode {
+                name: op.to_owned(),
+                op: Operator::onnx(op),
+                inputs: inputs.into_iter().map(Some).collect(),
+                outputs: vec![Some(output)],
+                attributes,
+                origin: Origin::NONE,
+            };
+            model.insert(node, Place::Back(main));
+        }
+        model.add_output(main, ValueInfo { value: y, ty: ty(), origin: Origin::NONE });
+        let staged = Staged::write(&model, path, SaveOptions::default()).unwrap();
+        staged.commit().unwrap();
+    }
+
+    #[test]
+    fn a_real_model_that_mixes_rows_is_found_out_in_every_embedded_runtime() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mixing.onnx");
+        mixing(&path);
+        for runtime in ["tract", "rten"] {
+            let loader = loader(runtime, ModelSettings::default());
+            let served = loader.load("m", 1, &path, None).unwrap().unwrap();
+            let batching = served.batching();
+            assert!(matches!(&batching, Batching::Off(Objection::Mixes { .. })), "{batching:?}");
         }
     }
 

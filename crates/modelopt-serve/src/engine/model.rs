@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use modelopt_runtime::{Runtime, SessionOptions};
 
 use super::batcher::Batcher;
+use super::entry::{Entry, Reply};
 use super::error::LoadError;
 use super::held::{Failure, Held, Maker};
 use super::proof::{Evidence, Objection, ProofOptions, prove, row_batches};
-use super::queue::{Entry, Queue};
+use super::queue::Queue;
 use super::rows::Tensors;
 use super::sessions::Sessions;
 use super::settings::ModelSettings;
@@ -145,7 +146,7 @@ impl ServedModel {
         asked: Inference,
         since: Instant,
         deadline: Option<Instant>,
-    ) -> Result<super::queue::Reply, ServeError> {
+    ) -> Result<Reply, ServeError> {
         let known = |wanted: &String| {
             self.identity.signature.outputs.iter().any(|output| output.name == *wanted)
         };
@@ -383,7 +384,8 @@ mod tests {
         let model = served(&planted, &ModelSettings::default());
         assert!(matches!(model.batching(), Batching::Off(Objection::Mixes { .. })));
         let before = planted.runs().len();
-        assert_eq!(planted.runs(), [1, 1, 1, 2]);
+        // The first sample, two rows alone, both together, and one among others.
+        assert_eq!(planted.runs(), [1, 1, 1, 2, 2]);
         let answers = ask_all(&model, &[1.0, 2.0, 3.0, 4.0]).await;
         assert!(answers.iter().all(|answer| y(answer.as_ref().unwrap()) == 0));
         assert_eq!(planted.runs()[before..], [1; 4]);

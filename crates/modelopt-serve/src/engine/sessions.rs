@@ -102,8 +102,9 @@ fn is_restored(batcher: &Batcher, held: &mut Held) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::entry::{Entry, Reply};
     use super::super::planted::{Planted, first, row};
-    use super::super::queue::{Entry, Queue, Reply};
+    use super::super::queue::Queue;
     use super::super::settings::ModelSettings;
     use super::*;
     use crate::ServeError;

@@ -15,6 +15,9 @@ const MAX_BATCH_SIZE: usize = 8;
 /// Requests that wait where nobody says how many may.
 const MAX_QUEUE_SIZE: usize = 256;
 
+/// Nobody waits for an hour to share a run.
+const LONGEST_DELAY: usize = 3_600_000_000;
+
 /// More levels than this are a mistake: each has a queue of its own.
 const MOST_LEVELS: u32 = 64;
 
@@ -127,6 +130,8 @@ impl ModelSettings {
         for &size in &self.preferred_batch_size {
             within("preferred_batch_size", size, 1, self.max_batch_size.max(1))?;
         }
+        let delay = usize::try_from(self.max_queue_delay_microseconds).unwrap_or(usize::MAX);
+        within("max_queue_delay_microseconds", delay, 0, LONGEST_DELAY)?;
         let levels = self.priority_levels as usize;
         within("priority_levels", levels, 0, MOST_LEVELS as usize)?;
         within("default_priority_level", self.default_priority_level as usize, 0, levels)?;
@@ -228,6 +233,7 @@ mod tests {
         assert_eq!(error.to_string(), "preferred_batch_size is 9, but must be from 1 to 8");
         assert!(changed(|settings| settings.sessions = 0).is_err());
         assert!(changed(|settings| settings.max_queue_size = 0).is_err());
+        assert!(changed(|settings| settings.max_queue_delay_microseconds = u64::MAX).is_err());
         assert!(changed(|settings| settings.default_priority_level = 1).is_err());
         assert!(changed(|settings| settings.batch_tolerance = f64::NAN).is_err());
     }
