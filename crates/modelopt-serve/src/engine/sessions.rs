@@ -30,14 +30,10 @@ impl Sessions {
         let (running, watched) = watch::channel(sessions.len());
         let running = Arc::new(running);
         for (number, held) in sessions.into_iter().enumerate() {
-            let own = Arc::clone(batcher);
-            let running = Arc::clone(&running);
+            let leaving = Leaving { batcher: Arc::clone(batcher), running: Arc::clone(&running) };
             let name = format!("{}-{number}", batcher.model);
             let thread = std::thread::Builder::new().name(name);
-            let started = thread.spawn(move || {
-                work(&own, held);
-                running.send_modify(|count| *count = count.saturating_sub(1));
-            });
+            let started = thread.spawn(move || work(&leaving.batcher, held));
             if let Err(error) = started {
                 batcher.queue.drain();
                 return Err(error);
@@ -58,6 +54,24 @@ impl Sessions {
         let (left, error) = self.batcher.queue.end();
         self.batcher.refuse(left, &error);
         false
+    }
+}
+
+/// What a thread leaves behind when it ends, in whatever way.
+struct Leaving {
+    batcher: Arc<Batcher>,
+    running: Arc<watch::Sender<usize>>,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        // Nobody may wait for a session that is not there.
+        if std::thread::panicking() {
+            let reason = "a session ended unexpectedly";
+            let left = self.batcher.queue.lose_session(reason);
+            self.batcher.refuse(left, &self.batcher.queue.is_broken(reason));
+        }
+        self.running.send_modify(|count| *count = count.saturating_sub(1));
     }
 }
 
@@ -126,6 +140,26 @@ mod tests {
     async fn answer(sessions: &Sessions, value: f32) -> Result<i64, ServeError> {
         let answer = ask(sessions, value)?.await.unwrap()?;
         Ok(first(&answer.outputs))
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_ends_in_a_panic_leaves_nobody_waiting() {
+        let settings = ModelSettings::default();
+        let queue = Arc::new(Queue::new("m", &settings));
+        let (model, outputs) = ("m".to_owned(), vec!["y".to_owned()]);
+        let batcher = Arc::new(Batcher { model, outputs, queue, counters: Arc::default() });
+        let (entry, reply) = Entry::new(row(&[1.0]), Vec::new(), Instant::now(), None);
+        batcher.queue.push(entry, 0).unwrap();
+        let (running, watched) = watch::channel(1);
+        let leaving = Leaving { batcher: Arc::clone(&batcher), running: Arc::new(running) };
+        let thread = std::thread::spawn(move || {
+            let _leaving = leaving;
+            panic!("this is a test");
+        });
+        assert!(thread.join().is_err());
+        let error = reply.await.unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "model 'm' is not ready: a session ended unexpectedly");
+        assert_eq!((batcher.queue.closed().is_some(), *watched.borrow()), (true, 0));
     }
 
     #[tokio::test]
