@@ -113,19 +113,28 @@ mod tests {
         WorkerPool::new("/usr/bin/env".into(), arguments.to_vec(), patience)
     }
 
-    /// Sends a signal to the workers of a test; how many there were.
-    fn signal(tag: &str, signal: &str) -> usize {
+    /// The workers of a test.
+    fn workers(tag: &str) -> Vec<u32> {
         let mark = format!("{MARK}={tag}").into_bytes();
-        let is_marked = |id: &str| {
+        let is_marked = |id: &u32| {
             let environment = std::fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
             environment.split(|&byte| byte == 0).any(|variable| variable == mark)
         };
-        let ids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
-            entry.unwrap().file_name().into_string().ok().filter(|name| is_marked(name))
-        });
-        let ids: Vec<String> = ids.collect();
-        for id in &ids {
-            assert!(Command::new("kill").args([signal, id]).status().unwrap().success());
+        let names = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().file_name());
+        let ids = names.filter_map(|name| name.to_str()?.parse().ok());
+        ids.filter(is_marked).collect()
+    }
+
+    fn kill(signal: &str, id: u32) {
+        let id = id.to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+
+    /// Sends a signal to the workers of a test; how many there were.
+    fn signal(tag: &str, signal: &str) -> usize {
+        let ids = workers(tag);
+        for &id in &ids {
+            kill(signal, id);
         }
         ids.len()
     }
@@ -177,6 +186,21 @@ mod tests {
         assert_eq!(before, after);
         assert_eq!(signal("dies", "-0"), 1);
         assert_eq!(model.not_ready(), None);
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_dies_is_of_one_model_only() {
+        let pool = pool("apart", Duration::from_secs(60));
+        let models = [digits(&pool), digits(&pool)];
+        assert_eq!(signal("apart", "-0"), 2);
+        let first = workers("apart").into_iter().min().unwrap();
+        kill("-KILL", first);
+        let mut failed = 0;
+        for model in &models {
+            failed += usize::from(model.infer(asking()).await.is_err());
+            model.infer(asking()).await.unwrap();
+        }
+        assert_eq!(failed, 1);
     }
 
     #[tokio::test]

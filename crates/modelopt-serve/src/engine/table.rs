@@ -68,6 +68,14 @@ impl Slot {
             None => (ModelState::Unavailable, self.problem.clone()),
         }
     }
+
+    /// Why it does not answer, or not with what is there now.
+    fn problem(&self) -> Option<String> {
+        match self.state() {
+            (ModelState::Loading, _) => Some("it is being loaded".to_owned()),
+            (_, reason) => reason,
+        }
+    }
 }
 
 /// A model.
@@ -88,11 +96,7 @@ impl Versions {
 
     /// Why it does not answer.
     fn problem(&self) -> String {
-        let slots = self.slots.values().rev().map(Slot::state);
-        let of_slots = slots.filter_map(|(state, reason)| match state {
-            ModelState::Loading => Some("it is being loaded".to_owned()),
-            _ => reason,
-        });
+        let of_slots = self.slots.values().rev().filter_map(Slot::problem);
         let own = self.problem.clone().into_iter();
         own.chain(of_slots).next().unwrap_or_else(|| "it has no version".to_owned())
     }
@@ -118,7 +122,7 @@ impl Table {
                 let slot = slot.ok_or_else(|| {
                     ServeError::NotFound(format!("model '{name}' has no version '{version}'"))
                 })?;
-                (slot.model.as_ref(), slot.state().1)
+                (slot.model.as_ref(), slot.problem())
             }
         };
         found.ok_or_else(|| {
@@ -165,5 +169,55 @@ impl Table {
     pub(crate) fn models(&self) -> Vec<Arc<ServedModel>> {
         let slots = self.0.values().flat_map(|versions| versions.slots.values());
         slots.filter_map(|slot| slot.model.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(why: &str) -> Slot {
+        Slot { problem: Some(why.to_owned()), ..Slot::default() }
+    }
+
+    fn table(slots: &[(u64, Slot)]) -> Table {
+        let slots = slots.iter().cloned().collect();
+        Table([("m".to_owned(), Versions { slots, ..Versions::default() })].into())
+    }
+
+    fn said(table: &Table, version: Option<&str>) -> String {
+        table.find("m", version).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn each_version_says_what_is_wrong_with_it() {
+        let loading = Slot { is_loading: true, ..failed("an older failure") };
+        let table = table(&[(1, loading), (2, failed("no memory"))]);
+        assert_eq!(said(&table, Some("1")), "model 'm' is not ready: it is being loaded");
+        assert_eq!(said(&table, Some("2")), "model 'm' is not ready: no memory");
+        // Whoever asks for none is told of the newest.
+        assert_eq!(said(&table, None), said(&table, Some("2")));
+        assert_eq!(said(&table, Some("02")), "model 'm' has no version '02'");
+        let states: Vec<&str> = table.index().iter().map(|entry| entry.state.name()).collect();
+        assert_eq!(states, ["LOADING", "UNAVAILABLE"]);
+    }
+
+    #[test]
+    fn what_was_taken_away_is_missed_by_nobody() {
+        let mut table = table(&[(1, failed("it was unloaded"))]);
+        assert_eq!(table.not_ready().map(|error| error.status()), Some(503));
+        table.0.entry("m".to_owned()).or_default().is_unloaded = true;
+        assert_eq!(table.not_ready(), None);
+        assert_eq!(table.find("m", None).unwrap_err().status(), 404);
+    }
+
+    #[test]
+    fn a_model_without_versions_is_in_the_index_and_not_ready() {
+        let table = table(&[]);
+        let [entry] = &table.index()[..] else { panic!() };
+        assert_eq!((entry.version.as_ref(), entry.state), (None, ModelState::Unavailable));
+        assert_eq!(entry.reason.as_deref(), Some("it has no version"));
+        assert_eq!(said(&table, None), "model 'm' is not ready: it has no version");
+        assert!(table.not_ready().is_some());
     }
 }
