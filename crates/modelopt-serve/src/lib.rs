@@ -12,6 +12,7 @@
 
 mod error;
 mod inference;
+pub mod security;
 mod signature;
 
 pub use error::ServeError;

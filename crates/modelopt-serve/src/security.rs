@@ -1,0 +1,16 @@
+//! Who asks, and how often they may.
+//!
+//! [`Guard`] lets a request in or refuses it. It knows headers as text and addresses as addresses, so that
+//! all protocols share it.
+
+mod api_keys;
+mod error;
+mod guard;
+mod rate;
+mod tokens;
+mod watched;
+
+pub use error::SecurityError;
+pub use guard::{Client, Credentials, Guard, GuardSettings};
+pub use rate::RateSettings;
+pub use tokens::{KeySource, TokenAlgorithm, TokenSettings};

@@ -1,0 +1,532 @@
+//! Bearer tokens: JSON Web Tokens (RFC 7519) signed by a key that is known here.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jsonwebtoken::errors::{Error, ErrorKind};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use serde::Deserialize;
+
+use super::SecurityError;
+use super::watched::Watched;
+use crate::ServeError;
+
+/// No honest token is longer, and each byte of one is decoded before it is believed.
+const MAX_TOKEN: usize = 16 * 1024;
+/// Subjects stand in logs.
+const MAX_SUBJECT: usize = 256;
+/// RFC 7518, section 3.2: a key for HS256 is at least as long as the hash.
+const MIN_SECRET: usize = 32;
+
+/// What tokens are signed by. The token itself has no say in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenAlgorithm {
+    /// A secret that both sides know: HMAC with SHA-256.
+    Hs256,
+    /// A pair of RSA keys: PKCS #1 v1.5 with SHA-256.
+    Rs256,
+    /// A pair of keys on the curve P-256, with SHA-256.
+    Es256,
+}
+
+impl TokenAlgorithm {
+    /// As tokens write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            TokenAlgorithm::Hs256 => "HS256",
+            TokenAlgorithm::Rs256 => "RS256",
+            TokenAlgorithm::Es256 => "ES256",
+        }
+    }
+
+    fn known(self) -> Algorithm {
+        match self {
+            TokenAlgorithm::Hs256 => Algorithm::HS256,
+            TokenAlgorithm::Rs256 => Algorithm::RS256,
+            TokenAlgorithm::Es256 => Algorithm::ES256,
+        }
+    }
+
+    fn in_sets(self) -> KeyAlgorithm {
+        match self {
+            TokenAlgorithm::Hs256 => KeyAlgorithm::HS256,
+            TokenAlgorithm::Rs256 => KeyAlgorithm::RS256,
+            TokenAlgorithm::Es256 => KeyAlgorithm::ES256,
+        }
+    }
+}
+
+/// Where the keys are that tokens are checked with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// One key: the secret as it is, without a line break at its end, or a public key as PEM.
+    File(PathBuf),
+    /// A set of keys (RFC 7517), of which a token names one.
+    JwkSet(PathBuf),
+}
+
+/// Which tokens are believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenSettings {
+    /// What they are signed by.
+    pub algorithm: TokenAlgorithm,
+    /// The keys.
+    pub keys: KeySource,
+    /// Who must have issued them, if that matters.
+    pub issuer: Option<String>,
+    /// For whom they must be, if that matters.
+    pub audience: Option<String>,
+    /// How far clocks may be apart.
+    pub leeway: Duration,
+}
+
+/// Checks tokens.
+pub(super) struct Tokens {
+    algorithm: TokenAlgorithm,
+    validation: Validation,
+    keys: Watched<Keys>,
+}
+
+enum Keys {
+    One(DecodingKey),
+    Set(Vec<(Option<String>, DecodingKey)>),
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    sub: Option<String>,
+    client_id: Option<String>,
+}
+
+impl Tokens {
+    /// What checks tokens by `settings`.
+    pub(super) fn open(settings: &TokenSettings) -> Result<Self, SecurityError> {
+        let algorithm = settings.algorithm;
+        let keys = match &settings.keys {
+            KeySource::File(path) => open(path, move |bytes| single(algorithm, bytes)),
+            KeySource::JwkSet(path) => open(path, move |bytes| set(algorithm, bytes)),
+        }?;
+        Ok(Tokens { algorithm, validation: validation(settings), keys })
+    }
+
+    /// Whom `token` speaks for.
+    pub(super) fn subject(&self, token: &str) -> Result<Arc<str>, ServeError> {
+        self.check(token).map_err(ServeError::Unauthorized)
+    }
+
+    /// What is wrong with the file of keys now.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.keys.trouble()
+    }
+
+    fn check(&self, token: &str) -> Result<Arc<str>, String> {
+        if token.len() > MAX_TOKEN {
+            return Err(format!("the token is longer than {MAX_TOKEN} bytes"));
+        }
+        let header = jsonwebtoken::decode_header(token).map_err(|error| self.header(&error))?;
+        if header.alg != self.algorithm.known() {
+            return Err(self.other_algorithm());
+        }
+        let keys = self.keys.get();
+        let key = keys.find(header.kid.as_deref())?;
+        let claims = jsonwebtoken::decode::<Claims>(token, key, &self.validation)
+            .map_err(|error| refusal(&error, &self.validation))?
+            .claims;
+        let subject = claims.sub.or(claims.client_id).filter(|subject| !subject.is_empty());
+        match subject {
+            None => Err("the token does not say whom it speaks for (sub)".to_owned()),
+            Some(long) if long.len() > MAX_SUBJECT => {
+                Err(format!("the subject of the token is longer than {MAX_SUBJECT} bytes"))
+            }
+            Some(subject) => Ok(subject.into()),
+        }
+    }
+
+    fn other_algorithm(&self) -> String {
+        format!("the token is not signed by {}, which alone is taken", self.algorithm.name())
+    }
+
+    /// A header can be JSON and name an algorithm that nobody should know, such as `none`.
+    fn header(&self, error: &Error) -> String {
+        match error.kind() {
+            ErrorKind::Json(json) if json.is_data() => self.other_algorithm(),
+            _ => NO_TOKEN.to_owned(),
+        }
+    }
+}
+
+const NO_TOKEN: &str = "that is not a JSON Web Token";
+
+impl Keys {
+    fn find(&self, kid: Option<&str>) -> Result<&DecodingKey, String> {
+        let keys = match self {
+            Keys::One(key) => return Ok(key),
+            Keys::Set(keys) => keys,
+        };
+        match (kid, keys.as_slice()) {
+            (None, [(_, only)]) => Ok(only),
+            (None, _) => Err("the token does not say which key it is signed by (kid)".to_owned()),
+            (Some(kid), keys) => keys
+                .iter()
+                .find(|(id, _)| id.as_deref() == Some(kid))
+                .map(|(_, key)| key)
+                .ok_or_else(|| "the key that the token names (kid) is not known here".to_owned()),
+        }
+    }
+}
+
+fn open(
+    path: &Path,
+    read: impl Fn(&[u8]) -> Result<Keys, String> + Send + Sync + 'static,
+) -> Result<Watched<Keys>, SecurityError> {
+    Watched::open(path, read)
+}
+
+fn validation(settings: &TokenSettings) -> Validation {
+    let mut validation = Validation::new(settings.algorithm.known());
+    let mut required = vec!["exp"];
+    validation.leeway = settings.leeway.as_secs();
+    validation.validate_nbf = true;
+    if let Some(issuer) = &settings.issuer {
+        validation.set_issuer(&[issuer]);
+        required.push("iss");
+    }
+    // A token for somebody else is none of ours only where we know who we are.
+    validation.validate_aud = settings.audience.is_some();
+    if let Some(audience) = &settings.audience {
+        validation.set_audience(&[audience]);
+        required.push("aud");
+    }
+    validation.set_required_spec_claims(&required);
+    validation
+}
+
+/// What the client is told. Nothing of the token is repeated.
+fn refusal(error: &Error, validation: &Validation) -> String {
+    match error.kind() {
+        ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm => {
+            "the signature of the token is wrong".to_owned()
+        }
+        ErrorKind::ExpiredSignature => "the token has expired".to_owned(),
+        ErrorKind::ImmatureSignature => "the token is not valid yet".to_owned(),
+        ErrorKind::InvalidIssuer => "the token is from another issuer (iss)".to_owned(),
+        ErrorKind::InvalidAudience => "the token is for another audience (aud)".to_owned(),
+        ErrorKind::MissingRequiredClaim(claim) | ErrorKind::InvalidClaimFormat(claim) => {
+            // Names of claims that are asked for, which are ours and not the token's.
+            let names = validation.required_spec_claims.iter().map(String::as_str);
+            let name = names.chain(["nbf"]).find(|name| name == claim).unwrap_or("claim");
+            format!("the token lacks a valid '{name}'")
+        }
+        _ => NO_TOKEN.to_owned(),
+    }
+}
+
+fn single(algorithm: TokenAlgorithm, bytes: &[u8]) -> Result<Keys, String> {
+    let key = match algorithm {
+        TokenAlgorithm::Hs256 => secret(bytes)?,
+        TokenAlgorithm::Rs256 => DecodingKey::from_rsa_pem(bytes).map_err(|_| no_pem("RSA"))?,
+        TokenAlgorithm::Es256 => DecodingKey::from_ec_pem(bytes).map_err(|_| no_pem("P-256"))?,
+    };
+    usable(algorithm, &key).map_err(|()| no_pem(algorithm.name()))?;
+    Ok(Keys::One(key))
+}
+
+fn no_pem(kind: &str) -> String {
+    format!("it is not a public {kind} key as PEM")
+}
+
+fn secret(bytes: &[u8]) -> Result<DecodingKey, String> {
+    let secret = bytes.trim_ascii_end();
+    // Whoever knows a public key could sign with it.
+    if secret.starts_with(b"-----BEGIN") {
+        return Err("a key as PEM is not a secret".to_owned());
+    }
+    long_enough(secret.len())?;
+    Ok(DecodingKey::from_secret(secret))
+}
+
+fn long_enough(bytes: usize) -> Result<(), String> {
+    (bytes >= MIN_SECRET)
+        .then_some(())
+        .ok_or_else(|| format!("a secret of {bytes} bytes is too short for HS256: {MIN_SECRET}"))
+}
+
+#[derive(Deserialize)]
+struct KeySet {
+    keys: Vec<serde_json::Value>,
+}
+
+/// The keys of a set that sign by `algorithm`; others may stand beside them.
+fn set(algorithm: TokenAlgorithm, bytes: &[u8]) -> Result<Keys, String> {
+    let set: KeySet = serde_json::from_slice(bytes).map_err(|error| {
+        format!("it is not a set of keys as JSON: line {}, column {}", error.line(), error.column())
+    })?;
+    let mut keys: Vec<(Option<String>, DecodingKey)> = Vec::new();
+    // What does not even parse is of a kind that is not known here.
+    for jwk in set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok()) {
+        if !signs(algorithm, &jwk) {
+            continue;
+        }
+        let name = jwk.common.key_id.clone();
+        let told = || name.clone().unwrap_or_else(|| "without a name".to_owned());
+        let key = DecodingKey::from_jwk(&jwk).map_err(|_| format!("key {} is broken", told()))?;
+        usable(algorithm, &key).map_err(|()| format!("key {} is broken", told()))?;
+        if algorithm == TokenAlgorithm::Hs256 {
+            long_enough(key.try_get_as_bytes().map_or(0, <[u8]>::len))?;
+        }
+        if keys.iter().any(|(known, _)| *known == name) {
+            return Err(format!("there are two keys {}", told()));
+        }
+        keys.push((name, key));
+    }
+    if keys.is_empty() {
+        return Err(format!("there is no key for {} in it", algorithm.name()));
+    }
+    Ok(Keys::Set(keys))
+}
+
+fn signs(algorithm: TokenAlgorithm, jwk: &Jwk) -> bool {
+    let kind = match (&jwk.algorithm, algorithm) {
+        (AlgorithmParameters::OctetKey(_), TokenAlgorithm::Hs256)
+        | (AlgorithmParameters::RSA(_), TokenAlgorithm::Rs256) => true,
+        (AlgorithmParameters::EllipticCurve(key), TokenAlgorithm::Es256) => {
+            key.curve == EllipticCurve::P256
+        }
+        _ => false,
+    };
+    let used = matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature));
+    let named = jwk.common.key_algorithm.is_none_or(|named| named == algorithm.in_sets());
+    kind && used && named
+}
+
+/// Whether a signature can be checked with the key at all.
+fn usable(algorithm: TokenAlgorithm, key: &DecodingKey) -> Result<(), ()> {
+    jsonwebtoken::crypto::verify("", b"", key, algorithm.known()).map(|_| ()).map_err(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::{EncodingKey, Header, encode, get_current_timestamp};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const SECRET: &str = "a secret that is long enough for HS256";
+
+    fn fixture(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/keys").join(name)
+    }
+
+    fn pem(name: &str) -> Vec<u8> {
+        std::fs::read(fixture(name)).unwrap()
+    }
+
+    fn rsa(name: &str) -> EncodingKey {
+        EncodingKey::from_rsa_pem(&pem(name)).unwrap()
+    }
+
+    fn settings(algorithm: TokenAlgorithm, keys: KeySource) -> TokenSettings {
+        TokenSettings {
+            algorithm,
+            keys,
+            issuer: Some("https://issuer".to_owned()),
+            audience: Some("modelopt".to_owned()),
+            leeway: Duration::from_secs(5),
+        }
+    }
+
+    fn tokens(algorithm: TokenAlgorithm, keys: KeySource) -> Result<Tokens, SecurityError> {
+        Tokens::open(&settings(algorithm, keys))
+    }
+
+    fn from_text(algorithm: TokenAlgorithm, text: &[u8]) -> Result<Tokens, SecurityError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        tokens(algorithm, KeySource::File(file.path().to_owned()))
+    }
+
+    /// Good claims, with `changes` made to them.
+    fn claims(changes: &Value) -> Value {
+        let now = get_current_timestamp();
+        let mut claims = json!({
+            "sub": "alice", "iss": "https://issuer", "aud": ["other", "modelopt"],
+            "exp": now + 60, "nbf": now - 60,
+        });
+        for (name, value) in changes.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        claims.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        claims
+    }
+
+    fn signed(algorithm: Algorithm, key: &EncodingKey, changes: &Value) -> String {
+        encode(&Header::new(algorithm), &claims(changes), key).unwrap()
+    }
+
+    fn set(keys: &[(&str, Algorithm, &EncodingKey)]) -> Value {
+        let keys = keys.iter().map(|(kid, algorithm, key)| {
+            let mut jwk = Jwk::from_encoding_key(key, *algorithm).unwrap();
+            jwk.common.key_id = Some((*kid).to_owned());
+            serde_json::to_value(jwk).unwrap()
+        });
+        json!({ "keys": keys.collect::<Vec<_>>() })
+    }
+
+    #[track_caller]
+    fn refused(tokens: &Tokens, token: &str, told: &str) {
+        let error = tokens.subject(token).unwrap_err();
+        assert_eq!(error, ServeError::Unauthorized(told.to_owned()));
+        assert!(token.len() < 8 || !error.to_string().contains(token));
+    }
+
+    #[test]
+    fn each_wrong_token_is_refused_with_its_reason() {
+        let tokens =
+            tokens(TokenAlgorithm::Rs256, KeySource::File(fixture("rsa.pub.pem"))).unwrap();
+        let now = get_current_timestamp();
+        let key = rsa("rsa.pem");
+        let of = |changes: Value| signed(Algorithm::RS256, &key, &changes);
+        let good = of(json!({}));
+        assert_eq!(&*tokens.subject(&good).unwrap(), "alice");
+
+        let other = "the token is not signed by RS256, which alone is taken";
+        let wrong = "the signature of the token is wrong";
+        // {"alg":"none"} and {"alg":"NONE","typ":"JWT"}.
+        let (_, rest) = good.split_once('.').unwrap();
+        let (body, signature) = rest.split_once('.').unwrap();
+        refused(&tokens, &format!("eyJhbGciOiJub25lIn0.{body}."), other);
+        refused(&tokens, &format!("eyJhbGciOiJOT05FIiwidHlwIjoiSldUIn0.{body}.{signature}"), other);
+        // The public key is public: whoever takes it as a secret can be told anything.
+        let confused = EncodingKey::from_secret(&pem("rsa.pub.pem"));
+        refused(&tokens, &signed(Algorithm::HS256, &confused, &json!({})), other);
+        refused(&tokens, &signed(Algorithm::RS512, &key, &json!({})), other);
+        refused(&tokens, &signed(Algorithm::RS256, &rsa("rsa_other.pem"), &json!({})), wrong);
+        let (head, _) = good.rsplit_once('.').unwrap();
+        refused(&tokens, &format!("{head}."), wrong);
+        let (header, _) = good.split_once('.').unwrap();
+        let forged = of(json!({ "sub": "root" }));
+        let forged = forged.split('.').nth(1).unwrap();
+        refused(&tokens, &format!("{header}.{forged}.{signature}"), wrong);
+
+        refused(&tokens, &of(json!({ "exp": now - 10 })), "the token has expired");
+        refused(&tokens, &of(json!({ "nbf": now + 60 })), "the token is not valid yet");
+        refused(&tokens, &of(json!({ "exp": null })), "the token lacks a valid 'exp'");
+        refused(&tokens, &of(json!({ "exp": "soon" })), "the token lacks a valid 'exp'");
+        let issuer = "the token is from another issuer (iss)";
+        refused(&tokens, &of(json!({ "iss": "https://evil" })), issuer);
+        refused(&tokens, &of(json!({ "iss": null })), "the token lacks a valid 'iss'");
+        let audience = "the token is for another audience (aud)";
+        refused(&tokens, &of(json!({ "aud": "else" })), audience);
+        refused(&tokens, &of(json!({ "aud": null })), "the token lacks a valid 'aud'");
+        let nobody = "the token does not say whom it speaks for (sub)";
+        refused(&tokens, &of(json!({ "sub": null })), nobody);
+        refused(&tokens, &of(json!({ "sub": "" })), nobody);
+        let long = "the subject of the token is longer than 256 bytes";
+        refused(&tokens, &of(json!({ "sub": "a".repeat(257) })), long);
+        for garbled in ["", ".", "..", "a.b.c", "....", "Bearer", &good[1..], "eyJ.eyJ.eyJ"] {
+            refused(&tokens, garbled, NO_TOKEN);
+        }
+        refused(&tokens, &"a".repeat(MAX_TOKEN + 1), "the token is longer than 16384 bytes");
+    }
+
+    #[test]
+    fn clocks_may_differ_by_the_leeway_and_a_client_id_is_a_subject() {
+        let tokens = from_text(TokenAlgorithm::Hs256, format!("{SECRET}\n").as_bytes()).unwrap();
+        let key = EncodingKey::from_secret(SECRET.as_bytes());
+        let now = get_current_timestamp();
+        let changes = json!({ "exp": now - 2, "nbf": now + 2, "sub": null, "client_id": "batch" });
+        let token = signed(Algorithm::HS256, &key, &changes);
+        assert_eq!(&*tokens.subject(&token).unwrap(), "batch");
+    }
+
+    #[test]
+    fn without_an_issuer_and_an_audience_any_will_do() {
+        let keys = KeySource::File(fixture("ec.pub.pem"));
+        let strict = settings(TokenAlgorithm::Es256, keys);
+        let open = TokenSettings { issuer: None, audience: None, ..strict.clone() };
+        let key = EncodingKey::from_ec_pem(&pem("ec.pem")).unwrap();
+        let token = signed(Algorithm::ES256, &key, &json!({ "iss": "who", "aud": "whoever" }));
+        assert_eq!(&*Tokens::open(&open).unwrap().subject(&token).unwrap(), "alice");
+        assert!(Tokens::open(&strict).unwrap().subject(&token).is_err());
+    }
+
+    #[test]
+    fn a_key_is_looked_up_in_a_set_by_its_name() {
+        let (rsa, other) = (rsa("rsa.pem"), rsa("rsa_other.pem"));
+        let ec = EncodingKey::from_ec_pem(&pem("ec.pem")).unwrap();
+        let mut keys = set(&[
+            ("one", Algorithm::RS256, &rsa),
+            ("two", Algorithm::RS256, &other),
+            ("curve", Algorithm::ES256, &ec),
+        ]);
+        keys["keys"].as_array_mut().unwrap().push(json!({ "kty": "new", "kid": "unheard-of" }));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), keys.to_string()).unwrap();
+        let tokens =
+            tokens(TokenAlgorithm::Rs256, KeySource::JwkSet(file.path().to_owned())).unwrap();
+        let named = |kid: Option<&str>, key: &EncodingKey| {
+            let header = Header { kid: kid.map(str::to_owned), ..Header::new(Algorithm::RS256) };
+            encode(&header, &claims(&json!({})), key).unwrap()
+        };
+        assert!(tokens.subject(&named(Some("one"), &rsa)).is_ok());
+        assert!(tokens.subject(&named(Some("two"), &other)).is_ok());
+        refused(&tokens, &named(Some("two"), &rsa), "the signature of the token is wrong");
+        let unknown = "the key that the token names (kid) is not known here";
+        refused(&tokens, &named(Some("three"), &rsa), unknown);
+        // A key for another algorithm is none for this one.
+        refused(&tokens, &named(Some("curve"), &rsa), unknown);
+        let none = "the token does not say which key it is signed by (kid)";
+        refused(&tokens, &named(None, &rsa), none);
+    }
+
+    #[test]
+    fn a_set_that_changes_is_read_again_and_a_broken_one_keeps_the_keys() {
+        let (old, new) = (rsa("rsa.pem"), rsa("rsa_other.pem"));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let write = |text: String| std::fs::write(file.path(), text).unwrap();
+        write(set(&[("old", Algorithm::RS256, &old)]).to_string());
+        let keys = KeySource::JwkSet(file.path().to_owned());
+        let tokens = tokens(TokenAlgorithm::Rs256, keys).unwrap();
+        let tokens = Tokens { keys: tokens.keys.eager(), ..tokens };
+        let by = |key| signed(Algorithm::RS256, key, &json!({}));
+        assert!(tokens.subject(&by(&old)).is_ok());
+        write("{\"keys\":".to_owned());
+        assert!(tokens.subject(&by(&old)).is_ok());
+        assert!(tokens.trouble().unwrap().contains("not a set of keys as JSON"));
+        write(set(&[("rotated", Algorithm::RS256, &new)]).to_string());
+        assert!(tokens.subject(&by(&new)).is_ok());
+        assert!(tokens.subject(&by(&old)).is_err());
+        assert_eq!(tokens.trouble(), None);
+    }
+
+    #[test]
+    fn keys_that_cannot_be_meant_are_refused_at_the_start() {
+        use TokenAlgorithm::{Es256, Hs256, Rs256};
+        let public = pem("rsa.pub.pem");
+        let cases: [(TokenAlgorithm, &[u8], &str); 5] = [
+            (Hs256, b"short", "a secret of 5 bytes is too short for HS256: 32"),
+            (Hs256, &public, "a key as PEM is not a secret"),
+            (Rs256, SECRET.as_bytes(), "it is not a public RSA key as PEM"),
+            (Rs256, &pem("ec.pub.pem"), "it is not a public RSA key as PEM"),
+            (Es256, &public, "it is not a public P-256 key as PEM"),
+        ];
+        for (algorithm, text, told) in cases {
+            let error = from_text(algorithm, text).err().unwrap().to_string();
+            assert!(error.ends_with(told), "{error}");
+        }
+        let weak = set(&[("w", Algorithm::HS256, &EncodingKey::from_secret(b"weak"))]).to_string();
+        let read = |algorithm, text: &str| super::set(algorithm, text.as_bytes()).err().unwrap();
+        assert_eq!(read(Hs256, &weak), "a secret of 4 bytes is too short for HS256: 32");
+        assert_eq!(read(Rs256, &weak), "there is no key for RS256 in it");
+        let key = rsa("rsa.pem");
+        let twice = set(&[("a", Algorithm::RS256, &key), ("a", Algorithm::RS256, &key)]);
+        assert_eq!(read(Rs256, &twice.to_string()), "there are two keys a");
+        let ec = EncodingKey::from_ec_pem(&pem("ec.pem")).unwrap();
+        let mut off = set(&[("c", Algorithm::ES256, &ec)]);
+        off["keys"][0]["x"] = json!("AAAA");
+        assert_eq!(read(Es256, &off.to_string()), "key c is broken");
+        assert!(read(Es256, "[]").starts_with("it is not a set of keys as JSON"));
+    }
+}
