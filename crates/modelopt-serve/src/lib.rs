@@ -13,6 +13,7 @@
 pub mod cache;
 mod error;
 mod inference;
+pub mod observe;
 pub mod security;
 mod signature;
 
