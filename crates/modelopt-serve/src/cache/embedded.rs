@@ -92,7 +92,7 @@ mod tests {
         embedded.answers.run_pending_tasks().await;
         assert!(embedded.answers.weighted_size() <= 100_000);
         assert!(embedded.answers.entry_count() >= 15);
-        embedded.put(key(1_000), &answer(&[0.0; 20_000])).await;
+        embedded.put(key(1_000), &answer(&vec![0.0; 20_000])).await;
         assert!(embedded.get(&key(1_000)).await.is_none());
     }
 

@@ -33,7 +33,9 @@ impl RedisServer {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
-        RedisServer { port, process: run(port) }
+        let server = RedisServer { port, process: run(port) };
+        server.wait_until_it_listens();
+        server
     }
 
     pub(super) fn url(&self) -> String {
@@ -47,6 +49,7 @@ impl RedisServer {
 
     pub(super) fn restart(&mut self) {
         self.process = run(self.port);
+        self.wait_until_it_listens();
     }
 
     /// Lets it hold its connections and answer nothing.
@@ -62,6 +65,16 @@ impl RedisServer {
         let pid = self.process.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
+
+    fn wait_until_it_listens(&self) {
+        for _ in 0..500 {
+            if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("redis-server does not listen on {}", self.port);
+    }
 }
 
 impl Drop for RedisServer {
@@ -72,19 +85,13 @@ impl Drop for RedisServer {
 }
 
 fn run(port: u16) -> Child {
+    let settings = format!("bind 127.0.0.1\nport {port}\nsave \"\"\nappendonly no\n");
     let mut process = Command::new("redis-server")
         .arg("-")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
         .expect("redis-server is installed");
-    let settings = format!("bind 127.0.0.1\nport {port}\nsave \"\"\nappendonly no\n");
     process.stdin.take().unwrap().write_all(settings.as_bytes()).unwrap();
-    for _ in 0..500 {
-        if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return process;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("redis-server does not listen on {port}");
+    process
 }

@@ -18,7 +18,7 @@ pub struct Live {
 #[derive(Clone)]
 struct Second {
     /// Since the start.
-    second: u64,
+    number: u64,
     failed: u32,
     durations: [u32; BUCKETS],
 }
@@ -46,7 +46,7 @@ impl Default for Live {
 
 impl Live {
     fn from(start: Instant) -> Self {
-        let empty = Second { second: 0, failed: 0, durations: [0; BUCKETS] };
+        let empty = Second { number: 0, failed: 0, durations: [0; BUCKETS] };
         Live { start, ring: Mutex::new(vec![empty; SECONDS as usize]) }
     }
 
@@ -64,8 +64,8 @@ impl Live {
         let now = now.saturating_duration_since(self.start).as_secs();
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(second) = ring.get_mut((now % SECONDS) as usize) else { return };
-        if second.second != now {
-            *second = Second { second: now, failed: 0, durations: [0; BUCKETS] };
+        if second.number != now {
+            *second = Second { number: now, failed: 0, durations: [0; BUCKETS] };
         }
         second.failed = second.failed.saturating_add(u32::from(!well));
         if let Some(count) = second.durations.get_mut(bucket(took)) {
@@ -79,7 +79,7 @@ impl Live {
         let mut failed = 0u64;
         {
             let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-            for second in ring.iter().filter(|second| second.second + SECONDS > since.as_secs()) {
+            for second in ring.iter().filter(|second| second.number + SECONDS > since.as_secs()) {
                 failed += u64::from(second.failed);
                 for (sum, &count) in sum.iter_mut().zip(&second.durations) {
                     *sum += u64::from(count);
@@ -87,7 +87,7 @@ impl Live {
             }
         }
         // The ring holds the seconds before this one and what there is of this one.
-        let held = (SECONDS - 1) as f64 + since.subsec_nanos() as f64 / 1e9;
+        let held = (SECONDS - 1) as f64 + f64::from(since.subsec_nanos()) / 1e9;
         let span = since.as_secs_f64().min(held).max(1.0);
         let requests = sum.iter().sum::<u64>();
         LiveFigures {

@@ -146,7 +146,7 @@ impl ModelMetrics {
         let number = |sum: &AtomicU64| sum.load(Ordering::Relaxed);
         let duration = |sum: &AtomicU64| Duration::from_nanos(number(sum));
         triton::Model {
-            model: self.requests.labels().model.clone(),
+            name: self.requests.labels().model.clone(),
             version: self.requests.labels().version.clone(),
             codes: self.requests.by_code(),
             request: self.requests.total(),

@@ -44,9 +44,9 @@ pub enum Protocol {
     Grpc,
     /// Plain JSON.
     Predict,
-    /// Amazon SageMaker's routes.
+    /// The routes of Amazon `SageMaker`.
     SageMaker,
-    /// Google Vertex AI's routes.
+    /// The routes of Google Vertex AI.
     Vertex,
 }
 

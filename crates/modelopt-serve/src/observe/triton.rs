@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// The figures of one version of a model.
 pub(super) struct Model {
-    pub(super) model: String,
+    pub(super) name: String,
     pub(super) version: String,
     /// Requests by the code of their answer.
     pub(super) codes: Vec<(u16, u64)>,
@@ -72,7 +72,7 @@ impl Page<'_> {
     }
 
     fn line(&mut self, name: &str, model: &Model, reason: Option<&str>, value: impl Display) {
-        let (version, model) = (escaped(&model.version), escaped(&model.model));
+        let (version, model) = (escaped(&model.version), escaped(&model.name));
         let reason = reason.map(|reason| format!(",reason=\"{reason}\"")).unwrap_or_default();
         let _ = writeln!(
             self.text,
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn failures_are_told_apart_and_names_are_escaped() {
         let model = Model {
-            model: "a\\b\"c\nd".to_owned(),
+            name: "a\\b\"c\nd".to_owned(),
             version: "7".to_owned(),
             codes: vec![
                 (200, 10),
