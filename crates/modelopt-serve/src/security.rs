@@ -8,6 +8,7 @@ mod error;
 mod guard;
 mod rate;
 mod tokens;
+mod verified;
 mod watched;
 
 pub use error::SecurityError;

@@ -10,6 +10,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 
 use super::SecurityError;
+use super::verified::Verified;
 use super::watched::Watched;
 use crate::ServeError;
 
@@ -87,6 +88,7 @@ pub(super) struct Tokens {
     algorithm: TokenAlgorithm,
     validation: Validation,
     keys: Watched<Keys>,
+    verified: Verified<Keys>,
 }
 
 enum Keys {
@@ -98,6 +100,7 @@ enum Keys {
 struct Claims {
     sub: Option<String>,
     client_id: Option<String>,
+    exp: Option<serde_json::Value>,
 }
 
 impl Tokens {
@@ -108,7 +111,12 @@ impl Tokens {
             KeySource::File(path) => open(path, move |bytes| single(algorithm, bytes)),
             KeySource::JwkSet(path) => open(path, move |bytes| set(algorithm, bytes)),
         }?;
-        Ok(Tokens { algorithm, validation: validation(settings), keys })
+        Ok(Tokens {
+            algorithm,
+            validation: validation(settings),
+            keys,
+            verified: Verified::default(),
+        })
     }
 
     /// Whom `token` speaks for.
@@ -125,23 +133,28 @@ impl Tokens {
         if token.len() > MAX_TOKEN {
             return Err(format!("the token is longer than {MAX_TOKEN} bytes"));
         }
+        let keys = self.keys.get();
+        if let Some(subject) = self.verified.subject(token, &keys) {
+            return Ok(subject);
+        }
+        let claims = self.verify(token, &keys)?;
+        let expires = claims.exp.as_ref().and_then(serde_json::Value::as_f64);
+        let subject = claims.subject()?;
+        if let Some(expires) = expires {
+            let until = (expires as u64).saturating_add(self.validation.leeway);
+            self.verified.remember(token, &keys, &subject, until);
+        }
+        Ok(subject)
+    }
+
+    fn verify(&self, token: &str, keys: &Keys) -> Result<Claims, String> {
         let header = jsonwebtoken::decode_header(token).map_err(|error| self.header(&error))?;
         if header.alg != self.algorithm.known() {
             return Err(self.other_algorithm());
         }
-        let keys = self.keys.get();
         let key = keys.find(header.kid.as_deref())?;
-        let claims = jsonwebtoken::decode::<Claims>(token, key, &self.validation)
-            .map_err(|error| refusal(&error, &self.validation))?
-            .claims;
-        let subject = claims.sub.or(claims.client_id).filter(|subject| !subject.is_empty());
-        match subject {
-            None => Err("the token does not say whom it speaks for (sub)".to_owned()),
-            Some(long) if long.len() > MAX_SUBJECT => {
-                Err(format!("the subject of the token is longer than {MAX_SUBJECT} bytes"))
-            }
-            Some(subject) => Ok(subject.into()),
-        }
+        let data = jsonwebtoken::decode::<Claims>(token, key, &self.validation);
+        data.map(|data| data.claims).map_err(|error| refusal(&error, &self.validation))
     }
 
     fn other_algorithm(&self) -> String {
@@ -153,6 +166,19 @@ impl Tokens {
         match error.kind() {
             ErrorKind::Json(json) if json.is_data() => self.other_algorithm(),
             _ => NO_TOKEN.to_owned(),
+        }
+    }
+}
+
+impl Claims {
+    fn subject(self) -> Result<Arc<str>, String> {
+        let subject = self.sub.or(self.client_id).filter(|subject| !subject.is_empty());
+        match subject {
+            None => Err("the token does not say whom it speaks for (sub)".to_owned()),
+            Some(long) if long.len() > MAX_SUBJECT => {
+                Err(format!("the subject of the token is longer than {MAX_SUBJECT} bytes"))
+            }
+            Some(subject) => Ok(subject.into()),
         }
     }
 }
@@ -499,6 +525,19 @@ mod tests {
         assert!(tokens.subject(&by(&new)).is_ok());
         assert!(tokens.subject(&by(&old)).is_err());
         assert_eq!(tokens.trouble(), None);
+    }
+
+    #[test]
+    fn a_token_that_was_verified_still_expires() {
+        let tokens =
+            tokens(TokenAlgorithm::Rs256, KeySource::File(fixture("rsa.pub.pem"))).unwrap();
+        // Within the leeway of five seconds, which ends while the test runs.
+        let changes = json!({ "exp": get_current_timestamp() - 3 });
+        let token = signed(Algorithm::RS256, &rsa("rsa.pem"), &changes);
+        assert!(tokens.subject(&token).is_ok());
+        assert!(tokens.subject(&token).is_ok());
+        std::thread::sleep(Duration::from_millis(3_100));
+        refused(&tokens, &token, "the token has expired");
     }
 
     #[test]
