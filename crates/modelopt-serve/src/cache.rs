@@ -56,7 +56,8 @@ impl CacheOutcome {
 pub struct CacheLimits {
     /// Bytes that answers may take in this process. A Redis has its own limit.
     pub bytes: u64,
-    /// The largest answer that is kept, in bytes.
+    /// The largest answer that is kept, in bytes. In a Redis that is 1 MiB at most: it is asked over a
+    /// network, for a time that requests do not notice.
     pub largest: usize,
     /// How long an answer is kept.
     pub time_to_live: Duration,

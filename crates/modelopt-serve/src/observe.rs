@@ -1,6 +1,7 @@
 //! What can be seen of the server from outside: metrics, a log line for each request, and the last minute.
 
 mod live;
+mod logged_values;
 mod metrics;
 mod model_metrics;
 mod process;
@@ -11,8 +12,9 @@ mod traceparent;
 mod triton;
 
 pub use live::{Live, LiveFigures};
+pub use logged_values::LoggedValues;
 pub use metrics::{METRICS_CONTENT_TYPE, Metrics, ModelFacts, Outside};
 pub use model_metrics::ModelMetrics;
-pub use request_log::{LogSettings, LoggedModel, LoggedValues, RequestLog, RequestRecord};
+pub use request_log::{LogSettings, LoggedModel, RequestLog, RequestRecord};
 pub use request_metrics::{Protocol, RequestMetrics};
 pub use traceparent::TraceContext;

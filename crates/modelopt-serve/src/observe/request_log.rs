@@ -3,6 +3,7 @@
 //! Lines are written by a thread of their own. Where it cannot keep up they are dropped and counted: a full
 //! disk or a slow pipe must not slow an answer.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
+use super::LoggedValues;
 use super::TraceContext;
 use super::timestamp::rfc3339;
 use crate::cache::{CacheOutcome, InputDigest};
@@ -22,6 +24,7 @@ const LONGEST_TEXT: usize = 256;
 const LONGEST_ERROR: usize = 1024;
 /// Lines are written together while there are more, up to so many bytes.
 const WRITE_AT: usize = 64 * 1024;
+const VALUES_SHARE: usize = 16;
 /// How long the end waits for the last lines, which a pipe that nobody reads never takes.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -30,7 +33,7 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 pub struct LogSettings {
     /// Whether inputs and outputs may be in it.
     pub values: bool,
-    /// Lines that may wait to be written.
+    /// Lines that may wait to be written; a sixteenth of that where they have values.
     pub waiting: usize,
 }
 
@@ -51,15 +54,6 @@ pub struct LoggedModel {
     pub sha256: String,
 }
 
-/// What went in and came out, as the protocol wrote it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LoggedValues {
-    /// Inputs.
-    pub inputs: serde_json::Value,
-    /// Outputs, confidences among them.
-    pub outputs: serde_json::Value,
-}
-
 /// What is known of a request when it has been answered.
 #[derive(Clone, Debug)]
 pub struct RequestRecord {
@@ -70,7 +64,7 @@ pub struct RequestRecord {
     /// HTTP's method; `POST` of gRPC.
     pub method: &'static str,
     /// The route that took it, with names of parameters and not what the client put there.
-    pub route: &'static str,
+    pub route: Cow<'static, str>,
     /// The status it was answered with.
     pub status: u16,
     /// From its first byte to its last.
@@ -111,7 +105,9 @@ impl RequestLog {
     /// # Errors
     /// If there can be no thread for it.
     pub fn start(out: impl Write + Send + 'static, settings: LogSettings) -> std::io::Result<Self> {
-        let (sender, receiver) = sync_channel(settings.waiting);
+        // A line with values takes many times the memory.
+        let share = if settings.values { VALUES_SHARE } else { 1 };
+        let (sender, receiver) = sync_channel(settings.waiting.div_ceil(share));
         let (done, written) = sync_channel(1);
         let dropped = Arc::<AtomicU64>::default();
         let lost = Arc::clone(&dropped);
@@ -197,7 +193,7 @@ struct Line<'a> {
     #[serde(rename = "http.request.method")]
     method: &'static str,
     #[serde(rename = "http.route")]
-    route: &'static str,
+    route: &'a str,
     #[serde(rename = "http.response.status_code")]
     status: u16,
     #[serde(rename = "http.request.body.size")]
@@ -245,7 +241,7 @@ impl<'a> Line<'a> {
             service_name: "modelopt",
             service_version: env!("CARGO_PKG_VERSION"),
             method: record.method,
-            route: record.route,
+            route: &record.route,
             status: record.status,
             request_bytes: record.request_bytes,
             response_bytes: record.response_bytes,
@@ -297,6 +293,8 @@ mod tests {
     use std::sync::Mutex;
     use std::time::UNIX_EPOCH;
 
+    use indexmap::IndexMap;
+    use modelopt_graph::Tensor;
     use serde_json::{Value, json};
 
     use super::*;
@@ -331,7 +329,7 @@ mod tests {
                 "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             )),
             method: "POST",
-            route: "/v2/models/{model}/infer",
+            route: "/v2/models/{model}/infer".into(),
             status: 404,
             took: Duration::from_micros(1_250),
             request_bytes: 120,
@@ -345,6 +343,10 @@ mod tests {
             inputs: None,
             values: None,
         }
+    }
+
+    fn one(element: f32) -> IndexMap<String, Tensor> {
+        [("x".to_owned(), Tensor::scalar(element))].into_iter().collect()
     }
 
     fn full() -> RequestRecord {
@@ -363,7 +365,7 @@ mod tests {
             timing: Some(Timing { queue, compute, batch_rows: 4 }),
             cache: Some(CacheOutcome::Miss),
             inputs: Some(InputDigest::of(&Inference::default())),
-            values: Some(LoggedValues { inputs: json!([[1.5]]), outputs: json!([0.9]) }),
+            values: Some(LoggedValues::of(&one(1.5), Some(&one(0.5)))),
             ..bare()
         }
     }
@@ -401,10 +403,8 @@ mod tests {
     fn values_are_in_it_only_when_asked() {
         let asked = LogSettings { values: true, ..LogSettings::default() };
         let line = logged(asked, full());
-        assert_eq!(
-            (&line["input.values"], &line["output.values"]),
-            (&json!([[1.5]]), &json!([0.9]))
-        );
+        assert_eq!(line["input.values"], json!({ "x": { "shape": [], "data": [1.5] } }));
+        assert_eq!(line["output.values"], json!({ "x": { "shape": [], "data": [0.5] } }));
     }
 
     #[test]
