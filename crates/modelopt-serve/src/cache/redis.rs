@@ -320,7 +320,13 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_that_is_none_is_an_error_that_does_not_repeat_it() {
-        for url in ["nonsense", "http://:secret@host/", "redis://:secret@host:port/", ""] {
+        for url in [
+            "nonsense",
+            "rediss://:secret@host/",
+            "http://:secret@host/",
+            "redis://:secret@host:port/",
+            "",
+        ] {
             let error = Cache::redis(url, CacheLimits::default()).await.err().unwrap();
             assert!(!error.to_string().contains("secret"), "{error}");
         }
