@@ -7,6 +7,9 @@ mod api_keys;
 mod error;
 mod guard;
 mod rate;
+#[cfg(test)]
+mod testing;
+mod token_keys;
 mod tokens;
 mod verified;
 mod watched;
@@ -14,4 +17,5 @@ mod watched;
 pub use error::SecurityError;
 pub use guard::{Client, Credentials, Guard, GuardSettings};
 pub use rate::RateSettings;
-pub use tokens::{KeySource, TokenAlgorithm, TokenSettings};
+pub use token_keys::{KeySource, TokenAlgorithm};
+pub use tokens::TokenSettings;

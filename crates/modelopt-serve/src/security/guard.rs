@@ -160,11 +160,11 @@ mod tests {
     use serde_json::json;
     use tempfile::TempDir;
 
+    use super::super::testing::SECRET;
+    use super::super::token_keys::{KeySource, TokenAlgorithm};
     use super::*;
-    use crate::security::{KeySource, TokenAlgorithm};
 
     const KEY: &str = "correct-horse-battery";
-    const SECRET: &str = "a secret that is long enough for HS256";
 
     fn settings(folder: &TempDir) -> GuardSettings {
         let (secret, keys) = (folder.path().join("secret"), folder.path().join("keys"));

@@ -1,15 +1,14 @@
 //! Bearer tokens: JSON Web Tokens (RFC 7519) signed by a key that is known here.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jsonwebtoken::Validation;
 use jsonwebtoken::errors::{Error, ErrorKind};
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 
 use super::SecurityError;
+use super::token_keys::{KeySource, Keys, TokenAlgorithm};
 use super::verified::Verified;
 use super::watched::Watched;
 use crate::ServeError;
@@ -18,55 +17,6 @@ use crate::ServeError;
 const MAX_TOKEN: usize = 16 * 1024;
 /// Subjects stand in logs.
 const MAX_SUBJECT: usize = 256;
-/// RFC 7518, section 3.2: a key for HS256 is at least as long as the hash.
-const MIN_SECRET: usize = 32;
-
-/// What tokens are signed by. The token itself has no say in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenAlgorithm {
-    /// A secret that both sides know: HMAC with SHA-256.
-    Hs256,
-    /// A pair of RSA keys: PKCS #1 v1.5 with SHA-256.
-    Rs256,
-    /// A pair of keys on the curve P-256, with SHA-256.
-    Es256,
-}
-
-impl TokenAlgorithm {
-    /// As tokens write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            TokenAlgorithm::Hs256 => "HS256",
-            TokenAlgorithm::Rs256 => "RS256",
-            TokenAlgorithm::Es256 => "ES256",
-        }
-    }
-
-    fn known(self) -> Algorithm {
-        match self {
-            TokenAlgorithm::Hs256 => Algorithm::HS256,
-            TokenAlgorithm::Rs256 => Algorithm::RS256,
-            TokenAlgorithm::Es256 => Algorithm::ES256,
-        }
-    }
-
-    fn in_sets(self) -> KeyAlgorithm {
-        match self {
-            TokenAlgorithm::Hs256 => KeyAlgorithm::HS256,
-            TokenAlgorithm::Rs256 => KeyAlgorithm::RS256,
-            TokenAlgorithm::Es256 => KeyAlgorithm::ES256,
-        }
-    }
-}
-
-/// Where the keys are that tokens are checked with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeySource {
-    /// One key: the secret as it is, without a line break at its end, or a public key as PEM.
-    File(PathBuf),
-    /// A set of keys (RFC 7517), of which a token names one.
-    JwkSet(PathBuf),
-}
 
 /// Which tokens are believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,11 +41,6 @@ pub(super) struct Tokens {
     verified: Verified<Keys>,
 }
 
-enum Keys {
-    One(DecodingKey),
-    Set(Vec<(Option<String>, DecodingKey)>),
-}
-
 #[derive(Deserialize)]
 struct Claims {
     sub: Option<String>,
@@ -107,10 +52,7 @@ impl Tokens {
     /// What checks tokens by `settings`.
     pub(super) fn open(settings: &TokenSettings) -> Result<Self, SecurityError> {
         let algorithm = settings.algorithm;
-        let keys = match &settings.keys {
-            KeySource::File(path) => open(path, move |bytes| single(algorithm, bytes)),
-            KeySource::JwkSet(path) => open(path, move |bytes| set(algorithm, bytes)),
-        }?;
+        let keys = Keys::open(algorithm, &settings.keys)?;
         Ok(Tokens {
             algorithm,
             validation: validation(settings),
@@ -185,31 +127,6 @@ impl Claims {
 
 const NO_TOKEN: &str = "that is not a JSON Web Token";
 
-impl Keys {
-    fn find(&self, kid: Option<&str>) -> Result<&DecodingKey, String> {
-        let keys = match self {
-            Keys::One(key) => return Ok(key),
-            Keys::Set(keys) => keys,
-        };
-        match (kid, keys.as_slice()) {
-            (None, [(_, only)]) => Ok(only),
-            (None, _) => Err("the token does not say which key it is signed by (kid)".to_owned()),
-            (Some(kid), keys) => keys
-                .iter()
-                .find(|(id, _)| id.as_deref() == Some(kid))
-                .map(|(_, key)| key)
-                .ok_or_else(|| "the key that the token names (kid) is not known here".to_owned()),
-        }
-    }
-}
-
-fn open(
-    path: &Path,
-    read: impl Fn(&[u8]) -> Result<Keys, String> + Send + Sync + 'static,
-) -> Result<Watched<Keys>, SecurityError> {
-    Watched::open(path, read)
-}
-
 fn validation(settings: &TokenSettings) -> Validation {
     let mut validation = Validation::new(settings.algorithm.known());
     let mut required = vec!["exp"];
@@ -249,109 +166,13 @@ fn refusal(error: &Error, validation: &Validation) -> String {
     }
 }
 
-fn single(algorithm: TokenAlgorithm, bytes: &[u8]) -> Result<Keys, String> {
-    let key = match algorithm {
-        TokenAlgorithm::Hs256 => secret(bytes)?,
-        TokenAlgorithm::Rs256 => DecodingKey::from_rsa_pem(bytes).map_err(|_| no_pem("RSA"))?,
-        TokenAlgorithm::Es256 => DecodingKey::from_ec_pem(bytes).map_err(|_| no_pem("P-256"))?,
-    };
-    usable(algorithm, &key).map_err(|()| no_pem(algorithm.name()))?;
-    Ok(Keys::One(key))
-}
-
-fn no_pem(kind: &str) -> String {
-    format!("it is not a public {kind} key as PEM")
-}
-
-fn secret(bytes: &[u8]) -> Result<DecodingKey, String> {
-    let secret = bytes.trim_ascii_end();
-    // Whoever knows a public key could sign with it.
-    if secret.starts_with(b"-----BEGIN") {
-        return Err("a key as PEM is not a secret".to_owned());
-    }
-    long_enough(secret.len())?;
-    Ok(DecodingKey::from_secret(secret))
-}
-
-fn long_enough(bytes: usize) -> Result<(), String> {
-    (bytes >= MIN_SECRET)
-        .then_some(())
-        .ok_or_else(|| format!("a secret of {bytes} bytes is too short for HS256: {MIN_SECRET}"))
-}
-
-#[derive(Deserialize)]
-struct KeySet {
-    keys: Vec<serde_json::Value>,
-}
-
-/// The keys of a set that sign by `algorithm`; others may stand beside them.
-fn set(algorithm: TokenAlgorithm, bytes: &[u8]) -> Result<Keys, String> {
-    let set: KeySet = serde_json::from_slice(bytes).map_err(|error| {
-        format!("it is not a set of keys as JSON: line {}, column {}", error.line(), error.column())
-    })?;
-    let mut keys: Vec<(Option<String>, DecodingKey)> = Vec::new();
-    // What does not even parse is of a kind that is not known here.
-    for jwk in set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok()) {
-        if !signs(algorithm, &jwk) {
-            continue;
-        }
-        let name = jwk.common.key_id.clone();
-        let told = || name.clone().unwrap_or_else(|| "without a name".to_owned());
-        let key = DecodingKey::from_jwk(&jwk).map_err(|_| format!("key {} is broken", told()))?;
-        usable(algorithm, &key).map_err(|()| format!("key {} is broken", told()))?;
-        if algorithm == TokenAlgorithm::Hs256 {
-            long_enough(key.try_get_as_bytes().map_or(0, <[u8]>::len))?;
-        }
-        if keys.iter().any(|(known, _)| *known == name) {
-            return Err(format!("there are two keys {}", told()));
-        }
-        keys.push((name, key));
-    }
-    if keys.is_empty() {
-        return Err(format!("there is no key for {} in it", algorithm.name()));
-    }
-    Ok(Keys::Set(keys))
-}
-
-fn signs(algorithm: TokenAlgorithm, jwk: &Jwk) -> bool {
-    let kind = match (&jwk.algorithm, algorithm) {
-        (AlgorithmParameters::OctetKey(_), TokenAlgorithm::Hs256)
-        | (AlgorithmParameters::RSA(_), TokenAlgorithm::Rs256) => true,
-        (AlgorithmParameters::EllipticCurve(key), TokenAlgorithm::Es256) => {
-            key.curve == EllipticCurve::P256
-        }
-        _ => false,
-    };
-    let used = matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature));
-    let named = jwk.common.key_algorithm.is_none_or(|named| named == algorithm.in_sets());
-    kind && used && named
-}
-
-/// Whether a signature can be checked with the key at all.
-fn usable(algorithm: TokenAlgorithm, key: &DecodingKey) -> Result<(), ()> {
-    jsonwebtoken::crypto::verify("", b"", key, algorithm.known()).map(|_| ()).map_err(|_| ())
-}
-
 #[cfg(test)]
 mod tests {
-    use jsonwebtoken::{EncodingKey, Header, encode, get_current_timestamp};
+    use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
     use serde_json::{Value, json};
 
+    use super::super::testing::{SECRET, fixture, key_set, pem, rsa};
     use super::*;
-
-    const SECRET: &str = "a secret that is long enough for HS256";
-
-    fn fixture(name: &str) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/keys").join(name)
-    }
-
-    fn pem(name: &str) -> Vec<u8> {
-        std::fs::read(fixture(name)).unwrap()
-    }
-
-    fn rsa(name: &str) -> EncodingKey {
-        EncodingKey::from_rsa_pem(&pem(name)).unwrap()
-    }
 
     fn settings(algorithm: TokenAlgorithm, keys: KeySource) -> TokenSettings {
         TokenSettings {
@@ -389,15 +210,6 @@ mod tests {
 
     fn signed(algorithm: Algorithm, key: &EncodingKey, changes: &Value) -> String {
         encode(&Header::new(algorithm), &claims(changes), key).unwrap()
-    }
-
-    fn set(keys: &[(&str, Algorithm, &EncodingKey)]) -> Value {
-        let keys = keys.iter().map(|(kid, algorithm, key)| {
-            let mut jwk = Jwk::from_encoding_key(key, *algorithm).unwrap();
-            jwk.common.key_id = Some((*kid).to_owned());
-            serde_json::to_value(jwk).unwrap()
-        });
-        json!({ "keys": keys.collect::<Vec<_>>() })
     }
 
     #[track_caller]
@@ -482,7 +294,7 @@ mod tests {
     fn a_key_is_looked_up_in_a_set_by_its_name() {
         let (rsa, other) = (rsa("rsa.pem"), rsa("rsa_other.pem"));
         let ec = EncodingKey::from_ec_pem(&pem("ec.pem")).unwrap();
-        let mut keys = set(&[
+        let mut keys = key_set(&[
             ("one", Algorithm::RS256, &rsa),
             ("two", Algorithm::RS256, &other),
             ("curve", Algorithm::ES256, &ec),
@@ -512,7 +324,7 @@ mod tests {
         let (old, new) = (rsa("rsa.pem"), rsa("rsa_other.pem"));
         let file = tempfile::NamedTempFile::new().unwrap();
         let write = |text: String| std::fs::write(file.path(), text).unwrap();
-        write(set(&[("old", Algorithm::RS256, &old)]).to_string());
+        write(key_set(&[("old", Algorithm::RS256, &old)]).to_string());
         let keys = KeySource::JwkSet(file.path().to_owned());
         let tokens = tokens(TokenAlgorithm::Rs256, keys).unwrap();
         let tokens = Tokens { keys: tokens.keys.eager(), ..tokens };
@@ -521,7 +333,7 @@ mod tests {
         write("{\"keys\":".to_owned());
         assert!(tokens.subject(&by(&old)).is_ok());
         assert!(tokens.trouble().unwrap().contains("not a set of keys as JSON"));
-        write(set(&[("rotated", Algorithm::RS256, &new)]).to_string());
+        write(key_set(&[("rotated", Algorithm::RS256, &new)]).to_string());
         assert!(tokens.subject(&by(&new)).is_ok());
         assert!(tokens.subject(&by(&old)).is_err());
         assert_eq!(tokens.trouble(), None);
@@ -538,34 +350,5 @@ mod tests {
         assert!(tokens.subject(&token).is_ok());
         std::thread::sleep(Duration::from_millis(3_100));
         refused(&tokens, &token, "the token has expired");
-    }
-
-    #[test]
-    fn keys_that_cannot_be_meant_are_refused_at_the_start() {
-        use TokenAlgorithm::{Es256, Hs256, Rs256};
-        let public = pem("rsa.pub.pem");
-        let cases: [(TokenAlgorithm, &[u8], &str); 5] = [
-            (Hs256, b"short", "a secret of 5 bytes is too short for HS256: 32"),
-            (Hs256, &public, "a key as PEM is not a secret"),
-            (Rs256, SECRET.as_bytes(), "it is not a public RSA key as PEM"),
-            (Rs256, &pem("ec.pub.pem"), "it is not a public RSA key as PEM"),
-            (Es256, &public, "it is not a public P-256 key as PEM"),
-        ];
-        for (algorithm, text, told) in cases {
-            let error = from_text(algorithm, text).err().unwrap().to_string();
-            assert!(error.ends_with(told), "{error}");
-        }
-        let weak = set(&[("w", Algorithm::HS256, &EncodingKey::from_secret(b"weak"))]).to_string();
-        let read = |algorithm, text: &str| super::set(algorithm, text.as_bytes()).err().unwrap();
-        assert_eq!(read(Hs256, &weak), "a secret of 4 bytes is too short for HS256: 32");
-        assert_eq!(read(Rs256, &weak), "there is no key for RS256 in it");
-        let key = rsa("rsa.pem");
-        let twice = set(&[("a", Algorithm::RS256, &key), ("a", Algorithm::RS256, &key)]);
-        assert_eq!(read(Rs256, &twice.to_string()), "there are two keys a");
-        let ec = EncodingKey::from_ec_pem(&pem("ec.pem")).unwrap();
-        let mut off = set(&[("c", Algorithm::ES256, &ec)]);
-        off["keys"][0]["x"] = json!("AAAA");
-        assert_eq!(read(Es256, &off.to_string()), "key c is broken");
-        assert!(read(Es256, "[]").starts_with("it is not a set of keys as JSON"));
     }
 }
