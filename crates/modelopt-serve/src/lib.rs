@@ -10,10 +10,15 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+pub mod cache;
 pub mod engine;
 mod error;
+pub mod http;
 mod inference;
+pub mod observe;
 pub mod protocol;
+pub mod security;
+pub mod service;
 mod signature;
 
 pub use error::ServeError;
