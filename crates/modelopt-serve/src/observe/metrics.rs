@@ -22,8 +22,8 @@ pub const METRICS_CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
 /// What is known about a model beside its name and version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelFacts {
-    /// SHA-256 of the model file.
-    pub sha256: String,
+    /// BLAKE3 of the model file.
+    pub blake3: String,
     /// What it computes in, such as `int8`.
     pub precision: String,
 }
@@ -41,7 +41,7 @@ pub struct Outside {
 struct InfoLabels {
     model: String,
     version: String,
-    sha256: String,
+    blake3: String,
     precision: String,
 }
 
@@ -103,7 +103,7 @@ impl Metrics {
         let info = InfoLabels {
             model: model.to_owned(),
             version: version.to_owned(),
-            sha256: facts.sha256.clone(),
+            blake3: facts.blake3.clone(),
             precision: facts.precision.clone(),
         };
         let mut models = self.models();
@@ -170,7 +170,7 @@ fn reason(error: &ServeError) -> Option<&'static str> {
         ServeError::Unauthorized(_) => Some("unauthorized"),
         ServeError::Forbidden(_) => Some("forbidden"),
         ServeError::TooSlow(_) => Some("too_slow"),
-        ServeError::TooLarge { .. } => Some("too_large"),
+        ServeError::TooLarge { .. } | ServeError::TooMany { .. } => Some("too_large"),
         ServeError::RateLimited { .. } => Some("rate_limited"),
         ServeError::QueueFull { .. } => Some("queue_full"),
         ServeError::NotReady(_) => Some("not_ready"),
@@ -195,8 +195,8 @@ mod tests {
     use crate::Timing;
     use crate::cache::CacheOutcome;
 
-    fn facts(sha256: &str) -> ModelFacts {
-        ModelFacts { sha256: sha256.to_owned(), precision: "int8".to_owned() }
+    fn facts(blake3: &str) -> ModelFacts {
+        ModelFacts { blake3: blake3.to_owned(), precision: "int8".to_owned() }
     }
 
     fn busy() -> Metrics {
@@ -262,7 +262,7 @@ mod tests {
         has(&text, &format!("modelopt_queue_length{{{model}}} 5"));
         has(&text, &format!("modelopt_cache_hits_total{{{model}}} 2"));
         has(&text, &format!("modelopt_cache_misses_total{{{model}}} 1"));
-        has(&text, &format!("modelopt_model_info{{{model},sha256=\"abc\",precision=\"int8\"}} 1"));
+        has(&text, &format!("modelopt_model_info{{{model},blake3=\"abc\",precision=\"int8\"}} 1"));
         has(&text, "modelopt_rejected_total{reason=\"queue_full\"} 1");
         assert!(!text.contains("reason=\"invalid\""));
         has(&text, "modelopt_cache_errors_total 7");
@@ -313,7 +313,7 @@ mod tests {
         metrics.model("digits", "1", &facts("def")).executed(1);
         let text = metrics.text(&Outside::default());
         has(&text, "modelopt_batch_rows_count{model=\"digits\",version=\"1\"} 2");
-        assert!(text.contains("sha256=\"def\"") && !text.contains("sha256=\"abc\""));
+        assert!(text.contains("blake3=\"def\"") && !text.contains("blake3=\"abc\""));
         metrics.forget("digits", "1");
         let text = metrics.text(&Outside::default());
         assert!(!text.contains("digits") && !metrics.triton_text().contains("digits"), "{text}");

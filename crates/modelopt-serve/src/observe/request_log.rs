@@ -50,8 +50,8 @@ pub struct LoggedModel {
     pub name: String,
     /// Its version.
     pub version: String,
-    /// SHA-256 of its file.
-    pub sha256: String,
+    /// BLAKE3 of its file.
+    pub blake3: String,
 }
 
 /// What is known of a request when it has been answered.
@@ -205,8 +205,8 @@ struct Line<'a> {
     model: Option<&'a str>,
     #[serde(rename = "model.version", skip_serializing_if = "Option::is_none")]
     version: Option<&'a str>,
-    #[serde(rename = "model.sha256", skip_serializing_if = "Option::is_none")]
-    sha256: Option<&'a str>,
+    #[serde(rename = "model.blake3", skip_serializing_if = "Option::is_none")]
+    blake3: Option<&'a str>,
     #[serde(rename = "request.id", skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
     #[serde(rename = "batch.rows", skip_serializing_if = "Option::is_none")]
@@ -248,7 +248,7 @@ impl<'a> Line<'a> {
             duration_ms: milliseconds(record.took),
             model: model.map(|model| model.name.as_str()),
             version: model.map(|model| model.version.as_str()),
-            sha256: model.map(|model| model.sha256.as_str()),
+            blake3: model.map(|model| model.blake3.as_str()),
             id: record.id.as_deref().map(|id| cut(id, LONGEST_TEXT)),
             rows: record.timing.map(|timing| timing.batch_rows),
             queue_ms: record.timing.map(|timing| milliseconds(timing.queue)),
@@ -353,7 +353,7 @@ mod tests {
         let model = LoggedModel {
             name: "digits".to_owned(),
             version: "3".to_owned(),
-            sha256: "abc".to_owned(),
+            blake3: "abc".to_owned(),
         };
         let (queue, compute) = (Duration::from_micros(300), Duration::from_micros(700));
         RequestRecord {
@@ -392,7 +392,7 @@ mod tests {
             "http.request.method": "POST", "http.route": "/v2/models/{model}/infer",
             "http.response.status_code": 200,
             "http.request.body.size": 120, "http.response.body.size": 40, "duration_ms": 1.25,
-            "model.name": "digits", "model.version": "3", "model.sha256": "abc",
+            "model.name": "digits", "model.version": "3", "model.blake3": "abc",
             "request.id": "é".repeat(128), "batch.rows": 4, "queue_ms": 0.3, "compute_ms": 0.7,
             "cache": "miss", "auth.sub": "alice", "input.digest": digest,
         });
