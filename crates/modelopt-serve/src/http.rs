@@ -22,6 +22,8 @@ mod platforms;
 mod repository;
 mod respond;
 mod router;
+#[cfg(test)]
+mod tests;
 
 pub use body::BodyLimits;
 pub use listener::{Control, ListenError, Listener, ListenerSettings, Tls};

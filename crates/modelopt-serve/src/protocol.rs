@@ -36,7 +36,6 @@ mod vertex;
 pub use config::{BatchingConfig, ModelConfig, TensorConfig};
 pub use datatype::{config_name, datatype, datatype_name};
 pub use limits::Limits;
-pub(crate) use predict::logged;
 pub use metadata::{
     EXTENSIONS, ErrorBody, Live, ModelList, ModelMetadata, ModelReady, PLATFORM, Ready,
     ServerMetadata, TensorMetadata,

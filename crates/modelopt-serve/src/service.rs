@@ -222,9 +222,7 @@ impl Service {
     /// The models that answer, with what is counted for each.
     pub fn models(&self) -> Vec<Chosen> {
         let models = self.repository.models().into_iter();
-        models
-            .map(|model| Chosen { face: self.faces.of(&model, &self.metrics), model })
-            .collect()
+        models.map(|model| Chosen { face: self.faces.of(&model, &self.metrics), model }).collect()
     }
 
     /// Files of keys that changed into something that cannot be used.

@@ -155,7 +155,8 @@ mod tests {
         let mut zlib = ZlibEncoder::new(Vec::new(), Compression::default());
         zlib.write_all(&text).unwrap();
         let zlib = zlib.finish().unwrap();
-        for (encoding, packed) in [("gzip", gzip(&text)), ("Deflate", zlib), ("identity", text.clone())]
+        for (encoding, packed) in
+            [("gzip", gzip(&text)), ("Deflate", zlib), ("identity", text.clone())]
         {
             let headers = headers(CONTENT_ENCODING, encoding);
             let read = read(&headers, Body::from(packed), &SMALL).await.unwrap();
@@ -165,7 +166,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_declared_too_large_is_refused_before_it_comes() {
-        let never = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+        let never =
+            Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
         let headers = headers(CONTENT_LENGTH, "209715200");
         let error = read(&headers, never, &SMALL).await.unwrap_err();
         assert_eq!(error.to_string(), "the body is 209715200 bytes, but at most 1000 are taken");

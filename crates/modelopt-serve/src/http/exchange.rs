@@ -168,10 +168,7 @@ impl Exchange {
         let answer = service.infer(chosen, inference, &mut self.seen.looked).await?;
         self.seen.timing = Some(answer.timing);
         if let Some(inputs) = inputs {
-            self.seen.values = Some(LoggedValues {
-                inputs: crate::protocol::logged(&inputs),
-                outputs: crate::protocol::logged(&answer.outputs),
-            });
+            self.seen.values = Some(LoggedValues::of(&inputs, Some(&answer.outputs)));
         }
         Ok(answer)
     }
@@ -200,7 +197,7 @@ impl Exchange {
                 time: self.time,
                 trace: TraceContext::of(trace),
                 method: method(&self.parts.method),
-                route: self.route.path,
+                route: self.route.path.into(),
                 status: code,
                 took,
                 request_bytes: self.seen.request_bytes,

@@ -38,5 +38,6 @@ pub(super) fn written(
     wanted: &protocol::Wanted,
 ) -> Result<protocol::ReplyBody, ServeError> {
     let identity = chosen.model.identity();
-    protocol::Reply { model: &identity.name, version: &identity.version, id, answer, wanted }.write()
+    protocol::Reply { model: &identity.name, version: &identity.version, id, answer, wanted }
+        .write()
 }

@@ -1,7 +1,7 @@
 //! The routes of Amazon SageMaker and Google Vertex AI.
 
-use axum::http::header::CONTENT_TYPE;
 use axum::http::HeaderValue;
+use axum::http::header::CONTENT_TYPE;
 
 use super::exchange::Exchange;
 use super::infer::written;
@@ -53,8 +53,7 @@ pub(super) async fn instances(exchange: &mut Exchange) -> Result<Reply, ServeErr
     let chosen = exchange.choose(None, None)?;
     let body = exchange.body().await?;
     let limits = exchange.service().settings().limits;
-    let (inference, count) =
-        parse_instances(&body, &chosen.model.identity().signature, &limits)?;
+    let (inference, count) = parse_instances(&body, &chosen.model.identity().signature, &limits)?;
     let answer = exchange.infer(&chosen, inference).await?;
     Ok(Reply::written(write_predictions(&answer, count)?))
 }

@@ -3,7 +3,9 @@
 use std::io::Write;
 
 use axum::body::Body;
-use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
@@ -32,8 +34,9 @@ pub(super) struct Reply {
 impl Reply {
     /// What JSON says.
     pub(super) fn json(value: &impl Serialize) -> Result<Self, ServeError> {
-        let body = serde_json::to_vec(value)
-            .map_err(|error| ServeError::Runtime(format!("the answer cannot be written: {error}")))?;
+        let body = serde_json::to_vec(value).map_err(|error| {
+            ServeError::Runtime(format!("the answer cannot be written: {error}"))
+        })?;
         Ok(Reply::bytes(body, JSON))
     }
 
@@ -93,7 +96,10 @@ impl Reply {
             encoder.write_all(&self.body).and_then(|()| encoder.finish()).map(|body| ("gzip", body))
         } else if takes("deflate") {
             let mut encoder = ZlibEncoder::new(Vec::new(), fast);
-            encoder.write_all(&self.body).and_then(|()| encoder.finish()).map(|body| ("deflate", body))
+            encoder
+                .write_all(&self.body)
+                .and_then(|()| encoder.finish())
+                .map(|body| ("deflate", body))
         } else {
             return self;
         };
@@ -128,7 +134,10 @@ mod tests {
     fn errors_are_json_with_what_helps() {
         let error = ServeError::RateLimited { retry_after: Duration::from_millis(1200) };
         let reply = Reply::error(&error);
-        assert_eq!((reply.status.as_u16(), reply.headers[RETRY_AFTER].to_str().unwrap()), (429, "2"));
+        assert_eq!(
+            (reply.status.as_u16(), reply.headers[RETRY_AFTER].to_str().unwrap()),
+            (429, "2")
+        );
         let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
         assert_eq!(body["error"], error.to_string());
         let reply = Reply::error(&ServeError::Unauthorized("no token".to_owned()));

@@ -47,10 +47,7 @@ pub fn router(service: Arc<Service>, settings: &HttpSettings) -> Router {
             .route(&routes.health, ready("AIP_HEALTH_ROUTE", Protocol::Vertex))
             .route(&routes.predict, instances());
     }
-    router
-        .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        .with_state(shared)
+    router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(shared)
 }
 
 /// The routes of metrics alone.
@@ -70,9 +67,10 @@ fn open_inference() -> Router<Shared> {
         .route("/v2/health/live", live())
         .route("/v2/health/ready", ready("/v2/health/ready", Protocol::OpenInference))
         .route("/v2/models", said("/v2/models", metadata::models))
-        .route("/v2/models/stats", said("/v2/models/stats", |service| {
-            metadata::statistics(service, None, None)
-        }))
+        .route(
+            "/v2/models/stats",
+            said("/v2/models/stats", |service| metadata::statistics(service, None, None)),
+        )
         .route("/v2/models/{name}", of_model("/v2/models/{name}", metadata::model))
         .route("/v2/models/{name}/ready", model_ready())
         .route("/v2/models/{name}/config", of_model("/v2/models/{name}/config", metadata::config))
@@ -100,8 +98,7 @@ fn model_repository() -> Router<Shared> {
         Route { protocol: Protocol::OpenInference, path: "/v2/repository/models/{name}/load" };
     const UNLOAD: Route =
         Route { protocol: Protocol::OpenInference, path: "/v2/repository/models/{name}/unload" };
-    const INDEX: Route =
-        Route { protocol: Protocol::OpenInference, path: "/v2/repository/index" };
+    const INDEX: Route = Route { protocol: Protocol::OpenInference, path: "/v2/repository/index" };
     Router::new()
         .route(
             INDEX.path,
@@ -112,17 +109,27 @@ fn model_repository() -> Router<Shared> {
         )
         .route(
             LOAD.path,
-            post(async |State(shared): State<Shared>, Path(name): Path<String>, request: Request<Body>| {
-                let work = async |exchange: &mut Exchange| repository::load(exchange, &name).await;
-                shared.answer(LOAD, Access::Guarded, request, work).await
-            }),
+            post(
+                async |State(shared): State<Shared>,
+                       Path(name): Path<String>,
+                       request: Request<Body>| {
+                    let work =
+                        async |exchange: &mut Exchange| repository::load(exchange, &name).await;
+                    shared.answer(LOAD, Access::Guarded, request, work).await
+                },
+            ),
         )
         .route(
             UNLOAD.path,
-            post(async |State(shared): State<Shared>, Path(name): Path<String>, request: Request<Body>| {
-                let work = async |exchange: &mut Exchange| repository::unload(exchange, &name).await;
-                shared.answer(UNLOAD, Access::Guarded, request, work).await
-            }),
+            post(
+                async |State(shared): State<Shared>,
+                       Path(name): Path<String>,
+                       request: Request<Body>| {
+                    let work =
+                        async |exchange: &mut Exchange| repository::unload(exchange, &name).await;
+                    shared.answer(UNLOAD, Access::Guarded, request, work).await
+                },
+            ),
         )
 }
 
@@ -180,17 +187,26 @@ fn saying(
 type OfModel = fn(&Service, &str, Option<&str>) -> Result<Reply, ServeError>;
 
 fn of_model(path: &'static str, say: OfModel) -> MethodRouter<Shared> {
-    get(async move |State(shared): State<Shared>, Path(name): Path<String>, request: Request<Body>| {
-        let work = async |exchange: &mut Exchange| say(&exchange.service(), &name, None);
-        shared.answer(route(path), Access::Guarded, request, work).await
-    })
+    get(
+        async move |State(shared): State<Shared>,
+                    Path(name): Path<String>,
+                    request: Request<Body>| {
+            let work = async |exchange: &mut Exchange| say(&exchange.service(), &name, None);
+            shared.answer(route(path), Access::Guarded, request, work).await
+        },
+    )
 }
 
 fn of_version(path: &'static str, say: OfModel) -> MethodRouter<Shared> {
-    get(async move |State(shared): State<Shared>, Path((name, version)): Named, request: Request<Body>| {
-        let work = async |exchange: &mut Exchange| say(&exchange.service(), &name, Some(&version));
-        shared.answer(route(path), Access::Guarded, request, work).await
-    })
+    get(
+        async move |State(shared): State<Shared>,
+                    Path((name, version)): Named,
+                    request: Request<Body>| {
+            let work =
+                async |exchange: &mut Exchange| say(&exchange.service(), &name, Some(&version));
+            shared.answer(route(path), Access::Guarded, request, work).await
+        },
+    )
 }
 
 fn model_ready() -> MethodRouter<Shared> {
@@ -202,13 +218,17 @@ fn model_ready() -> MethodRouter<Shared> {
 }
 
 fn version_ready() -> MethodRouter<Shared> {
-    get(async |State(shared): State<Shared>, Path((name, version)): Named, request: Request<Body>| {
-        let work = async |exchange: &mut Exchange| {
-            health::model_ready(&exchange.service(), &name, Some(&version))
-        };
-        let route = route("/v2/models/{name}/versions/{version}/ready");
-        shared.answer(route, Access::Open, request, work).await
-    })
+    get(
+        async |State(shared): State<Shared>,
+               Path((name, version)): Named,
+               request: Request<Body>| {
+            let work = async |exchange: &mut Exchange| {
+                health::model_ready(&exchange.service(), &name, Some(&version))
+            };
+            let route = route("/v2/models/{name}/versions/{version}/ready");
+            shared.answer(route, Access::Open, request, work).await
+        },
+    )
 }
 
 fn infer_newest() -> MethodRouter<Shared> {
@@ -219,12 +239,16 @@ fn infer_newest() -> MethodRouter<Shared> {
 }
 
 fn infer_version() -> MethodRouter<Shared> {
-    post(async |State(shared): State<Shared>, Path((name, version)): Named, request: Request<Body>| {
-        let work =
-            async |exchange: &mut Exchange| infer::infer(exchange, &name, Some(&version)).await;
-        let route = route("/v2/models/{name}/versions/{version}/infer");
-        shared.answer(route, Access::Guarded, request, work).await
-    })
+    post(
+        async |State(shared): State<Shared>,
+               Path((name, version)): Named,
+               request: Request<Body>| {
+            let work =
+                async |exchange: &mut Exchange| infer::infer(exchange, &name, Some(&version)).await;
+            let route = route("/v2/models/{name}/versions/{version}/infer");
+            shared.answer(route, Access::Guarded, request, work).await
+        },
+    )
 }
 
 fn predict(path: &'static str) -> MethodRouter<Shared> {
@@ -267,12 +291,17 @@ async fn not_found(State(shared): State<Shared>, request: Request<Body>) -> Resp
     let route = Route { protocol: Protocol::OpenInference, path: "_OTHER" };
     let path = request.uri().path().chars().take(200).collect::<String>();
     let work = async |_: &mut Exchange| {
-        Err(ServeError::NotFound(format!("there is nothing at {path}; the routes are in /openapi.json")))
+        Err(ServeError::NotFound(format!(
+            "there is nothing at {path}; the routes are in /openapi.json"
+        )))
     };
     shared.answer(route, Access::Open, request, work).await
 }
 
-async fn method_not_allowed(State(shared): State<Shared>, request: Request<Body>) -> Response<Body> {
+async fn method_not_allowed(
+    State(shared): State<Shared>,
+    request: Request<Body>,
+) -> Response<Body> {
     let route = Route { protocol: Protocol::OpenInference, path: "_OTHER" };
     let path = request.uri().path().chars().take(200).collect::<String>();
     let method = request.method().as_str().chars().take(20).collect::<String>();

@@ -5,9 +5,9 @@
 
 use std::borrow::Cow;
 use std::io::Write;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -94,7 +94,7 @@ pub struct RequestRecord {
 /// Writes a line for each request.
 pub struct RequestLog {
     sender: Option<SyncSender<RequestRecord>>,
-    written: Receiver<()>,
+    written: Mutex<Receiver<()>>,
     dropped: Arc<AtomicU64>,
     settings: LogSettings,
 }
@@ -116,6 +116,7 @@ impl RequestLog {
             // Nobody may be waiting.
             let _ = done.try_send(());
         })?;
+        let written = Mutex::new(written);
         Ok(RequestLog { sender: Some(sender), written, dropped, settings })
     }
 
@@ -144,7 +145,8 @@ impl RequestLog {
 impl Drop for RequestLog {
     fn drop(&mut self) {
         self.sender = None;
-        if self.written.recv_timeout(LAST_LINES).is_err() {
+        let written = self.written.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if written.recv_timeout(LAST_LINES).is_err() {
             tracing::warn!("the last lines of the request log could not be written");
         }
     }

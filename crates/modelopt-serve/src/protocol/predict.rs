@@ -12,7 +12,6 @@
 use std::io;
 
 use bytes::Bytes;
-use indexmap::IndexMap;
 use modelopt_graph::Tensor;
 use serde::Serialize;
 
@@ -156,17 +155,6 @@ pub fn write_predict(
     }
     out.push(b'}');
     Ok(out)
-}
-
-/// Tensors by name as a log has them.
-pub(crate) fn logged(tensors: &IndexMap<String, Tensor>) -> serde_json::Value {
-    let written = |(name, tensor): (&String, &Tensor)| {
-        let mut out = Vec::new();
-        let written = write_nested(&mut out, name, tensor);
-        let value = written.ok().and_then(|()| serde_json::from_slice(&out).ok());
-        (name.clone(), value.unwrap_or_default())
-    };
-    serde_json::Value::Object(tensors.iter().map(written).collect())
 }
 
 fn member(

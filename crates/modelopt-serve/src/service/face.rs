@@ -45,8 +45,7 @@ impl Faces {
         if let Some(face) = find(&known) {
             return face;
         }
-        let facts =
-            ModelFacts { blake3: identity.digest.clone(), precision: "unknown".to_owned() };
+        let facts = ModelFacts { blake3: identity.digest.clone(), precision: "unknown".to_owned() };
         let face = Arc::new(Face {
             metrics: metrics.model(&identity.name, &identity.version, &facts),
             logged: Arc::new(LoggedModel {
