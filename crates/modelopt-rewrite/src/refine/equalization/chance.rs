@@ -7,6 +7,7 @@ use modelopt_graph::{Model, NodeId, ValueId};
 
 use super::link::{Layout, Link};
 use crate::plan::Plan;
+use crate::refine::FEWEST;
 use crate::refine::choice::{Choice, WORTHWHILE};
 use crate::statistics::{Seen, Statistics};
 
@@ -58,8 +59,9 @@ impl<'a> Chance<'a> {
         let mut readers = Vec::new();
         for &(node, reads) in &link.readers {
             let id = ids.get(&node)?;
+            // Ranges of few numbers say more of the samples than of the model.
             let known = seen.get(id).filter(|seen| {
-                seen.is_finite() && seen.kept() > 0 && seen.channels() == link.channels
+                seen.is_finite() && seen.count >= FEWEST && seen.channels() == link.channels
             })?;
             let rounded = (quantized(reads), decided(id).0.is_int8());
             readers.push(Reader::of(model, node, reads, known, rounded)?);

@@ -146,6 +146,21 @@ fn alike_channels_are_left_alone() {
 }
 
 #[test]
+fn channels_of_few_numbers_are_left_alone() {
+    let b = planted(relu);
+    let [plan, _] = plans(&b.model, SMOOTHED);
+    let with = |count: usize| {
+        let rows: Vec<f32> = (0..count).flat_map(|_| LOUD).collect();
+        let watched = crate::watched(&b.model, &plan).into_iter();
+        let known = watched.map(|watched| (watched, rows_seen(&rows, LOUD.len())));
+        let mut better = plan.clone();
+        improve(&b.model, &mut better, &Seen::new(known), SMOOTHED);
+        divided(&better).len()
+    };
+    assert_eq!([63, 64].map(with), [0, 1]);
+}
+
+#[test]
 fn layers_that_leave_integers_do_not_matter() {
     let b = planted(relu);
     let [_, better] = plans(&b.model, SMOOTHED);
