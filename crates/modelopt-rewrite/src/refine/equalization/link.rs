@@ -19,8 +19,11 @@ pub(super) struct Link {
     /// comes before what it is made of.
     pub(super) steps: Vec<Step>,
     /// The layers that read, with what each reads.
-    pub(super) readers: Vec<(NodeId, ValueId)>,
+    pub(super) readers: Vec<Reading>,
 }
+
+/// A layer, and what it reads.
+type Reading = (NodeId, ValueId);
 
 /// A tensor made channel by channel of another.
 #[derive(Clone, Copy)]
@@ -53,7 +56,9 @@ impl Layout {
             _ if !node.op.is_onnx() || node.graph() != model.main() => return None,
             "Conv" => (ChannelAxis::Second, false),
             "ConvTranspose" => (ChannelAxis::Second, true),
-            "Gemm" if node.int("transA", 0) == 0 => (ChannelAxis::Last, node.int("transB", 0) == 0),
+            "Gemm" if node.int("transA", 0) == 0 && taps.is_empty() => {
+                (ChannelAxis::Last, node.int("transB", 0) == 0)
+            }
             "MatMul" if taps.is_empty() => (ChannelAxis::Last, true),
             _ => return None,
         };
@@ -61,7 +66,7 @@ impl Layout {
         let groups = usize::try_from(groups).ok().filter(|&groups| groups > 0)?;
         let fits = rows > 0 && columns > 0 && rows % groups == 0 && !tensor.is_empty();
         let taps = taps.iter().product();
-        fits.then(|| (Layout { axis, rows, columns, taps, groups, by_input }, tensor))
+        fits.then_some((Layout { axis, rows, columns, taps, groups, by_input }, tensor))
     }
 
     pub(super) fn inputs(&self) -> usize {
@@ -170,12 +175,8 @@ fn is_by_channel(bias: Option<&Tensor>, channels: usize) -> bool {
 }
 
 /// What is made of a tensor channel by channel, up to the layers that read; none where something else reads.
-fn onwards(
-    model: &Model,
-    made: ValueId,
-    layout: &Layout,
-) -> Option<(Vec<Step>, Vec<(NodeId, ValueId)>)> {
-    let (mut steps, mut readers): (Vec<Step>, Vec<(NodeId, ValueId)>) = Default::default();
+fn onwards(model: &Model, made: ValueId, layout: &Layout) -> Option<(Vec<Step>, Vec<Reading>)> {
+    let (mut steps, mut readers) = (Vec::new(), Vec::new());
     let mut known: HashSet<NodeId> = HashSet::new();
     let mut next = vec![made];
     while let Some(from) = next.pop() {

@@ -283,15 +283,15 @@ fn transposed_convolutions_have_inputs_in_rows() {
     assert_eq!([0, 5, 7, 11].map(|block| layout.channels(block)), [(0, 0), (1, 2), (2, 4), (3, 5)]);
 }
 
-/// Two products of matrices; attributes and biases as they are given.
-fn products(
-    first: (&str, &[(&str, AttributeValue)], Option<&[usize]>),
-    second: (&str, &[(&str, AttributeValue)]),
-) -> Build {
+/// An operator with its attributes.
+type Product<'a> = (&'a str, &'a [(&'a str, AttributeValue)]);
+
+/// Two products of matrices, the first with a bias of a shape.
+fn products(first: Product<'_>, bias: Option<&[usize]>, second: Product<'_>) -> Build {
     let mut b = Build::new(13);
     let x = b.input("x", float(&[4, 4]));
     let w = b.weight("W", &[4, 4], &noise(16, 1));
-    let bias = first.2.map(|shape| b.weight("b", shape, &noise(shape.iter().product(), 3)));
+    let bias = bias.map(|shape| b.weight("b", shape, &noise(shape.iter().product(), 3)));
     let inputs: Vec<ValueId> = [x, w].into_iter().chain(bias).collect();
     let made = b.node(first.0, &inputs, first.1);
     let read = b.node("Relu", &[made], &[]);
@@ -306,14 +306,14 @@ fn products(
 fn matrices_are_divided_along_the_right_dimension() {
     let factors = [0.25, 8.0, 1.0, 2.0];
     let transposed = [("transB", 1.into()), ("alpha", 0.5f32.into()), ("beta", 3f32.into())];
-    is_kept(&products(("MatMul", &[], None), ("MatMul", &[])).model, &factors);
-    is_kept(&products(("Gemm", &transposed, Some(&[4])), ("Gemm", &[])).model, &factors);
-    is_kept(&products(("Gemm", &[], Some(&[1, 4])), ("Gemm", &transposed)).model, &factors);
+    is_kept(&products(("MatMul", &[]), None, ("MatMul", &[])).model, &factors);
+    is_kept(&products(("Gemm", &transposed), Some(&[4]), ("Gemm", &[])).model, &factors);
+    is_kept(&products(("Gemm", &[]), Some(&[1, 4]), ("Gemm", &transposed)).model, &factors);
     let turned = [("transA", 1.into())];
-    assert!(link(&products(("Gemm", &[], None), ("Gemm", &turned)).model).is_none());
+    assert!(link(&products(("Gemm", &[]), None, ("Gemm", &turned)).model).is_none());
     // Another row, or one number for all channels.
     for bias in [&[4, 4][..], &[4, 1], &[1]] {
-        let b = products(("Gemm", &[], Some(bias)), ("MatMul", &[]));
+        let b = products(("Gemm", &[]), Some(bias), ("MatMul", &[]));
         assert!(link(&b.model).is_none(), "{bias:?}");
     }
 }
