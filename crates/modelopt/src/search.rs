@@ -307,10 +307,11 @@ fn refinement(plan: &ExplainedPlan) -> String {
     let smoothed = plan.layers.iter().filter(|layer| !layer.smoothing.is_empty()).count();
     let corrected = plan.layers.iter().filter(|layer| !layer.bias_correction.is_empty()).count();
     let equalized = plan.tensors.iter().filter(|range| !range.divided_by.is_empty()).count();
+    let layers = if smoothed + equalized > 0 { "" } else { " layers" };
     let told = [
         (smoothed, format!("{smoothed} layers smoothed")),
         (equalized, format!("channels of {equalized} tensors equalized")),
-        (corrected, format!("biases of {corrected} layers corrected")),
+        (corrected, format!("biases of {corrected}{layers} corrected")),
     ];
     let told: Vec<String> =
         told.into_iter().filter(|(count, _)| *count > 0).map(|(_, what)| what).collect();
