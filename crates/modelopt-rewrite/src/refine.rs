@@ -14,7 +14,8 @@ use indexmap::IndexMap;
 use modelopt_graph::{GraphId, Model, NodeId, ValueId};
 use rayon::prelude::*;
 
-use choice::{Choice, WORTHWHILE, short};
+use choice::{Choice, FEWEST, WORTHWHILE, short};
+pub(crate) use equalization::Divisors;
 
 use crate::engine::BrokenRewrite;
 use crate::layer_matrix::{Matrix, Moments};
@@ -40,9 +41,6 @@ const FOLDS: usize = 8;
 /// The least share that the mean must have in what rounding does to the output: where activations
 /// are centred, what is left of their mean says more of the samples than of the model.
 const STEADY: f64 = 0.1;
-
-/// Means of fewer numbers than this say more of the samples than of the model.
-const FEWEST: u64 = 64;
 
 /// Carries out what a plan has of them. The model must be as it was when the plan was made.
 pub(crate) fn apply(model: &mut Model, plan: &Plan) -> Result<(), BrokenRewrite> {
@@ -365,26 +363,6 @@ fn best(group: &Group) -> Option<Vec<f32>> {
         }
     }
     Some(found.1?.factors(&peaks(None), &largest))
-}
-
-/// What layers read that is divided by factors of its channels before it is quantized.
-pub(crate) struct Divisors(HashMap<NodeId, Vec<f32>>);
-
-impl Divisors {
-    /// Those of a plan, for the model that it was made for.
-    pub(crate) fn of(model: &Model, plan: &Plan) -> Self {
-        Divisors(equalization::divisors(model, plan))
-    }
-
-    /// The factors of what one layer reads, if it is divided.
-    pub(crate) fn by<'a>(
-        &'a self,
-        node: NodeId,
-        line: &'a crate::PlannedLayer,
-    ) -> Option<&'a [f32]> {
-        let smoothing = Some(line.smoothing.as_slice()).filter(|factors| !factors.is_empty());
-        smoothing.or_else(|| self.0.get(&node).map(Vec::as_slice))
-    }
 }
 
 fn choose_corrections(model: &Model, plan: &mut Plan, seen: &Seen, memo: &Memo) {

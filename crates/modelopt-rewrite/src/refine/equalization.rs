@@ -27,7 +27,7 @@ use self::chance::Chance;
 use self::link::Link;
 use crate::engine::{self, BrokenRewrite};
 use crate::layers;
-use crate::plan::{Plan, PlanError};
+use crate::plan::{Plan, PlanError, PlannedLayer};
 use crate::policy::OnIntegers;
 use crate::quantize::Granularity;
 use crate::statistics::Seen;
@@ -110,14 +110,25 @@ pub(super) fn apply(model: &mut Model, plan: &Plan) -> Result<(), BrokenRewrite>
     Ok(())
 }
 
-/// What layers read that is divided: the factors, by layer.
-pub(super) fn divisors(model: &Model, plan: &Plan) -> HashMap<NodeId, Vec<f32>> {
-    let found = equalized(model, plan).unwrap_or_default();
-    let of = |Equalized { link, factors }: Equalized| {
-        let readers: Vec<NodeId> = link.readers.iter().map(|&(node, _)| node).collect();
-        readers.into_iter().map(move |node| (node, factors.clone()))
-    };
-    found.into_iter().flat_map(of).collect()
+/// What layers read that is divided by factors of its channels before it is quantized.
+pub(crate) struct Divisors(HashMap<NodeId, Vec<f32>>);
+
+impl Divisors {
+    /// Those of a plan, for the model that it was made for.
+    pub(crate) fn of(model: &Model, plan: &Plan) -> Self {
+        let found = equalized(model, plan).unwrap_or_default();
+        let of = |Equalized { link, factors }: Equalized| {
+            let readers = link.readers.into_iter();
+            readers.map(move |(node, _)| (node, factors.clone()))
+        };
+        Divisors(found.into_iter().flat_map(of).collect())
+    }
+
+    /// The factors of what one layer reads, if it is divided.
+    pub(crate) fn by<'a>(&'a self, node: NodeId, line: &'a PlannedLayer) -> Option<&'a [f32]> {
+        let smoothing = Some(line.smoothing.as_slice()).filter(|factors| !factors.is_empty());
+        smoothing.or_else(|| self.0.get(&node).map(Vec::as_slice))
+    }
 }
 
 /// Refuses factors that cannot be carried out.

@@ -7,8 +7,7 @@ use modelopt_graph::{Model, NodeId, ValueId};
 
 use super::link::{Layout, Link};
 use crate::plan::Plan;
-use crate::refine::FEWEST;
-use crate::refine::choice::{Choice, WORTHWHILE};
+use crate::refine::choice::{Choice, FEWEST, WORTHWHILE};
 use crate::statistics::{Seen, Statistics};
 
 /// Factors are at most two to this power, and at least one divided by as much: a channel that was quiet on
