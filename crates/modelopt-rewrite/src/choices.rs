@@ -121,9 +121,18 @@ pub struct TensorRange {
     pub min: f32,
     /// Its largest number.
     pub max: f32,
+    /// What its channels are divided by where they are made, and the weights that read them multiplied by: a
+    /// power of two for each channel, or none. The range is then that of what is left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub divided_by: Vec<f32>,
 }
 
 impl TensorRange {
+    /// The range of a tensor that is not divided.
+    pub fn new(name: impl Into<String>, min: f32, max: f32) -> Self {
+        TensorRange { name: name.into(), min, max, divided_by: Vec::new() }
+    }
+
     /// Whether numbers can lie in it.
     pub fn is_sound(&self) -> bool {
         self.min.is_finite() && self.max.is_finite() && self.min <= self.max

@@ -350,7 +350,7 @@ mod tests {
         let b = shared();
         let with = |name: &str, min: f32, max: f32| {
             let mut wanted = Plan::new(Numerics::default());
-            wanted.tensors = vec![TensorRange { name: name.to_owned(), min, max }];
+            wanted.tensors = vec![TensorRange::new(name, min, max)];
             plan_from(&b.model, &wanted).map_err(|error| error.to_string())
         };
         assert!(with("x", -1.0, 1.0).unwrap_err().contains("'x', which no form"));
@@ -358,7 +358,7 @@ mod tests {
         for (min, max) in [(1.0, -1.0), (f32::NAN, 1.0), (0.0, f32::INFINITY)] {
             assert!(with("x", min, max).unwrap_err().contains("'x', which is empty or not finite"));
         }
-        let range = TensorRange { name: "x".to_owned(), min: 0.0, max: 1.0 };
+        let range = TensorRange::new("x", 0.0, 1.0);
         let mut twice = Plan::new(Numerics::default());
         twice.tensors = vec![range.clone(), range];
         assert!(plan_from(&b.model, &twice).unwrap_err().to_string().contains("has one already"));

@@ -1,10 +1,11 @@
-//! What makes a quantized layer more precise and leaves the model's function as it is: smoothing
-//! and bias correction. Both are chosen from what was seen of the activations, stand in the plan as
+//! What makes a quantized layer more precise and leaves the model's function as it is: smoothing,
+//! equalization and bias correction. All are chosen from what was seen of the activations, stand in the plan as
 //! numbers, and are carried out before anything is quantized.
 
 mod bias;
 mod channel_scales;
 mod choice;
+mod equalization;
 mod smoothing;
 
 use std::collections::HashMap;
@@ -13,7 +14,8 @@ use indexmap::IndexMap;
 use modelopt_graph::{GraphId, Model, NodeId, ValueId};
 use rayon::prelude::*;
 
-use choice::{Choice, WORTHWHILE, short};
+use choice::{Choice, FEWEST, WORTHWHILE, short};
+pub(crate) use equalization::Divisors;
 
 use crate::engine::BrokenRewrite;
 use crate::layer_matrix::{Matrix, Moments};
@@ -40,13 +42,13 @@ const FOLDS: usize = 8;
 /// are centred, what is left of their mean says more of the samples than of the model.
 const STEADY: f64 = 0.1;
 
-/// Means of fewer numbers than this say more of the samples than of the model.
-const FEWEST: u64 = 64;
-
-/// Carries out what a plan has of both. The model must be as it was when the plan was made.
+/// Carries out what a plan has of them. The model must be as it was when the plan was made.
 pub(crate) fn apply(model: &mut Model, plan: &Plan) -> Result<(), BrokenRewrite> {
+    // First: it changes no node, and finds all of them as they were when the plan was made.
+    equalization::apply(model, plan)?;
     smoothing::apply(model, plan)?;
     channel_scales::apply(model, plan)?;
+    // Last: corrections are of the layers as the others leave them.
     bias::apply(model, plan)
 }
 
@@ -79,6 +81,8 @@ pub(crate) fn improve_with(
     }
     if wanted.smoothing {
         choose_smoothing(model, plan, seen);
+        // Before scales by channel, which take a node.
+        equalization::choose(model, plan, seen);
         channel_scales::choose(model, plan, seen);
     }
     if wanted.bias_correction {
@@ -88,6 +92,7 @@ pub(crate) fn improve_with(
 
 /// Refuses improvements that cannot be carried out.
 pub(crate) fn check(model: &Model, plan: &Plan) -> Result<(), PlanError> {
+    equalization::check(model, plan)?;
     let refined = |line: &&crate::PlannedLayer| {
         !line.smoothing.is_empty() || !line.bias_correction.is_empty()
     };
@@ -362,10 +367,13 @@ fn best(group: &Group) -> Option<Vec<f32>> {
 
 fn choose_corrections(model: &Model, plan: &mut Plan, seen: &Seen, memo: &Memo) {
     let mut smoothed = model.clone();
-    let applied = smoothing::apply(&mut smoothed, plan);
-    if applied.and_then(|()| channel_scales::apply(&mut smoothed, plan)).is_err() {
+    let applied = equalization::apply(&mut smoothed, plan)
+        .and_then(|()| smoothing::apply(&mut smoothed, plan))
+        .and_then(|()| channel_scales::apply(&mut smoothed, plan));
+    if applied.is_err() {
         return;
     }
+    let divided = Divisors::of(model, plan);
     let errors = errors(&smoothed, plan, memo);
     let layers = layers::find(&smoothed, 0);
     let places = plan.places();
@@ -377,7 +385,7 @@ fn choose_corrections(model: &Model, plan: &mut Plan, seen: &Seen, memo: &Memo) 
             let correction = by_place.get(&place).and_then(|layer| {
                 let line = &plan.layers[place];
                 let seen = seen.get(&line.id)?;
-                correction(&smoothed, layer, error, seen, &line.smoothing)
+                correction(&smoothed, layer, error, seen, divided.by(layer.node, line))
             });
             corrections.extend(correction.map(|correction| (place, correction)));
         }
@@ -393,11 +401,10 @@ fn correction(
     layer: &Layer,
     error: &crate::weight_errors::WeightError,
     seen: &Statistics,
-    smoothing: &[f32],
+    divisors: Option<&[f32]>,
 ) -> Option<Vec<f32>> {
     let weight = layer.weights.iter().find(|weight| weight.value == error.value)?;
     let matrix = Matrix::of(model, layer.node, weight)?;
-    let divisors = Some(smoothing).filter(|factors| !factors.is_empty());
     let fits = seen.channels() == matrix.inputs()
         && seen.is_finite()
         && seen.count >= FEWEST

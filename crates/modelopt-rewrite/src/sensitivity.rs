@@ -67,6 +67,7 @@ pub(crate) fn sensitivity_with(
     if refine::apply(&mut model, plan).is_err() {
         return Vec::new();
     }
+    let divided = refine::Divisors::of(prepared, plan);
     let errors = errors(&model, plan, memo);
     let mut by_layer: HashMap<usize, Vec<&WeightError>> = HashMap::new();
     for error in &errors {
@@ -81,7 +82,7 @@ pub(crate) fn sensitivity_with(
             let place = *places.get(layer.id.as_str())?;
             let errors = by_layer.get(&place)?;
             let line = &plan.layers[place];
-            let divisors = Some(line.smoothing.as_slice()).filter(|s| !s.is_empty());
+            let divisors = divided.by(layer.node, line);
             let own = errors.iter().filter_map(|error| {
                 let weight = layer.weights.iter().find(|weight| weight.value == error.value)?;
                 let known = Known {

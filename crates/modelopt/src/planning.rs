@@ -74,7 +74,7 @@ pub(crate) fn informed(
         hints.measured = measure_layers(prepared, ground, config, notes, progress);
     }
     hints.observed = observed(prepared, ground, config, notes, progress)?;
-    let Ground { rig, samples, .. } = ground;
+    let Ground { rig, samples, calibrating } = ground;
     if let Some(to) = config.computes_in() {
         let rounding = (to, config.min_rounding_sqnr_db);
         let seen = calibrate::activations(prepared, rounding, samples, rig.parts().1, progress);
@@ -85,7 +85,9 @@ pub(crate) fn informed(
     if smooths(config) {
         let real = target::summary(samples).kind == report::SampleKind::Real;
         let prover = Prover::new(prepared, samples, rig, None);
-        return match sensitivity::statistics(&prover, &plan, progress) {
+        // Ranges go with what is refined, and come from other samples than those that judge.
+        let seeing: &[Sample] = if calibrating.is_empty() { samples } else { calibrating };
+        return match sensitivity::statistics_on(&prover, &plan, seeing, progress) {
             Ok(seen) => {
                 prepared.improve(&mut plan, &seen, search::improvements(config, real));
                 Ok(plan)

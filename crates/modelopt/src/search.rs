@@ -306,9 +306,14 @@ pub(crate) fn improvements(config: &Config, real: bool) -> Improvements {
 fn refinement(plan: &ExplainedPlan) -> String {
     let smoothed = plan.layers.iter().filter(|layer| !layer.smoothing.is_empty()).count();
     let corrected = plan.layers.iter().filter(|layer| !layer.bias_correction.is_empty()).count();
-    match (smoothed, corrected) {
-        (0, corrected) => format!("biases of {corrected} layers corrected"),
-        (smoothed, 0) => format!("{smoothed} layers smoothed"),
-        _ => format!("{smoothed} layers smoothed, biases of {corrected} corrected"),
-    }
+    let equalized = plan.tensors.iter().filter(|range| !range.divided_by.is_empty()).count();
+    let layers = if smoothed + equalized > 0 { "" } else { " layers" };
+    let told = [
+        (smoothed, format!("{smoothed} layers smoothed")),
+        (equalized, format!("channels of {equalized} tensors equalized")),
+        (corrected, format!("biases of {corrected}{layers} corrected")),
+    ];
+    let told: Vec<String> =
+        told.into_iter().filter(|(count, _)| *count > 0).map(|(_, what)| what).collect();
+    told.join(", ")
 }

@@ -255,10 +255,7 @@ pub(crate) fn ranges(
         }
     }
     move_on(model, regions, &mut known);
-    let range = |(tensor, (min, max))| {
-        let name = model.value(tensor).name().to_owned();
-        TensorRange { name, min, max }
-    };
+    let range = |(tensor, (min, max))| TensorRange::new(model.value(tensor).name(), min, max);
     known.into_iter().map(range).collect()
 }
 

@@ -163,7 +163,9 @@ mod tests {
         let numerics = Numerics { granularity: Granularity::PerTensor, reduce_range: true };
         let mut plan = ExplainedPlan::new(numerics);
         plan.io = Interface::Fp16;
-        plan.tensors.push(TensorRange { name: "x\"1".into(), min: -0.1, max: 3e5 });
+        plan.tensors.push(TensorRange::new("x\"1", -0.1, 3e5));
+        let divided_by = vec![0.5, 1.0, 256.0];
+        plan.tensors.push(TensorRange { divided_by, ..TensorRange::new("y", -0.1, 3e5) });
         let layer = PlannedLayer {
             numerics: Some(Numerics::default()),
             smoothing: vec![0.1, 1.0, 1e-3, 123.4],

@@ -285,10 +285,17 @@ pub fn set_ranges(model: &Model, plan: &mut Plan, range: &dyn Fn(&str) -> Option
         let other = range(model.value(value).name()).filter(|_| !divided.contains(&value));
         other.or(now)
     };
+    let before = std::mem::take(&mut plan.tensors);
     plan.tensors = integer::ranges(model, &regions, known);
+    let mut factors: HashMap<String, Vec<f32>> =
+        before.into_iter().map(|range| (range.name, range.divided_by)).collect();
+    for range in &mut plan.tensors {
+        range.divided_by = factors.remove(&range.name).unwrap_or_default();
+    }
 }
 
-/// The tensors that layers read divided by factors of their channels: their ranges are those of what is left.
+/// The tensors that are divided by factors of their channels, where they are made or where layers read them:
+/// their ranges are those of what is left.
 pub(crate) fn divided(model: &Model, plan: &Plan) -> HashSet<ValueId> {
     let places = plan.places();
     let all = layers::find(model, 0).into_iter();
@@ -296,5 +303,8 @@ pub(crate) fn divided(model: &Model, plan: &Plan) -> HashSet<ValueId> {
         let line = places.get(layer.id.as_str()).map(|&place| &plan.layers[place]);
         line.is_some_and(|line| line.scheme.needs_ranges() && !line.smoothing.is_empty())
     });
-    divided.filter_map(|layer| model.node(layer.node).input(0)).collect()
+    let read = divided.filter_map(|layer| model.node(layer.node).input(0));
+    let known = by_name(model);
+    let made = plan.tensors.iter().filter(|range| !range.divided_by.is_empty());
+    read.chain(made.filter_map(|range| known.get(range.name.as_str()).copied())).collect()
 }

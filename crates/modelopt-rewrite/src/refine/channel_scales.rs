@@ -137,8 +137,10 @@ pub(super) fn choose(model: &Model, plan: &mut Plan, seen: &Seen) {
 
 /// Tensors that are made as float, and that nothing but convolutions of one group reads on integers.
 fn scalable(model: &Model, plan: &Plan) -> Vec<Readers> {
-    let OnIntegers { regions, .. } = OnIntegers::of(model, plan);
-    let made: HashSet<ValueId> = integer::made_inside(model, &regions);
+    let OnIntegers { regions, table, .. } = OnIntegers::of(model, plan);
+    let mut made: HashSet<ValueId> = integer::made_inside(model, &regions);
+    // What is divided where it is made need not be divided again.
+    made.extend(table.iter().filter(|(_, range)| !range.divided_by.is_empty()).map(|(x, _)| *x));
     let places = plan.places();
     let by_node: IndexMap<NodeId, Layer> =
         layers::find(model, 0).into_iter().map(|layer| (layer.node, layer)).collect();

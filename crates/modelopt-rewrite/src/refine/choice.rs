@@ -6,6 +6,9 @@ const QUIET: [f32; 4] = [0.0, 0.5, 0.8, 0.95];
 /// What smoothing must leave of the noise to be worth a node: 1 dB less.
 pub(super) const WORTHWHILE: f64 = 0.8;
 
+/// Means and ranges of fewer numbers than this say more of the samples than of the model.
+pub(super) const FEWEST: u64 = 64;
+
 /// Divisors stay within this factor of their mean, so that a channel that was quiet on the samples
 /// does not take all precision when it is not.
 const WIDEST: f32 = 1000.0;

@@ -47,10 +47,20 @@ fn the_model_runs_to_be_planned_where_the_plan_depends_on_it() {
 
 /// The plan that comes of running the original, and how many warnings there are.
 fn planned(runtime: &Planted, change: fn(&mut Config)) -> Result<(ExplainedPlan, usize), Error> {
+    planned_by(runtime, 0, change)
+}
+
+/// The same where so many samples are set apart.
+fn planned_by(
+    runtime: &Planted,
+    calibrating: usize,
+    change: fn(&mut Config),
+) -> Result<(ExplainedPlan, usize), Error> {
     let bed = Bed::of(&[Layer::Even; 3], 20.0);
     let mut config = planted::named(&bed);
     change(&mut config);
     let mut ground = bed.planted(runtime, samples(2), &config)?;
+    ground.calibrating = samples(calibrating);
     let (mut cache, mut warnings) = (Cache::open(None), Vec::new());
     let budget = Budget::new(Instant::now(), None, Stop::default());
     let mut tensors = SeenTensors::default();
@@ -84,6 +94,19 @@ fn activations_that_cannot_be_seen_are_a_warning() {
     let (plan, warnings) = planned(&blind, smoothing).unwrap();
     assert_eq!(warnings, 1);
     assert!(plan.layers.iter().all(|line| line.smoothing.is_empty()));
+}
+
+#[test]
+fn refinements_come_from_the_samples_that_calibrate() {
+    let ran = |calibrating: usize| {
+        let runtime = Planted::noisy(0.0);
+        let smoothing = |config: &mut Config| {
+            (config.scheme, config.search.smoothing) = (Some(Scheme::INT8_DYNAMIC), Smoothing::On);
+        };
+        planned_by(&runtime, calibrating, smoothing).unwrap();
+        runtime.ran("activations.onnx")
+    };
+    assert_eq!([0, 3].map(ran), [2, 3]);
 }
 
 #[test]

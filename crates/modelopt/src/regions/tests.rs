@@ -15,7 +15,7 @@ fn seen(numbers: &[f32]) -> Distribution {
 }
 
 fn range(min: f32, max: f32) -> TensorRange {
-    TensorRange { name: "t".to_owned(), min, max }
+    TensorRange::new("t", min, max)
 }
 
 /// Evenly from -1 to 1.
@@ -87,7 +87,7 @@ fn by_ranges(bed: &Bed) -> ExplainedPlan {
     for layer in &mut plan.layers {
         layer.scheme = Scheme::INT8_STATIC;
     }
-    let range = |name: &str| TensorRange { name: name.to_owned(), min: -1.0, max: 1.0 };
+    let range = |name: &str| TensorRange::new(name, -1.0, 1.0);
     plan.tensors = ["x", "tanh0_out"].map(range).to_vec();
     rewrite::plan_from(&bed.prepared, &plan).unwrap()
 }

@@ -80,7 +80,7 @@ fn ranges_that_are_wrong_are_refused() {
         change(&mut plan);
         crate::plan_from(&b.model, &plan).unwrap_err().to_string()
     };
-    let range = |name: &str, min, max| TensorRange { name: name.into(), min, max };
+    let range = |name: &str, min, max| TensorRange::new(name, min, max);
     let changes: [(&str, &Change<'_>); 9] = [
         ("no range for 'x'", &|plan| drop(plan.tensors.remove(0))),
         ("no range for 'conv_out_1'", &|plan| plan.tensors.truncate(4)),

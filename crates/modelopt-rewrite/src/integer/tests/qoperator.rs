@@ -291,7 +291,7 @@ fn factors_of_channels_divide_before_numbers_are_quantized() {
             plan.format = format;
             plan.layers[0].smoothing = vec![1.0, 2.0, 0.5, 1.5];
             // Of what is left of `x`.
-            plan.tensors[0] = TensorRange { name: "x".into(), min: -2.0, max: 2.0 };
+            plan.tensors[0] = TensorRange::new("x", -2.0, 2.0);
         })
     };
     for (opset, format, expected) in [

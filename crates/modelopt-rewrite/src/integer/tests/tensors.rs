@@ -197,7 +197,7 @@ fn what_the_target_does_not_fuse_ends_a_region() {
 fn errors_beyond_the_range_of_a_tensor_saturate() {
     let build = of_image(|b, x| conv(b, x, 4, 1));
     let pair = made_with(build, |plan| {
-        plan.tensors[1] = TensorRange { name: "conv_out".into(), min: -0.25, max: 0.25 };
+        plan.tensors[1] = TensorRange::new("conv_out", -0.25, 0.25);
     });
     let made = numbers(&pair.values()[&pair.value("conv_out")]);
     assert!(made.iter().all(|x| x.abs() < 0.26));
