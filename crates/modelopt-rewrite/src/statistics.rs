@@ -89,7 +89,7 @@ pub fn watched(model: &Model, plan: &Plan) -> Vec<Watched> {
 }
 
 /// With so many samples the next one is expected to go as far beyond them as they differ from one another.
-const FEW_SAMPLES: f64 = 2.0;
+const FEW_SAMPLES: f64 = 3.0;
 
 /// How far beyond so many samples the next one is expected to go, as a share of how far the last of them is
 /// beyond their mean.

@@ -227,7 +227,7 @@ mod tests {
         let seen = spread(&[&[-1.0, 4.0], &[-3.0, 8.0]]);
         // As far beyond as the last is beyond the mean of both.
         assert_eq!(Way::Beyond.range(&seen, 2, OPEN), Some((-4.0, 10.0)));
-        assert_eq!(Way::Beyond.range(&seen, 8, OPEN), Some((-3.25, 8.5)), "less so with many");
+        assert_eq!(Way::Beyond.range(&seen, 8, OPEN), Some((-3.375, 8.75)), "less so with many");
         assert_eq!(
             Way::Beyond.range(&seen, 2, (-3.5, 9.5)),
             Some((-3.5, 9.5)),

@@ -25,7 +25,8 @@ pub(crate) struct Descent {
     /// How often the first plan that passes is halved back towards the last that failed: a 32nd of
     /// the way is left then, which single moves go through.
     pub(crate) bisections: usize,
-    /// A plan with less than this much of the noise that is allowed nearly passes: 1 dB.
+    /// A plan with less than this much of the noise that is allowed nearly passes: 2 dB, which one noisy layer
+    /// of many may make alone.
     pub(crate) near: f64,
     /// What share of the noise that is too much a move must take to be tried there: five such moves
     /// are as many as are tried.
@@ -58,7 +59,7 @@ impl Default for Descent {
         Descent {
             most_probed: 3,
             bisections: 5,
-            near: 1.26,
+            near: 1.6,
             helpful: 0.2,
             most_reaches: 5,
             most_taken_back: 10,
