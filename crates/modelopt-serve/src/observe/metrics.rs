@@ -274,6 +274,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs promtool: cargo xtask test"]
     fn promtool_finds_nothing_to_complain_about() {
         let metrics = busy();
         metrics.model("a \"quoted\\\nname\"", "2", &facts("")).executed(3);
@@ -289,6 +290,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs promtool: cargo xtask test"]
     fn triton_has_its_own_names_for_the_same_figures() {
         let text = busy().triton_text();
         let model = r#"model="digits",version="1""#;
