@@ -76,11 +76,11 @@ impl Told {
 
     /// Before any model is there.
     pub(crate) fn listening(&self) -> String {
-        let mut text = format!("listening on {}\n", self.reached.url);
-        if let Some(metrics) = &self.reached.metrics {
-            text += &format!("metrics are at {metrics}\n");
+        let Reached { url, metrics, .. } = &self.reached;
+        match metrics {
+            None => format!("listening on {url}\n"),
+            Some(metrics) => format!("listening on {url}\nmetrics are at {metrics}\n"),
         }
-        text
     }
 
     /// What to warn of, and what to say.
@@ -110,11 +110,10 @@ impl Told {
 
     fn started(&self) -> String {
         let took = self.since.elapsed().as_secs_f64();
-        let mut text = format!("started in {took:.2} s\n");
-        if let Some(example) = self.examples().into_values().next() {
-            text += &format!("ask it:\n{example}\n");
+        match self.examples().into_values().next() {
+            None => format!("started in {took:.2} s\n"),
+            Some(example) => format!("started in {took:.2} s\nask it:\n{example}\n"),
         }
-        text
     }
 
     /// A line of `curl` for each model that answers.

@@ -9,7 +9,8 @@ pub(super) fn line(reached: &Reached, model: &str, example: &Example) -> String 
     let url = format!("{}/v2/models/{}/infer", reached.url, encoded(model));
     let mut options = String::new();
     if let Some(certificate) = &reached.certificate {
-        options += &format!(" --cacert {}", quoted(&certificate.display().to_string()));
+        options.push_str(" --cacert ");
+        options.push_str(&quoted(&certificate.display().to_string()));
     }
     match (reached.tokens, reached.api_keys) {
         (true, _) => options += " -H \"Authorization: Bearer $TOKEN\"",
