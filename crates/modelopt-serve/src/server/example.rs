@@ -93,7 +93,7 @@ mod tests {
         let (example, identity) = example(&[1.0, 0.126, -2.5]);
         assert_eq!(
             example.json,
-            r#"{"inputs":[{"name":"x","shape":[1, 3],"datatype":"FP32","data":[1,0.13,-2.5]}]}"#
+            r#"{"inputs":[{"name":"x","shape":[1, 3],"datatype":"FP32","data":[1.0,0.13,-2.5]}]}"#
         );
         assert_eq!(example.zeros, 0);
         let body = example.json.into_bytes().into();
