@@ -14,6 +14,7 @@ mod planning;
 mod quantize;
 mod report;
 mod running;
+mod serve;
 mod upgrade;
 mod values;
 
@@ -34,6 +35,7 @@ pub(crate) use planning::{Integers, Planning, Precision, Selection};
 pub(crate) use quantize::{Quantize, Searching};
 pub(crate) use report::{FormatArgument, Report};
 pub(crate) use running::{Running, SameNoiseArgument, Sampling, Target};
+pub(crate) use serve::{ModelArguments, Serve, ServeFile, ServerArguments};
 pub(crate) use upgrade::Upgrade;
 pub(crate) use values::Wanted;
 
@@ -92,6 +94,9 @@ pub(crate) enum Command {
     /// Render a report, or hold it against an earlier one
     #[command(after_help = REPORT_EXAMPLES)]
     Report(Report),
+    /// Answer requests over HTTP with a model, or with a folder of models and versions
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(Box<Serve>),
     /// Print a completion script for a shell
     Completions {
         /// Shell
@@ -153,6 +158,17 @@ const REPORT_EXAMPLES: &str = "\
 Examples:
   modelopt report report/report.json --format html > report.html
   modelopt report new/report.json --baseline old/report.json --max-sqnr-loss 2";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  modelopt serve model.onnx
+  modelopt serve models/ --runtime onnxruntime --port 9000 --poll-seconds 10
+  modelopt serve model.onnx --jwt-algorithm RS256 --jwt-key key.pub.pem --rate-limit 100
+  modelopt serve --config serve.toml
+
+A setting is taken from its flag, then from its variable, then from the file that --config or
+MODELOPT_SERVE_CONFIG names, where its key is the flag without dashes. SIGTERM ends the server when it has
+answered what it took; SIGHUP has it read models, keys and certificate again.";
 
 #[derive(Args, Debug)]
 pub(crate) struct Inspect {

@@ -3,6 +3,7 @@
 mod bench;
 mod calibrate;
 mod report;
+mod serve;
 mod upgrade;
 
 use std::io::Write;
@@ -38,6 +39,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Done> {
         Command::Bench(args) => bench::run(&args, common),
         Command::Inspect(args) => inspect(&args, common),
         Command::Report(args) => report::run(&args, common),
+        Command::Serve(args) => serve::run(&args, common),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "modelopt", &mut script);

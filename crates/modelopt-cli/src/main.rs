@@ -18,11 +18,17 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::Arguments;
+use crate::args::{Arguments, Command};
 use crate::ending::{Done, STOPPED, Usage};
+
+/// What libraries of ONNX Runtime go by when they are loaded.
+const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(code) = quietly(&arguments.command) {
+        return code;
+    }
     modelopt::runtime::silence_runtime_panics();
     let json = arguments.common.json;
     match commands::run(arguments) {
@@ -34,6 +40,34 @@ fn main() -> ExitCode {
             report(&error, json);
             ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
         }
+    }
+}
+
+/// Starts a server anew where the runtimes that it loads would tell others of it. Their libraries read the
+/// environment of the process once, and a program cannot safely change its own.
+fn quietly(command: &Command) -> Option<ExitCode> {
+    let is_quiet = std::env::var_os(NO_TELEMETRY).is_some_and(|value| value == "1");
+    if !matches!(command, Command::Serve(_)) || is_quiet {
+        return None;
+    }
+    let program = std::env::current_exe().ok()?;
+    let mut anew = std::process::Command::new(program);
+    anew.args(std::env::args_os().skip(1)).env(NO_TELEMETRY, "1");
+    let error = become_it(anew);
+    eprintln!("error: cannot start without telemetry of runtimes: {error}");
+    Some(ExitCode::FAILURE)
+}
+
+#[cfg(unix)]
+fn become_it(mut program: std::process::Command) -> std::io::Error {
+    std::os::unix::process::CommandExt::exec(&mut program)
+}
+
+#[cfg(not(unix))]
+fn become_it(mut program: std::process::Command) -> std::io::Error {
+    match program.status() {
+        Ok(status) => std::process::exit(status.code().unwrap_or(1)),
+        Err(error) => error,
     }
 }
 

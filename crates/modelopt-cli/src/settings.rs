@@ -1,6 +1,7 @@
 //! Settings: the file, then what the arguments say.
 
 mod metric;
+pub(crate) mod serve;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,11 +43,14 @@ pub(crate) fn settings_over(defaults: &Config, common: &Common) -> Result<Config
         None => defaults.clone(),
     };
     let environment = environment();
-    // Where the program itself cannot be found, models are run in this process.
+    Ok(Config { environment, worker: workers(), ..config })
+}
+
+/// This program as a worker. Where it cannot be found, models are run in this process.
+pub(crate) fn workers() -> Option<WorkerPool> {
     let program = std::env::current_exe().ok().filter(|_| cfg!(unix));
     let arguments = vec![WORKER.to_owned()];
-    let worker = program.map(|program| WorkerPool::new(program, arguments, PATIENCE));
-    Ok(Config { environment, worker, ..config })
+    program.map(|program| WorkerPool::new(program, arguments, PATIENCE))
 }
 
 /// Where the environment of this process says that a library of ONNX Runtime may be.

@@ -10,6 +10,7 @@ mod outcome;
 mod regions;
 mod runs;
 mod search;
+pub(crate) mod serving;
 mod step;
 mod upgrade;
 mod warning;

@@ -26,5 +26,6 @@ mod real_models;
 mod regions;
 mod runtimes;
 mod search;
+mod serve;
 mod sixteen_bit_weights;
 mod upgrade;

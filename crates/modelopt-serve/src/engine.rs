@@ -11,7 +11,7 @@ mod line;
 mod loader;
 mod model;
 #[cfg(test)]
-mod planted;
+pub(crate) mod planted;
 mod proof;
 mod queue;
 mod quota;

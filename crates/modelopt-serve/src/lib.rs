@@ -18,6 +18,7 @@ mod inference;
 pub mod observe;
 pub mod protocol;
 pub mod security;
+pub mod server;
 pub mod service;
 mod signature;
 

@@ -35,12 +35,14 @@ mod vertex;
 
 pub use config::{BatchingConfig, ModelConfig, TensorConfig};
 pub use datatype::{config_name, datatype, datatype_name};
+pub(crate) use elements::write_flat;
 pub use limits::Limits;
 pub use metadata::{
     EXTENSIONS, ErrorBody, Live, ModelList, ModelMetadata, ModelReady, PLATFORM, Ready,
     ServerMetadata, TensorMetadata,
 };
 pub use predict::{ClassNames, Prediction, parse_predict, write_predict};
+pub(crate) use reply::write_text;
 pub use reply::{Reply, ReplyBody};
 pub use repository::{IndexEntry, IndexRequest, ModelState, parse_load, parse_unload};
 pub use request::{InferRequest, Wanted, parse_header_length, parse_infer};

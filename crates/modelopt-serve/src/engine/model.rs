@@ -65,6 +65,7 @@ pub struct ServedModel {
     identity: Identity,
     settings: ModelSettings,
     batching: Result<Evidence, Objection>,
+    tried_on: Tensors,
     batcher: Arc<Batcher>,
     sessions: Sessions,
 }
@@ -104,7 +105,9 @@ impl ServedModel {
         let counters = Arc::new(Counters::default());
         let batcher = Arc::new(Batcher { model, outputs, queue, counters });
         let sessions = Sessions::start(&batcher, held).map_err(LoadError::Thread)?;
-        Ok(ServedModel { identity, settings: settings.clone(), batching, batcher, sessions })
+        let (settings, tried_on) = (settings.clone(), samples.into_iter().next());
+        let tried_on = tried_on.unwrap_or_default();
+        Ok(ServedModel { identity, settings, batching, tried_on, batcher, sessions })
     }
 
     /// Answers a request. Inputs are taken to fit the signature.
@@ -187,6 +190,11 @@ impl ServedModel {
             Ok(_) if !self.batcher.queue.is_batching() => Batching::Stopped,
             Ok(evidence) => Batching::On(evidence.clone()),
         }
+    }
+
+    /// Inputs that it ran on before it answered anybody; none where none could be invented.
+    pub fn tried_on(&self) -> &indexmap::IndexMap<String, modelopt_graph::Tensor> {
+        &self.tried_on
     }
 
     /// What it has done.

@@ -6,9 +6,9 @@ use std::time::{Instant, SystemTime};
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, CONNECTION};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, Method, Request, Response};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use bytes::Bytes;
 
 use super::body::{self, BodyLimits};
@@ -175,11 +175,15 @@ impl Exchange {
 
     /// Counts and logs what became of it.
     fn end(self, result: Result<Reply, ServeError>) -> Response<Body> {
-        let (reply, error) = match result {
+        let (mut reply, error) = match result {
             Ok(reply) => (reply.packed_for(&self.parts.headers), None),
             Err(error) => (Reply::error(&error), Some(error)),
         };
         let (took, code) = (self.since.elapsed(), reply.status.as_u16());
+        if self.service.is_draining() {
+            // Clients that keep connections open are to leave before the server does.
+            reply.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         let metrics = self.service.metrics();
         if let Some(error) = &error {
             metrics.rejected(error);
