@@ -24,14 +24,11 @@ async def infer(client, url, model, is_binary):
     given = InferInput(model.input.name, list(array.shape), model.datatype)
     given.set_data_from_numpy(array, binary_data=is_binary)
     expected = model.outputs(array)
-    wanted = [RequestedOutput(name) for name in expected]
-    for output in wanted:
-        output.binary_data = is_binary
+    wanted = [RequestedOutput(name, {"binary_data": is_binary}) for name in expected]
     # The client asks for the newest version, which is the last of each name.
     request = InferRequest(model.name, [given], request_id="kserve", request_outputs=wanted)
     answer = await client.infer(url, request, model_name=model.name)
     hold("id", answer.id, "kserve")
-    hold("version", answer.model_version, model.version)
     found = {output.name: output.as_numpy() for output in answer.outputs}
     for name, array in expected.items():
         hold_arrays(f"{model.name}, {'binary' if is_binary else 'JSON'}: {name}", found[name], array)

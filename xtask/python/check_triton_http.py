@@ -125,7 +125,7 @@ def errors(client, models):
     refused("no metadata", 404, lambda: client.get_model_metadata("absent"))
     refused("no version", 404, lambda: client.infer(model.name, [given], model_version="77"))
     refused("no input", 400, lambda: client.infer(model.name, [other]))
-    refused("no output", 404, lambda: client.infer(model.name, [given], outputs=[absent]))
+    refused("no output", 400, lambda: client.infer(model.name, [given], outputs=[absent]))
     refused("nothing to load", 404, lambda: client.load_model("absent"))
     refused("a configuration", 501, lambda: client.load_model(model.name, config="{}"))
     refused("shared memory", 404, lambda: client.get_system_shared_memory_status())

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use fs_err as fs;
 use serde::Deserialize;
 
-use crate::{oracle, program, setup, testdata};
+use crate::{oracle, setup, testdata};
 
 /// Clients that hold answers against onnxruntime's own, each with a server that lets them load models.
 const CHECKS: [&str; 2] = ["check_triton_http.py", "check_kserve.py"];
@@ -114,7 +114,7 @@ impl Server {
             .arg(models)
             .args(["onnxruntime", "0"])
             .args(more)
-            .env("PATH", program::path_with_python()?)
+            .env("ORT_DYLIB_PATH", onnxruntime()?)
             .env("ORT_DISABLE_TELEMETRY", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -133,6 +133,18 @@ impl Server {
             }
         }
     }
+}
+
+/// The library of the installed onnxruntime package.
+fn onnxruntime() -> Result<PathBuf> {
+    let is_it = |file: &PathBuf| {
+        file.file_name().and_then(|name| name.to_str()).is_some_and(|name| {
+            ["libonnxruntime.", "onnxruntime.dll"].iter().any(|start| name.starts_with(start))
+        })
+    };
+    let folder = testdata::onnxruntime()?;
+    let found = testdata::entries(&folder).into_iter().find(is_it);
+    found.with_context(|| format!("no library of onnxruntime in {}", folder.display()))
 }
 
 impl Drop for Server {

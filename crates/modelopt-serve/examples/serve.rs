@@ -6,11 +6,12 @@
 //! ```
 //!
 //! Says its address as a line of JSON when all models are ready; port 0 is any that is free. With the
-//! word `control` at the end clients may load and unload models.
+//! word `control` at the end clients may load and unload models. The library of a runtime that needs one is
+//! where `ORT_DYLIB_PATH` says.
 
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use modelopt_serve::Signature;
@@ -27,7 +28,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         return Err("what is needed: MODEL RUNTIME PORT [control]".into());
     };
     let describe = |model: &_| Signature::of(model).map_err(|error| error.to_string());
-    let runtimes = Runtimes::open(runtime.parse()?, None, None)?;
+    let library = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from);
+    let runtimes = Runtimes::open(runtime.parse()?, library.as_deref(), None)?;
     let source = Source::at(Path::new(models));
     let repository = Repository::new(source, runtimes, EngineSettings::default(), describe);
     let settings = ServiceSettings {
