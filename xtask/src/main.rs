@@ -7,8 +7,8 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use xtask::{
-    conformance, dependencies, every_runtime, features, peers, results, schema, setup, sweep,
-    testdata,
+    clients, conformance, dependencies, every_runtime, features, peers, results, schema, setup,
+    sweep, testdata,
 };
 
 /// The sweep of the tests; `cargo xtask sweep` takes others.
@@ -69,10 +69,13 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Ask a server by clients that others wrote
+    Clients,
     /// What takes too long for every commit: sweeps with other seeds, all models in all runtimes,
     /// other tools beside the program
     Nightly,
-    /// Set up, check generated files, run all tests, the conformance suites, upgrades and a sweep
+    /// Set up, check generated files, run all tests, the conformance suites, upgrades, a sweep and the
+    /// clients of servers
     Test {
         /// Arguments for `cargo test`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -112,6 +115,7 @@ fn run(task: Task) -> Result<()> {
         Task::Results { .. } => conformance::build().and_then(|()| results::measure()),
         Task::Peers { check: true } => peers::check(),
         Task::Peers { .. } => conformance::build().and_then(|()| peers::measure()),
+        Task::Clients => clients::build().and_then(|()| clients::run()),
         Task::Nightly => run_all(&[
             ("program", &conformance::build),
             ("sweeps", &sweeps),
@@ -125,6 +129,7 @@ fn run(task: Task) -> Result<()> {
             ("conformance", &|| conformance::run(false)),
             ("upgrades", &|| conformance::upgrades(false)),
             ("sweep", &|| sweep::run(SWEEP_SEED, SWEEP_COUNT)),
+            ("clients", &|| clients::build().and_then(|()| clients::run())),
         ]),
     }
 }

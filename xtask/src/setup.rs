@@ -120,6 +120,20 @@ pub(crate) fn peers() -> Result<()> {
     samples.run(&folder)
 }
 
+/// Makes the Python environment of the clients that servers are asked by, where it is missing or out of
+/// date; gives its interpreter.
+///
+/// # Errors
+/// If it cannot be made.
+pub(crate) fn clients() -> Result<PathBuf> {
+    let home = testdata::target_dir().join("clients");
+    fs::create_dir_all(testdata::target_dir())?;
+    let lock = File::create(testdata::target_dir().join(".clients.lock"))?;
+    lock.lock().context("cannot lock the clients")?;
+    environment(&home, "requirements-clients.txt")?;
+    Ok(testdata::interpreter(&home))
+}
+
 /// Makes the Python environment of the oracles; gives the inputs it was made from.
 fn python_step() -> Result<String> {
     environment(&testdata::target_dir().join("python"), "requirements.txt")

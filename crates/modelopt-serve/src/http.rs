@@ -9,6 +9,8 @@
 //! | `health.rs`, `metadata.rs`, `repository.rs` | what is not an inference |
 //! | `infer.rs` | the Open Inference Protocol |
 //! | `people.rs`, `platforms.rs` | `/predict`, and the routes of SageMaker and Vertex AI |
+//! | `openapi.rs` | the description of all routes |
+//! | `page.rs` | the page at `/`, and the figures that it shows |
 //! | `listener.rs` | sockets, TLS, and the end |
 
 mod body;
@@ -17,6 +19,8 @@ mod health;
 mod infer;
 mod listener;
 mod metadata;
+mod openapi;
+mod page;
 mod people;
 mod platforms;
 mod repository;

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use data_encoding::BASE64;
 use modelopt_report::Document;
 use serde_json::{Value, json};
-
-use crate::devtools::DevTools;
+use xtask::devtools::DevTools;
 
 /// Uses the page as a reader would, and says what it found.
 const PROBE: &str = include_str!("probe.js");

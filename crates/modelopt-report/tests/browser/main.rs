@@ -10,13 +10,13 @@ mod browser;
 mod checks;
 #[path = "../common/mod.rs"]
 mod common;
-mod devtools;
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::{env, fs};
 
 use browser::Browser;
+use xtask::devtools;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = env::args().skip(1).collect();

@@ -1,4 +1,5 @@
-//! The protocol of Chromium's developer tools over a pipe: JSON messages that end with a NUL.
+//! A headless browser for tests: the protocol of Chromium's developer tools over a pipe, JSON messages that
+//! end with a NUL. What goes wrong fails the test.
 
 use std::env;
 use std::fs::File;
@@ -17,7 +18,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const ON_3_AND_4: &str = r#"exec "$0" "$@" 3<&0 4>&1 </dev/null >/dev/null"#;
 
 /// The first of the usual names on PATH.
-pub(crate) fn find() -> Option<PathBuf> {
+pub fn find() -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     let places = || env::split_paths(&path);
     let mut programs = NAMES.iter().flat_map(|name| places().map(move |at| at.join(name)));
@@ -25,7 +26,7 @@ pub(crate) fn find() -> Option<PathBuf> {
 }
 
 /// A headless browser; it ends with this value.
-pub(crate) struct DevTools {
+pub struct DevTools {
     process: Child,
     to: ChildStdin,
     from: Receiver<Value>,
@@ -35,8 +36,11 @@ pub(crate) struct DevTools {
 }
 
 impl DevTools {
-    /// With its profile and its log in `folder`.
-    pub(crate) fn start(program: &Path, folder: &Path) -> Self {
+    /// Starts it, with its profile and its log in `folder`.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn start(program: &Path, folder: &Path) -> Self {
         let mut process = Command::new("sh")
             .args(["-c", ON_3_AND_4])
             .arg(program)
@@ -63,7 +67,10 @@ impl DevTools {
     }
 
     /// Calls a method, of a page's session unless that is empty.
-    pub(crate) fn call(&mut self, session: &str, method: &str, parameters: &Value) -> Value {
+    ///
+    /// # Panics
+    /// If it answers with an error, or not within a minute.
+    pub fn call(&mut self, session: &str, method: &str, parameters: &Value) -> Value {
         self.calls += 1;
         let mut message = json!({ "id": self.calls, "method": method, "params": parameters });
         if !session.is_empty() {
@@ -82,7 +89,10 @@ impl DevTools {
     }
 
     /// Waits until the session tells of this.
-    pub(crate) fn wait(&mut self, session: &str, method: &str) {
+    ///
+    /// # Panics
+    /// If it does not for a minute.
+    pub fn wait(&mut self, session: &str, method: &str) {
         let wanted = |event: &Value| event["sessionId"] == session && event["method"] == method;
         while !self.events.iter().any(wanted) {
             let event = self.next();
@@ -91,7 +101,7 @@ impl DevTools {
     }
 
     /// All that the session told so far.
-    pub(crate) fn events(&self, session: &str) -> impl Iterator<Item = &Value> {
+    pub fn events(&self, session: &str) -> impl Iterator<Item = &Value> {
         self.events.iter().filter(move |event| event["sessionId"] == session)
     }
 
