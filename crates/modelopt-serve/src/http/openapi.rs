@@ -26,7 +26,7 @@ mod tests {
     use crate::security::Guard;
     use crate::service::{Parts, Service, ServiceSettings};
 
-    /// All keys of the paths of OpenAPI that are methods.
+    /// All keys of the paths of `OpenAPI` that are methods.
     const METHODS: [&str; 8] =
         ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
 

@@ -59,7 +59,7 @@ pub(super) fn live(service: &Service) -> Result<Reply, ServeError> {
             identity.name == entry.name && Some(identity.version.as_str()) == version
         };
         let served = chosen.iter().find(of).map(ServedVersion::of);
-        Version {
+        Tried {
             name: entry.name,
             version: entry.version,
             state: entry.state.name(),
@@ -83,12 +83,12 @@ struct Everything {
     version: &'static str,
     /// Why it should not be sent requests, if it should not.
     not_ready: Option<String>,
-    models: Vec<Version>,
+    models: Vec<Tried>,
 }
 
 /// A version of a model that was tried.
 #[derive(Serialize)]
-struct Version {
+struct Tried {
     name: String,
     version: Option<String>,
     state: &'static str,
