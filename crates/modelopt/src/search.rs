@@ -232,11 +232,12 @@ impl<'t, 'a, 'b, 'm> Searcher<'t, 'a, 'b, 'm> {
         let known = Known { local, work: sensitivity::work(prover, &state.plan, &target) };
         let weights = Weights::of(self.trials.court.config.search.objective, self.tuning);
         let (ladder, problem) = Ladder::below(prepared, &state.plan, known, weights, self.tuning);
-        let rules = Rules {
-            tuning: &self.tuning.descent,
-            trials: self.left,
-            by_metric: self.trials.by_metric(),
-        };
+        let mut tuning = self.tuning.descent.clone();
+        if !state.plan.tensors.is_empty() {
+            tuning.near = self.tuning.ranging.near;
+        }
+        let rules =
+            Rules { tuning: &tuning, trials: self.left, by_metric: self.trials.by_metric() };
         let most_bytes = self.tuning.probing.most_bytes;
         let board = || sensitivity::board(prepared, &state.plan, most_bytes);
         let moves = problem.moves.clone();

@@ -25,8 +25,7 @@ pub(crate) struct Descent {
     /// How often the first plan that passes is halved back towards the last that failed: a 32nd of
     /// the way is left then, which single moves go through.
     pub(crate) bisections: usize,
-    /// A plan with less than this much of the noise that is allowed nearly passes: 2 dB, which one noisy layer
-    /// of many may make alone.
+    /// A plan with less than this much of the noise that is allowed nearly passes: 1 dB.
     pub(crate) near: f64,
     /// What share of the noise that is too much a move must take to be tried there: five such moves
     /// are as many as are tried.
@@ -59,7 +58,7 @@ impl Default for Descent {
         Descent {
             most_probed: 3,
             bisections: 5,
-            near: 1.6,
+            near: 1.26,
             helpful: 0.2,
             most_reaches: 5,
             most_taken_back: 10,
@@ -130,6 +129,9 @@ pub(crate) struct Ranging {
     pub(crate) margin_of_one_db: f64,
     /// A plan with ranges and more than this share of the noise that is allowed is refined even so.
     pub(crate) comfortable: f64,
+    /// A plan with ranges and less than this much of it nearly passes: 2 dB, which one noisy layer of many may
+    /// make alone.
+    pub(crate) near: f64,
     /// The most that one sample counts, as excess over the limits.
     pub(crate) loudest: f64,
 }
@@ -144,6 +146,7 @@ impl Default for Ranging {
             least_margin_db: 1.0,
             margin_of_one_db: 4.0,
             comfortable: 0.5,
+            near: 1.6,
             loudest: 1e6,
         }
     }
