@@ -1,7 +1,6 @@
 //! Servers are asked by clients that others wrote: Triton's, KServe's, and schemathesis, which makes
 //! requests from the description of all routes.
 
-use std::env;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use fs_err as fs;
 use serde::Deserialize;
 
-use crate::{oracle, setup, testdata};
+use crate::{oracle, program, setup, testdata};
 
 /// Clients that hold answers against onnxruntime's own, each with a server that lets them load models.
 const CHECKS: [&str; 2] = ["check_triton_http.py", "check_kserve.py"];
@@ -28,22 +27,6 @@ fn models() -> [(&'static str, PathBuf); 3] {
     ]
 }
 
-/// Builds the server.
-///
-/// # Errors
-/// If that does not work.
-pub fn build() -> Result<()> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["build", "--release", "--quiet", "--package", "modelopt-serve"])
-        .args(["--example", "serve"])
-        .current_dir(testdata::workspace_root())
-        .status()
-        .context("cannot start cargo")?;
-    ensure!(status.success(), "the server cannot be built: {status}");
-    Ok(())
-}
-
 /// Starts servers and asks them by all clients, the rest too where one fails.
 ///
 /// # Errors
@@ -57,7 +40,7 @@ pub fn run() -> Result<()> {
     }
     let mut failed = Vec::new();
     for check in CHECKS {
-        let server = Server::start(&folder, &["control"])?;
+        let server = Server::start(&folder, &["--model-control"])?;
         let mut command = Command::new(&python);
         command.arg(oracle::script(check)).arg(&server.address).arg(&folder);
         if !status(&mut command)?.success() {
@@ -103,19 +86,19 @@ struct Server {
 /// What a server says when it is ready.
 #[derive(Deserialize)]
 struct Started {
-    address: String,
+    url: String,
 }
 
 impl Server {
     fn start(models: &Path, more: &[&str]) -> Result<Self> {
-        let name = format!("serve{}", env::consts::EXE_SUFFIX);
-        let program = testdata::target_dir().join("release/examples").join(name);
+        let program = program::program()?;
         let mut process = Command::new(&program)
+            .arg("serve")
             .arg(models)
-            .args(["onnxruntime", "0"])
+            .args(["--runtime", "onnxruntime", "--port", "0", "--json"])
             .args(more)
-            .env("ORT_DYLIB_PATH", onnxruntime()?)
-            .env("ORT_DISABLE_TELEMETRY", "1")
+            .env("PATH", program::path_with_python()?)
+            .env_remove("ORT_DYLIB_PATH")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -125,7 +108,10 @@ impl Server {
             BufReader::new(output).read_line(&mut line)?;
         }
         match serde_json::from_str(&line) {
-            Ok(Started { address }) => Ok(Server { process, address }),
+            Ok(Started { url }) => {
+                let address = url.trim_start_matches("http://").to_owned();
+                Ok(Server { process, address })
+            }
             Err(error) => {
                 let _ = process.kill();
                 let _ = process.wait();
@@ -133,18 +119,6 @@ impl Server {
             }
         }
     }
-}
-
-/// The library of the installed onnxruntime package.
-fn onnxruntime() -> Result<PathBuf> {
-    let is_it = |file: &PathBuf| {
-        file.file_name().and_then(|name| name.to_str()).is_some_and(|name| {
-            ["libonnxruntime.", "onnxruntime.dll"].iter().any(|start| name.starts_with(start))
-        })
-    };
-    let folder = testdata::onnxruntime()?;
-    let found = testdata::entries(&folder).into_iter().find(is_it);
-    found.with_context(|| format!("no library of onnxruntime in {}", folder.display()))
 }
 
 impl Drop for Server {

@@ -115,7 +115,7 @@ fn run(task: Task) -> Result<()> {
         Task::Results { .. } => conformance::build().and_then(|()| results::measure()),
         Task::Peers { check: true } => peers::check(),
         Task::Peers { .. } => conformance::build().and_then(|()| peers::measure()),
-        Task::Clients => clients::build().and_then(|()| clients::run()),
+        Task::Clients => conformance::build().and_then(|()| clients::run()),
         Task::Nightly => run_all(&[
             ("program", &conformance::build),
             ("sweeps", &sweeps),
@@ -129,7 +129,7 @@ fn run(task: Task) -> Result<()> {
             ("conformance", &|| conformance::run(false)),
             ("upgrades", &|| conformance::upgrades(false)),
             ("sweep", &|| sweep::run(SWEEP_SEED, SWEEP_COUNT)),
-            ("clients", &|| clients::build().and_then(|()| clients::run())),
+            ("clients", &clients::run),
         ]),
     }
 }

@@ -42,6 +42,7 @@ pub mod worker;
 pub use adapters::LibrarySearch;
 pub use custom::CustomRuntime;
 pub use error::{End, FailureKind, ProviderProblem, RuntimeError, Stage};
+pub use guard::panic_message;
 pub use interface::{InputSpec, LeftOut, OutputSpec, graph_inputs, graph_outputs};
 pub use outputs::Outputs;
 pub use registry::{RuntimeKind, anywhere, runtime, silence_runtime_panics};

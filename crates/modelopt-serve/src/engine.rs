@@ -34,5 +34,5 @@ pub use repository::{Failed, Repository};
 pub use runtimes::Runtimes;
 pub use settings::{EngineSettings, ModelSettings, SettingsError};
 pub use statistics::{BatchTally, Failures, Statistics, Tally};
-pub use table::{IndexEntry, ModelState};
+pub use table::IndexEntry;
 pub use warm_up::Samples;

@@ -9,7 +9,6 @@
 mod face;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::cache::{Cache, CacheKey, CacheOutcome, InputDigest};
 use crate::engine::{Repository, ServedModel};
@@ -77,7 +76,6 @@ pub struct Service {
     log: Option<RequestLog>,
     settings: ServiceSettings,
     faces: Faces,
-    is_draining: AtomicBool,
 }
 
 impl Service {
@@ -85,8 +83,7 @@ impl Service {
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { repository, cache, guard, log, settings } = parts;
         let (metrics, faces) = (Metrics::default(), Faces::default());
-        let is_draining = AtomicBool::new(false);
-        Arc::new(Service { repository, cache, guard, metrics, log, settings, faces, is_draining })
+        Arc::new(Service { repository, cache, guard, metrics, log, settings, faces })
     }
 
     /// The models.
@@ -135,10 +132,7 @@ impl Service {
         if let Some(name) = &self.settings.default_model {
             return self.model(name, None);
         }
-        let mut names: Vec<String> =
-            self.repository.index().into_iter().map(|entry| entry.name).collect();
-        names.dedup();
-        match names.as_slice() {
+        match self.repository.names().as_slice() {
             [only] => self.model(only, None),
             [] => Err(ServeError::NotReady("no model is loaded".to_owned())),
             several => Err(ServeError::NotFound(format!(
@@ -197,13 +191,12 @@ impl Service {
 
     /// Says that nothing is ready any more, while requests are still answered.
     pub fn drain(&self) {
-        self.is_draining.store(true, Ordering::Release);
         self.repository.retire();
     }
 
     /// Whether the server is about to end.
     pub fn is_draining(&self) -> bool {
-        self.is_draining.load(Ordering::Acquire)
+        self.repository.is_retired()
     }
 
     /// What is counted, in the text format of Prometheus.

@@ -1,11 +1,12 @@
 //! A session that is made anew when it does not survive a request.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use modelopt_runtime::{End, Outputs, Runtime, RuntimeError, Session, SessionOptions};
+use modelopt_runtime::{
+    End, Outputs, Runtime, RuntimeError, Session, SessionOptions, panic_message,
+};
 
 use super::rows::Tensors;
 use crate::ServeError;
@@ -142,17 +143,7 @@ fn is_survived(error: &RuntimeError) -> bool {
 fn catch<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     // What the call leaves half-done is only dropped afterwards.
     catch_unwind(AssertUnwindSafe(call))
-        .map_err(|payload| format!("the runtime panicked: {}", message(payload.as_ref())))
-}
-
-fn message(payload: &(dyn Any + Send)) -> &str {
-    if let Some(message) = payload.downcast_ref::<&str>() {
-        message
-    } else if let Some(message) = payload.downcast_ref::<String>() {
-        message
-    } else {
-        "no message"
-    }
+        .map_err(|payload| format!("the runtime panicked: {}", panic_message(payload.as_ref())))
 }
 
 #[cfg(test)]

@@ -18,9 +18,6 @@ use super::statistics::{Counters, Statistics};
 use super::warm_up::{Samples, find};
 use crate::{Answer, Inference, ServeError, Signature};
 
-/// What the protocol calls the format of all models here.
-const PLATFORM: &str = "onnx_onnxv1";
-
 /// How long a session is run on batches of all sizes before it answers: some runtimes prepare for each
 /// size when they first meet it, and small models are made ready for all of them in less time.
 const REHEARSAL: Duration = Duration::from_secs(1);
@@ -171,11 +168,6 @@ impl ServedModel {
     /// Name, version, digest and signature.
     pub fn identity(&self) -> &Identity {
         &self.identity
-    }
-
-    /// What the protocol calls its format.
-    pub fn platform(&self) -> &'static str {
-        PLATFORM
     }
 
     /// How it is served.

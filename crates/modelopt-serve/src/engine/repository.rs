@@ -74,24 +74,24 @@ impl Repository {
 
     /// Why a model does not answer, if it does not.
     pub fn not_ready(&self, name: &str, version: Option<&str>) -> Option<ServeError> {
-        match self.get(name, version) {
-            Err(error) => Some(error),
-            Ok(model) => model.not_ready().map(|reason| {
-                ServeError::NotReady(format!("model '{name}' is not ready: {reason}"))
-            }),
-        }
+        self.table.load().refusal(name, version)
     }
 
     /// Why not every model answers that should: none is while models are loaded for the first time, nor
     /// when all are being stopped. Models that were unloaded need not answer.
     pub fn not_all_ready(&self) -> Option<ServeError> {
-        if self.is_stopping.load(Ordering::Acquire) {
+        if self.is_retired() {
             return Some(ServeError::NotReady("the server is being stopped".to_owned()));
         }
         if !self.is_complete.load(Ordering::Acquire) {
             return Some(ServeError::NotReady("models are being loaded".to_owned()));
         }
         self.table.load().not_ready()
+    }
+
+    /// Names of the models that were tried, in their order.
+    pub fn names(&self) -> Vec<String> {
+        self.table.load().0.keys().cloned().collect()
     }
 
     /// Every version of every model that was tried, and its state.
@@ -139,7 +139,7 @@ impl Repository {
     async fn load_in_turn(self: Arc<Self>, name: &str) -> Result<(), LoadError> {
         let turn = self.turn(name);
         let _turn = turn.lock().await;
-        if self.is_stopping.load(Ordering::Acquire) {
+        if self.is_retired() {
             return Err(LoadError::BrokenOff);
         }
         let (repository, own) = (Arc::clone(&self), name.to_owned());
@@ -224,6 +224,11 @@ impl Repository {
         self.is_stopping.store(true, Ordering::Release);
     }
 
+    /// Whether nothing is ready any more.
+    pub fn is_retired(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
+    }
+
     /// Takes no more requests, and answers what waits within a time; what is left then is refused. Whether
     /// all was answered.
     pub async fn stop(&self, within: Duration) -> bool {
@@ -280,9 +285,9 @@ mod tests {
     use super::super::planted::{Planted, describe};
     use super::super::rows::Tensors;
     use super::super::settings::ModelSettings;
-    use super::super::table::ModelState;
     use super::*;
     use crate::Inference;
+    use crate::protocol::ModelState;
 
     /// Puts a file where the other one was, as whoever deploys does.
     fn put(root: &Path, place: &str, from: &str) {

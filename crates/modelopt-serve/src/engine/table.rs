@@ -1,40 +1,12 @@
 //! What models there are, and which of their versions answer.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use super::folder::number;
 use super::model::ServedModel;
 use crate::ServeError;
-
-/// Whether a version answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ModelState {
-    /// It answers.
-    Ready,
-    /// It is being loaded for the first time.
-    Loading,
-    /// It does not.
-    Unavailable,
-}
-
-impl ModelState {
-    /// As the protocol's repository extension says it.
-    pub fn name(self) -> &'static str {
-        match self {
-            ModelState::Ready => "READY",
-            ModelState::Loading => "LOADING",
-            ModelState::Unavailable => "UNAVAILABLE",
-        }
-    }
-}
-
-impl fmt::Display for ModelState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+use crate::protocol::ModelState;
 
 /// One version in the index.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,15 +108,20 @@ impl Table {
         })
     }
 
-    /// Why not all models answer that should.
-    pub(crate) fn not_ready(&self) -> Option<ServeError> {
-        let wanted = self.0.iter().filter(|(_, versions)| !versions.is_unloaded);
-        wanted.into_iter().find_map(|(name, _)| match self.find(name, None) {
+    /// Why a model does not answer, if it does not.
+    pub(crate) fn refusal(&self, name: &str, version: Option<&str>) -> Option<ServeError> {
+        match self.find(name, version) {
             Ok(model) => model.not_ready().map(|reason| {
                 ServeError::NotReady(format!("model '{name}' is not ready: {reason}"))
             }),
             Err(error) => Some(error),
-        })
+        }
+    }
+
+    /// Why not all models answer that should.
+    pub(crate) fn not_ready(&self) -> Option<ServeError> {
+        let mut wanted = self.0.iter().filter(|(_, versions)| !versions.is_unloaded);
+        wanted.find_map(|(name, _)| self.refusal(name, None))
     }
 
     /// Every version of every model.

@@ -7,7 +7,7 @@ use crate::ServeError;
 use crate::engine::{self, Batching, ServedModel};
 use crate::protocol::{
     BatchStatistics, BatchingConfig, Duration, EXTENSIONS, ModelConfig, ModelList, ModelMetadata,
-    ModelStatistics, Phases, ServerMetadata, Statistics,
+    ModelStatistics, PLATFORM, Phases, ServerMetadata, Statistics,
 };
 use crate::service::Service;
 
@@ -22,10 +22,7 @@ pub(super) fn server() -> Result<Reply, ServeError> {
 
 /// `GET /v2/models`.
 pub(super) fn models(service: &Service) -> Result<Reply, ServeError> {
-    let mut models: Vec<String> =
-        service.repository().index().into_iter().map(|entry| entry.name).collect();
-    models.dedup();
-    Reply::json(&ModelList { models })
+    Reply::json(&ModelList { models: service.repository().names() })
 }
 
 /// `GET /v2/models/NAME`.
@@ -58,7 +55,7 @@ pub(super) fn config(
     });
     let most = if is_on { settings.max_batch_size } else { 0 };
     let signature = &model.identity().signature;
-    Reply::json(&ModelConfig::of(name, model.platform(), signature, most, batching))
+    Reply::json(&ModelConfig::of(name, PLATFORM, signature, most, batching))
 }
 
 /// `GET /v2/models/stats`, and those of one model.

@@ -10,9 +10,9 @@ use axum::http::header::{
 use serde::Serialize;
 
 use super::respond::Reply;
-use crate::engine::{Batching, ModelState, ServedModel};
+use crate::engine::{Batching, ServedModel};
 use crate::observe::LiveFigures;
-use crate::protocol::datatype_name;
+use crate::protocol::{ModelState, datatype_name};
 use crate::service::{Chosen, Service};
 use crate::{Dimension, ServeError, TensorSpec};
 

@@ -3,7 +3,7 @@
 use super::exchange::Exchange;
 use super::respond::Reply;
 use crate::ServeError;
-use crate::engine::{self, LoadError};
+use crate::engine::LoadError;
 use crate::protocol::{IndexEntry, IndexRequest, ModelState, parse_load, parse_unload};
 use crate::service::Service;
 
@@ -12,15 +12,11 @@ pub(super) async fn index(exchange: &mut Exchange) -> Result<Reply, ServeError> 
     let asked = IndexRequest::parse(&exchange.body().await?)?;
     let index = exchange.service().repository().index().into_iter();
     let wanted = index
-        .filter(|entry| !asked.ready || entry.state == engine::ModelState::Ready)
+        .filter(|entry| !asked.ready || entry.state == ModelState::Ready)
         .map(|entry| IndexEntry {
             name: entry.name,
             version: entry.version,
-            state: Some(match entry.state {
-                engine::ModelState::Ready => ModelState::Ready,
-                engine::ModelState::Loading => ModelState::Loading,
-                engine::ModelState::Unavailable => ModelState::Unavailable,
-            }),
+            state: Some(entry.state),
             reason: entry.reason.unwrap_or_default(),
         });
     Reply::json(&wanted.collect::<Vec<_>>())

@@ -47,8 +47,17 @@ pub enum ModelState {
     Unavailable,
     /// It is being loaded.
     Loading,
-    /// It answers what it has, and takes no more.
-    Unloading,
+}
+
+impl ModelState {
+    /// As the protocol says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ModelState::Ready => "READY",
+            ModelState::Unavailable => "UNAVAILABLE",
+            ModelState::Loading => "LOADING",
+        }
+    }
 }
 
 /// Reads `POST v2/repository/models/NAME/load`, of which the body may be empty.
