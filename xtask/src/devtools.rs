@@ -1,6 +1,9 @@
 //! A headless browser for tests: the protocol of Chromium's developer tools over a pipe, JSON messages that
 //! end with a NUL. What goes wrong fails the test.
 
+mod harness;
+mod tab;
+
 use std::env;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -11,6 +14,9 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+
+pub use harness::run;
+pub use tab::{Tab, View};
 
 const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 const PATIENCE: Duration = Duration::from_mins(1);

@@ -11,13 +11,14 @@ use crate::service::Service;
 pub(super) async fn index(exchange: &mut Exchange) -> Result<Reply, ServeError> {
     let asked = IndexRequest::parse(&exchange.body().await?)?;
     let index = exchange.service().repository().index().into_iter();
-    let wanted = index
-        .filter(|entry| !asked.ready || entry.state == ModelState::Ready)
-        .map(|entry| IndexEntry {
-            name: entry.name,
-            version: entry.version,
-            state: Some(entry.state),
-            reason: entry.reason.unwrap_or_default(),
+    let wanted =
+        index.filter(|entry| !asked.ready || entry.state == ModelState::Ready).map(|entry| {
+            IndexEntry {
+                name: entry.name,
+                version: entry.version,
+                state: Some(entry.state),
+                reason: entry.reason.unwrap_or_default(),
+            }
         });
     Reply::json(&wanted.collect::<Vec<_>>())
 }

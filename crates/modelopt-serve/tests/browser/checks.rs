@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use xtask::devtools::DevTools;
+use xtask::devtools::{DevTools, View};
 
-use crate::page::{Page, View};
+use crate::page::Page;
 use crate::server::Server;
 
 type Check = (&'static str, fn(&mut DevTools, &Server, &Path));
@@ -18,7 +18,7 @@ pub(crate) const ALL: &[Check] = &[
     ("what_changes_is_followed", what_changes_is_followed),
 ];
 
-const DESKTOP: View = View { width: 1200, dark: false };
+const DESKTOP: View = View { width: 1200, dark: false, media: "screen" };
 const LOADED: &str = "document.querySelectorAll('#models section').length === 3";
 
 fn url(server: &Server) -> String {
@@ -72,7 +72,7 @@ fn nothing_else_may_be_run_or_loaded(tools: &mut DevTools, server: &Server, _: &
 }
 
 fn phones_and_darkness(tools: &mut DevTools, server: &Server, folder: &Path) {
-    let mut page = Page::open(tools, &url(server), View { width: 360, dark: true });
+    let mut page = Page::open(tools, &url(server), View { width: 360, dark: true, ..DESKTOP });
     page.wait(LOADED);
     let overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth";
     assert_eq!(page.evaluate(overflow), 0);

@@ -4,52 +4,20 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use data_encoding::BASE64;
-use serde_json::{Value, json};
-use xtask::devtools::DevTools;
+use serde_json::Value;
+use xtask::devtools::{DevTools, Tab, View};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub(crate) struct Page<'a> {
-    tools: &'a mut DevTools,
-    session: String,
-}
-
-/// How a page is looked at.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct View {
-    pub(crate) width: u32,
-    pub(crate) dark: bool,
-}
+pub(crate) struct Page<'a>(Tab<'a>);
 
 impl<'a> Page<'a> {
     pub(crate) fn open(tools: &'a mut DevTools, url: &str, view: View) -> Self {
-        let target = tools.call("", "Target.createTarget", &json!({ "url": "about:blank" }));
-        let attach = json!({ "targetId": target["targetId"], "flatten": true });
-        let attached = tools.call("", "Target.attachToTarget", &attach);
-        let session = attached["sessionId"].as_str().unwrap().to_owned();
-        for domain in ["Page", "Runtime", "Log", "Network"] {
-            tools.call(&session, &format!("{domain}.enable"), &json!({}));
-        }
-        let metrics = json!({
-            "width": view.width, "height": 900, "deviceScaleFactor": 1, "mobile": view.width < 500,
-        });
-        tools.call(&session, "Emulation.setDeviceMetricsOverride", &metrics);
-        let scheme = if view.dark { "dark" } else { "light" };
-        let features = [json!({ "name": "prefers-color-scheme", "value": scheme })];
-        let media = json!({ "media": "screen", "features": features });
-        tools.call(&session, "Emulation.setEmulatedMedia", &media);
-        tools.call(&session, "Page.navigate", &json!({ "url": url }));
-        tools.wait(&session, "Page.loadEventFired");
-        Page { tools, session }
+        Page(Tab::open(tools, url, view))
     }
 
-    /// The value of a JavaScript expression.
     pub(crate) fn evaluate(&mut self, script: &str) -> Value {
-        let parameters = json!({ "expression": script, "returnByValue": true });
-        let result = self.tools.call(&self.session, "Runtime.evaluate", &parameters);
-        assert!(result.get("exceptionDetails").is_none(), "{result}");
-        result["result"]["value"].clone()
+        self.0.evaluate(script)
     }
 
     pub(crate) fn text(&mut self, selector: &str) -> String {
@@ -67,33 +35,20 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// What the console was told: by scripts, of errors in them, and by the browser.
     pub(crate) fn console(&self) -> Vec<String> {
-        const KINDS: [&str; 3] =
-            ["Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"];
-        let events = self.tools.events(&self.session);
-        let said = events.filter(|event| KINDS.iter().any(|kind| event["method"] == *kind));
-        said.map(|event| event["params"].to_string()).collect()
+        self.0.console()
     }
 
     /// What was asked of other servers.
     pub(crate) fn requests_beside(&self, own: &str) -> Vec<String> {
-        let events = self.tools.events(&self.session);
-        let sent = events.filter(|event| event["method"] == "Network.requestWillBeSent");
-        let urls = sent.filter_map(|event| event["params"]["request"]["url"].as_str());
+        let sent = self.0.told("Network.requestWillBeSent");
+        let urls = sent.filter_map(|request| request["request"]["url"].as_str());
         urls.filter(|url| !url.starts_with(own) && !url.starts_with("data:"))
             .map(str::to_owned)
             .collect()
     }
 
     pub(crate) fn screenshot(&mut self, file: &Path) -> usize {
-        let metrics = self.tools.call(&self.session, "Page.getLayoutMetrics", &json!({}));
-        let mut clip = metrics["cssContentSize"].clone();
-        clip["scale"] = 1.into();
-        let parameters = json!({ "captureBeyondViewport": true, "clip": clip });
-        let shot = self.tools.call(&self.session, "Page.captureScreenshot", &parameters);
-        let image = BASE64.decode(shot["data"].as_str().unwrap().as_bytes()).unwrap();
-        std::fs::write(file, &image).unwrap();
-        image.len()
+        self.0.screenshot(file)
     }
 }
